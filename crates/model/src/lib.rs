@@ -1,0 +1,26 @@
+//! The words of Switchback as types: ids, extents, recovery points, retention, reasons.
+//!
+//! What it is: the pure vocabulary that every other crate speaks (one meaning for each word, see
+//! `ARCHITECTURE.md`). What it never does: I/O, clocks, randomness, async.
+//!
+//! The path of one change through these types: capture finds an [`Extent`] of a disk
+//! ([`DiskIndex`]) changed; the extents of one consistent moment make a cycle ([`Seq`]); when every
+//! disk of it is durable at the target, the cycle has become a [`RecoveryPoint`]; a
+//! [`RetentionPolicy`] decides how long that is kept. All of it happens under an [`Epoch`]; whatever
+//! makes the tracking of changes doubtful is a [`ResyncReason`].
+
+mod extent;
+mod ids;
+mod point;
+mod reason;
+mod retention;
+mod units;
+
+pub use extent::{Extent, ExtentSet, LEN_MAX};
+pub use ids::{
+    DiskIndex, Epoch, GenerationId, InvalidName, PartIndex, ReplicaId, ReplicaName, Seq, WriterId,
+};
+pub use point::{Consistency, RecoveryPoint, UnixMillis};
+pub use reason::ResyncReason;
+pub use retention::{RetentionPolicy, Thinning};
+pub use units::ByteSize;
