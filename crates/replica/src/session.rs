@@ -100,9 +100,6 @@ pub struct CommitCycle {
     pub consistency: Consistency,
     /// The multi-VM moment it belongs to.
     pub group_tag: Option<String>,
-    /// Checksums of the parts in order ([`Frame::checksum`]s hashed together by the sender, see
-    /// `delta::part_checksum`), so that what becomes a point is what was read at the source.
-    pub part_checksums: Vec<[u8; 32]>,
 }
 
 /// How far a source's data has come.
@@ -178,8 +175,9 @@ pub trait ReplicaSession: Send {
     /// Adds a frame to the part.
     fn put_frame(&mut self, frame: Frame) -> Result<(), ReplicaError>;
 
-    /// Ends the part.
-    fn end_part(&mut self) -> Result<(), ReplicaError>;
+    /// Ends the part. `checksum` is what the source computed over its frames (`delta::PartHasher`); a part
+    /// that came to another one is refused as [`ReplicaError::Corrupt`].
+    fn end_part(&mut self, checksum: [u8; 32]) -> Result<(), ReplicaError>;
 
     /// Waits until every part ended so far is durable at the next hop.
     fn barrier(&mut self) -> Result<Watermarks, ReplicaError>;
