@@ -24,7 +24,7 @@ pub struct Thinning {
 /// off for a month still has the history of its last day, and a clock that jumps deletes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetentionPolicy {
-    /// Steps in order of age. Points older than the last step are pruned.
+    /// Steps in order of age. Points older than the last step reaches are pruned.
     pub steps: Vec<Thinning>,
     /// Limit for what retention (staged and reverse deltas) may take on its drive; the oldest points go
     /// first. `None`: the drive's free space is the only limit.
@@ -52,27 +52,43 @@ impl RetentionPolicy {
 
     /// The points of `points` (in order of [`Seq`]) that the schedule lets go, oldest first.
     ///
-    /// Of the points in one span the oldest is kept, so that the choice is stable while newer points
-    /// arrive: a point once chosen stays until its step or the schedule ends.
+    /// Of the points in one span the oldest is kept, and a span is thinned only when all of it has come of
+    /// age: the choice is stable while newer points arrive, and each span costs one merge of reverse
+    /// deltas, not one for each of its points.
     #[must_use]
     pub fn expired(&self, points: &[RecoveryPoint]) -> Vec<Seq> {
         let Some(newest) = points.last() else { return Vec::new() };
         let mut kept: BTreeMap<(usize, u64), Seq> = BTreeMap::new();
         let mut expired = Vec::new();
         for point in &points[..points.len() - 1] {
-            let age = newest.time.0.saturating_sub(point.time.0);
-            let Some(step) = self.steps.iter().position(|step| age < step.until_age_ms) else {
-                expired.push(point.seq);
-                continue;
-            };
-            let UnixMillis(time) = point.time;
-            if let Some(span) = time.checked_div(self.steps[step].every_ms)
-                && *kept.entry((step, span)).or_insert(point.seq) != point.seq
-            {
-                expired.push(point.seq);
+            match self.span_of(point.time, newest.time) {
+                Some(span) if *kept.entry(span).or_insert(point.seq) != point.seq => expired.push(point.seq),
+                Some(_) => {}
+                None if self.is_past(point.time, newest.time) => expired.push(point.seq),
+                None => {}
             }
         }
         expired
+    }
+
+    /// Whether a point is older than the schedule reaches.
+    fn is_past(&self, time: UnixMillis, newest: UnixMillis) -> bool {
+        let reach = self.steps.last().map_or(0, |step| step.until_age_ms);
+        newest.0.saturating_sub(time.0) >= reach
+    }
+
+    /// The step and span of which one point is kept; `None` when all are, or when the point is past the
+    /// schedule.
+    fn span_of(&self, time: UnixMillis, newest: UnixMillis) -> Option<(usize, u64)> {
+        if self.is_past(time, newest) {
+            return None;
+        }
+        (0..self.steps.len()).rev().find_map(|index| {
+            let from_age = index.checked_sub(1).map_or(0, |before| self.steps[before].until_age_ms);
+            let span = time.0.checked_div(self.steps[index].every_ms)?;
+            let span_end = (span + 1).saturating_mul(self.steps[index].every_ms);
+            (span_end.saturating_add(from_age) <= newest.0).then_some((index, span))
+        })
     }
 }
 
@@ -101,8 +117,9 @@ mod tests {
         let newest = every_10_minutes.last().unwrap().time.0;
         let age_hours = |point: &RecoveryPoint| (newest - point.time.0) / HOUR_MS;
         assert_eq!(kept.iter().filter(|point| age_hours(point) < 24).count(), 24 * 6);
-        assert!((47..=49).contains(&kept.iter().filter(|p| (24..72).contains(&age_hours(p))).count()));
-        assert!((11..=13).contains(&kept.iter().filter(|p| (72..360).contains(&age_hours(p))).count()));
+        // The span that is only partly of age is still whole.
+        assert!((47..=54).contains(&kept.iter().filter(|p| (24..72).contains(&age_hours(p))).count()));
+        assert!((11..=37).contains(&kept.iter().filter(|p| (72..360).contains(&age_hours(p))).count()));
         assert_eq!(kept.iter().filter(|point| age_hours(point) >= 360).count(), 0);
     }
 

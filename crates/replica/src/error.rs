@@ -1,7 +1,11 @@
 //! What can go wrong with a replica, in terms of what its writer can do about it.
 
+use std::io;
+
 use serde::{Deserialize, Serialize};
-use switchback_model::Epoch;
+use switchback_delta::DeltaError;
+use switchback_disk::{Disk, Volume};
+use switchback_model::{ByteSize, Epoch};
 
 /// Why a replica takes no data just now; it goes on by itself when the cause is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -116,4 +120,27 @@ pub enum ReplicaError {
         /// Why.
         detail: String,
     },
+}
+
+/// What a failed file operation of the retention drive means for the writer.
+pub(crate) fn volume_error(volume: &dyn Volume, action: &str, error: &io::Error) -> ReplicaError {
+    if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        let free = volume.free_bytes().map_or_else(|_| "unknown".into(), |free| ByteSize(free).to_string());
+        let detail = format!("{} has {free} free", volume.name());
+        return ReplicaError::Paused(PauseReason::RetentionFull { detail });
+    }
+    ReplicaError::Io { action: format!("{action} in {}", volume.name()), detail: error.to_string() }
+}
+
+/// What a failed operation of a disk means for the writer.
+pub(crate) fn disk_error(disk: &dyn Disk, action: &str, error: &io::Error) -> ReplicaError {
+    ReplicaError::Io { action: format!("{action} {}", disk.name()), detail: error.to_string() }
+}
+
+/// What a delta that cannot be read means for the writer.
+pub(crate) fn delta_error(volume: &dyn Volume, name: impl std::fmt::Display, error: &DeltaError) -> ReplicaError {
+    match error {
+        DeltaError::Io { source, .. } => volume_error(volume, &format!("reading or writing {name}"), source),
+        damage => ReplicaError::Corrupt { detail: format!("{name} in {}: {damage}", volume.name()) },
+    }
 }

@@ -1,0 +1,168 @@
+//! The digests of one target disk, in a file beside the replica.
+//!
+//! One [`NodeRecord`] for each 16 MiB at a fixed place, so that an apply updates in place what it touched.
+//! A record that is missing, torn or damaged means *unknown*: the disk is read again when a resync
+//! asks, and nothing is ever taken as equal on its word.
+//!
+//! Crash safety is borrowed: records may be written at any time while an apply or a fill is in progress, because after a
+//! crash the apply is done again (and with it these updates), and a fill forgets all digests. They must be
+//! durable ([`DigestFile::sync`]) before the manifest says that the work is done.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use switchback_delta::{Digest, NODE_LEAVES, NODE_RECORD_LEN, NodeRecord, leaves_of_node, node_extent};
+use switchback_disk::{Disk, Volume, VolumeFile};
+use switchback_model::{DiskIndex, Extent};
+
+use crate::ReplicaError;
+use crate::error::{disk_error, volume_error};
+use crate::layout::FileName;
+
+/// Changed records kept in memory: 8 MiB.
+const DIRTY_MAX: usize = 1024;
+/// Bytes read at once while looking up unknown leaves.
+const READ_LEN: u64 = 1 << 20;
+
+#[derive(Debug)]
+pub(crate) struct DigestFile {
+    file: Box<dyn VolumeFile>,
+    disk_size: u64,
+    dirty: BTreeMap<u32, NodeRecord>,
+}
+
+impl DigestFile {
+    /// Opens the file of a disk, or makes an empty one, in which everything is unknown.
+    pub(crate) fn open(volume: &dyn Volume, disk: DiskIndex, disk_size: u64) -> Result<Self, ReplicaError> {
+        let name = FileName::Digests { disk }.to_string();
+        let opened = match volume.open(&name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => volume.create(&name),
+            other => other,
+        };
+        let file = opened.map_err(|e| volume_error(volume, "opening the digests", &e))?;
+        Ok(Self { file, disk_size, dirty: BTreeMap::new() })
+    }
+
+    /// Forgets everything.
+    pub(crate) fn forget(&mut self) -> io::Result<()> {
+        self.dirty.clear();
+        self.file.set_len(0)?;
+        self.file.sync()
+    }
+
+    /// What is known of a node.
+    pub(crate) fn record(&self, node: u32) -> io::Result<NodeRecord> {
+        if let Some(record) = self.dirty.get(&node) {
+            return Ok(record.clone());
+        }
+        let mut bytes = [0; NODE_RECORD_LEN];
+        match self.file.read_at(place(node), &mut bytes) {
+            Ok(()) => Ok(NodeRecord::decode(&bytes, node).unwrap_or_else(|damage| {
+                tracing::warn!(node, %damage, "a digest record is damaged; its part of the disk will be read again");
+                NodeRecord::unknown()
+            })),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(NodeRecord::unknown()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Changes what is known of a node.
+    pub(crate) fn put(&mut self, node: u32, record: NodeRecord) -> io::Result<()> {
+        self.dirty.insert(node, record);
+        if self.dirty.len() > DIRTY_MAX { self.write_dirty() } else { Ok(()) }
+    }
+
+    /// Notes that `extent` of the disk was written. `digests` are those of the leaf pieces of `extent`; a
+    /// piece that is a whole leaf becomes known, any other makes its leaf unknown.
+    pub(crate) fn written(&mut self, extent: Extent, digests: &[Digest]) -> io::Result<()> {
+        let leaf_len = u64::from(switchback_delta::LEAF);
+        let mut current: Option<(u32, NodeRecord)> = None;
+        for (piece, digest) in extent.pieces(leaf_len).zip(digests) {
+            let leaf = u32::try_from(piece.start / leaf_len).expect("the caller checked the disk's size");
+            let (node, leaf_in_node) = (leaf / NODE_LEAVES, (leaf % NODE_LEAVES) as usize);
+            if current.as_ref().is_none_or(|(at, _)| *at != node) {
+                if let Some((at, record)) = current.take() {
+                    self.put(at, record)?;
+                }
+                current = Some((node, self.record(node)?));
+            }
+            let whole = Extent::between(
+                u64::from(leaf) * leaf_len,
+                ((u64::from(leaf) + 1) * leaf_len).min(self.disk_size),
+            );
+            if let Some((_, record)) = &mut current {
+                record.set(leaf_in_node, (piece == whole).then_some(*digest));
+            }
+        }
+        current.map_or(Ok(()), |(node, record)| self.put(node, record))
+    }
+
+    /// The record of a node with every leaf known, reading the unknown ones from the disk.
+    pub(crate) fn complete(&mut self, node: u32, disk: &dyn Disk) -> Result<NodeRecord, ReplicaError> {
+        let file_error = |error: io::Error| ReplicaError::Io {
+            action: format!("reading or writing the digests of {}", disk.name()),
+            detail: error.to_string(),
+        };
+        let mut record = self.record(node).map_err(file_error)?;
+        let leaves = leaves_of_node(self.disk_size, node);
+        if record.is_complete(leaves) {
+            return Ok(record);
+        }
+        read_unknown(&mut record, node, self.disk_size, disk)?;
+        self.put(node, record.clone()).map_err(file_error)?;
+        Ok(record)
+    }
+
+    /// Makes everything noted so far durable.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.write_dirty()?;
+        self.file.sync()
+    }
+
+    fn write_dirty(&mut self) -> io::Result<()> {
+        for (node, record) in std::mem::take(&mut self.dirty) {
+            self.file.write_at(place(node), &record.encode(node))?;
+        }
+        Ok(())
+    }
+}
+
+fn place(node: u32) -> u64 {
+    u64::from(node) * NODE_RECORD_LEN as u64
+}
+
+/// Fills in the unknown leaves of a node: holes without reading, the rest in reads of up to [`READ_LEN`].
+fn read_unknown(
+    record: &mut NodeRecord,
+    node: u32,
+    disk_size: u64,
+    disk: &dyn Disk,
+) -> Result<(), ReplicaError> {
+    let window = node_extent(disk_size, node);
+    let allocated = disk.allocated(window).map_err(|e| disk_error(disk, "reading the allocation of", &e))?;
+    let leaf_of = |offset: u64| usize::try_from((offset - window.start) / u64::from(switchback_delta::LEAF));
+    for chunk in window.pieces(READ_LEN) {
+        let unknown = chunk
+            .pieces(switchback_delta::LEAF.into())
+            .any(|leaf| record.leaf(leaf_of(leaf.start).expect("256 leaves")).is_none());
+        if !unknown {
+            continue;
+        }
+        let hole = allocated.iter().all(|extent| extent.intersection(chunk).is_empty());
+        let data = if hole {
+            None
+        } else {
+            Some(disk.read(chunk).map_err(|e| disk_error(disk, "reading", &e))?)
+        };
+        let digests: Vec<_> = match &data {
+            None => chunk.pieces(switchback_delta::LEAF.into()).map(|leaf| (leaf, Digest::ZERO)).collect(),
+            Some(data) => switchback_delta::pieces(chunk, data)
+                .map(|(leaf, bytes)| (leaf, switchback_delta::digest_of(bytes)))
+                .collect(),
+        };
+        for (leaf, digest) in digests {
+            record.set(leaf_of(leaf.start).expect("256 leaves"), Some(digest));
+        }
+    }
+    Ok(())
+}

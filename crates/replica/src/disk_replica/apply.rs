@@ -1,0 +1,205 @@
+//! Applying staged cycles to the disks, each with its way back.
+
+use switchback_delta::{
+    DeltaContent, DeltaError, DeltaHeader, DeltaSummary, DeltaWriter, FRAME_MAX, Frame,
+};
+use switchback_disk::Volume;
+use switchback_model::{DiskIndex, Extent, Seq};
+
+use super::stage::{VolumeWriter, write_contents};
+use super::DiskReplica;
+use crate::error::{delta_error, disk_error, volume_error};
+use crate::layer::{Layer, VolumeDelta};
+use crate::layout::FileName;
+use crate::manifest::{ReverseDelta, ReverseFile, StagedCycle, Work};
+use crate::{ReplicaError, parallel};
+
+impl ReverseDelta {
+    pub(super) fn name(&self, disk: DiskIndex) -> FileName {
+        FileName::Reverse { from: self.from, to: self.to, disk }
+    }
+}
+
+impl DiskReplica {
+    /// Brings the disks to the newest point.
+    ///
+    /// # Errors
+    /// As [`DiskReplica::maintain`].
+    pub fn apply_all(&self) -> Result<(), ReplicaError> {
+        while self.apply_next()? {}
+        Ok(())
+    }
+
+    /// Applies the oldest staged cycle, if there is one.
+    ///
+    /// # Errors
+    /// As [`DiskReplica::maintain`].
+    pub fn apply_next(&self) -> Result<bool, ReplicaError> {
+        let _working = self.working();
+        let (work, staged, applied) = {
+            let core = self.core();
+            (core.manifest.work, core.manifest.staged.first().cloned(), core.manifest.applied)
+        };
+        match (work, staged) {
+            // Left by a failed attempt of this process. Its reverse deltas are the right ones: by now the disks may
+            // be half written.
+            (Some(Work::Apply { .. }), _) => self.finish_apply()?,
+            (Some(Work::RollBack { to }), _) => self.finish_rollback(to)?,
+            (None, None) => return Ok(false),
+            (None, Some(cycle)) => {
+                let applied = applied.expect("staged cycles follow an applied point");
+                let reverse = self.save_old_contents(&cycle, applied, &self.layers_of(&cycle)?)?;
+                self.publish(|manifest| {
+                    manifest.work = Some(Work::Apply { seq: cycle.seq });
+                    manifest.reverse.push(reverse);
+                })?;
+                self.finish_apply()?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes the cycle that the manifest says is being applied. May be repeated.
+    pub(super) fn finish_apply(&self) -> Result<(), ReplicaError> {
+        let cycle = {
+            let core = self.core();
+            core.manifest.staged.first().cloned().expect("an apply has its cycle staged")
+        };
+        for (disk, layer) in self.disk_indexes().zip(&self.layers_of(&cycle)?) {
+            self.write_layer(disk, layer)?;
+        }
+        self.settle_disks()?;
+        self.publish(|manifest| {
+            manifest.work = None;
+            manifest.applied = Some(cycle.seq);
+            manifest.staged.retain(|staged| staged.seq != cycle.seq);
+        })?;
+        self.remove_files(cycle.parts.iter().map(|part| part.name(cycle.seq)))
+    }
+
+    /// A cycle's parts, laid over each other: one layer for each disk.
+    pub(super) fn layers_of(&self, cycle: &StagedCycle) -> Result<Vec<Layer>, ReplicaError> {
+        let mut layers: Vec<Layer> = self.disks.iter().map(|_| Layer::default()).collect();
+        for part in &cycle.parts {
+            let delta = VolumeDelta::open(&*self.volume, part.name(cycle.seq), self.config.key.as_ref())?;
+            layers[usize::from(part.disk.0)].put_over(delta);
+        }
+        Ok(layers)
+    }
+
+    fn save_old_contents(
+        &self,
+        cycle: &StagedCycle,
+        to: Seq,
+        layers: &[Layer],
+    ) -> Result<ReverseDelta, ReplicaError> {
+        let from = cycle.seq;
+        let mut reverse = ReverseDelta { from, to, files: Vec::new() };
+        for (disk, layer) in self.disk_indexes().zip(layers) {
+            let extents = layer.extents();
+            if extents.is_empty() {
+                continue;
+            }
+            let pieces = extents.iter().flat_map(|extent| extent.pieces(FRAME_MAX.into()));
+            let source = self.disk(disk);
+            let summary = self.write_reverse(reverse.name(disk), disk, from, to, |writer| {
+                let read = |piece: Extent| {
+                    let data = source.read(piece).map_err(|e| disk_error(source, "reading", &e))?;
+                    Ok(Frame::of(piece, data))
+                };
+                parallel::ordered(pieces, self.config.io_threads, read, |frame| writer(&frame))
+            })?;
+            reverse.files.push(ReverseFile { disk, file_len: summary.file_len });
+        }
+        self.volume.sync().map_err(|e| volume_error(&*self.volume, "syncing the directory", &e))?;
+        Ok(reverse)
+    }
+
+    /// Writes the reverse delta of one disk and makes its contents durable (not its name).
+    pub(super) fn write_reverse(
+        &self,
+        name: FileName,
+        disk: DiskIndex,
+        from: Seq,
+        to: Seq,
+        fill: impl FnOnce(&mut dyn FnMut(&Frame) -> Result<(), ReplicaError>) -> Result<(), ReplicaError>,
+    ) -> Result<DeltaSummary, ReplicaError> {
+        let volume = &*self.volume;
+        let header = {
+            let core = self.core();
+            DeltaHeader {
+                replica: core.manifest.id,
+                epoch: core.manifest.epoch,
+                disk,
+                disk_size: core.manifest.disks[usize::from(disk.0)].size,
+                content: DeltaContent::Reverse { from, to },
+            }
+        };
+        let fail = |error: &DeltaError| delta_error(volume, name, error);
+        let file = create_new(volume, &name.to_string())?;
+        let mut writer = DeltaWriter::new(file, &header, self.config.key.as_ref()).map_err(|e| fail(&e))?;
+        let filled = fill(&mut |frame| writer.push(frame).map_err(|e| fail(&e)));
+        let finished = filled.and_then(|()| writer.finish().map_err(|e| fail(&e))).and_then(|(file, summary)| {
+            file.sync().map_err(|e| volume_error(volume, &format!("syncing {name}"), &e))?;
+            Ok(summary)
+        });
+        if finished.is_err() {
+            // Room for whatever is to come; if even this fails, the next opening removes it.
+            volume.remove(&name.to_string()).ok();
+        }
+        finished
+    }
+
+    /// Writes all that a layer holds to a disk and notes the new digests.
+    pub(super) fn write_layer(&self, index: DiskIndex, layer: &Layer) -> Result<(), ReplicaError> {
+        let disk = self.disk(index);
+        let size = self.core().manifest.disks[usize::from(index.0)].size;
+        let held = layer.lookup(Extent::new(0, size)).filter_map(|(piece, at)| Some((piece, at?)));
+        let held: Vec<_> = held.collect();
+        let write = |(piece, at): (Extent, (u32, u32))| {
+            let (contents, digests) = layer.read(&*self.volume, piece, at)?;
+            let zero = digests.iter().all(|digest| *digest == switchback_delta::Digest::ZERO);
+            write_contents(disk, piece, zero, &contents)?;
+            Ok((piece, digests))
+        };
+        parallel::ordered(held.into_iter(), self.config.io_threads, write, |(piece, digests)| {
+            let noted = self.digests(index).written(piece, &digests);
+            noted.map_err(|e| volume_error(&*self.volume, "writing digests", &e))
+        })
+    }
+
+    /// Makes the disks and their digests durable.
+    pub(super) fn settle_disks(&self) -> Result<(), ReplicaError> {
+        for (index, disk) in self.disk_indexes().zip(&self.disks) {
+            disk.flush().map_err(|e| disk_error(&**disk, "flushing", &e))?;
+            let synced = self.digests(index).sync();
+            synced.map_err(|e| volume_error(&*self.volume, "syncing the digests", &e))?;
+        }
+        Ok(())
+    }
+
+    /// Removes files that the manifest has ceased to name. Failing is no harm: the next opening does it.
+    pub(super) fn remove_files(&self, names: impl Iterator<Item = FileName>) -> Result<(), ReplicaError> {
+        for name in names {
+            match self.volume.remove(&name.to_string()) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(volume_error(&*self.volume, &format!("removing {name}"), &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A new file, in place of what an interrupted attempt may have left.
+fn create_new(volume: &dyn Volume, name: &str) -> Result<VolumeWriter, ReplicaError> {
+    match volume.remove(name) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(volume_error(volume, &format!("removing {name}"), &error));
+        }
+        _ => {}
+    }
+    let file = volume.create(name).map_err(|e| volume_error(volume, &format!("creating {name}"), &e))?;
+    Ok(VolumeWriter::new(file))
+}

@@ -1,0 +1,70 @@
+//! Going back: the disks are brought to an older recovery point, in place.
+//!
+//! The newer points cease to exist, so it is refused while somebody writes or views one of them. A crash in between: it is
+//! done again from its start at the next opening; the reverse deltas stay until the disks are settled.
+
+use switchback_model::Seq;
+
+use super::DiskReplica;
+use crate::ReplicaError;
+use crate::layer::{Layer, VolumeDelta};
+use crate::manifest::Work;
+
+impl DiskReplica {
+    /// Brings the disks to the point `to` and forgets those after it.
+    ///
+    /// Changed blocks cannot follow: the next session begins with a resync (which compares digests, and so moves
+    /// only what differs).
+    ///
+    /// # Errors
+    /// [`ReplicaError::NoSuchPoint`]; [`ReplicaError::Locked`] while a session is open or a newer point is being viewed.
+    pub fn roll_back(&self, to: Seq) -> Result<(), ReplicaError> {
+        // What is staged up to the point must be on the disks first.
+        while self.applied() < Some(to) && self.apply_next()? {}
+        let _working = self.working();
+        {
+            let mut core = self.core();
+            core.manifest.point(to)?;
+            if let Some(writer) = &core.writer {
+                return Err(ReplicaError::Locked { holder: format!("{writer:?}; end replication first") });
+            }
+            if let Some((seq, _)) = core.views.range(to.next()..).next() {
+                let holder = format!("a view of recovery point {seq}, which would cease to exist");
+                return Err(ReplicaError::Locked { holder });
+            }
+            core.save(&*self.volume, |manifest| {
+                manifest.open = None;
+                manifest.generation = None;
+                manifest.staged.clear();
+                let applied = manifest.applied;
+                manifest.points.retain(|point| Some(point.seq) <= applied);
+                manifest.work = Some(Work::RollBack { to });
+            })?;
+            core.parts = None;
+        }
+        self.finish_rollback(to)
+    }
+
+    /// Does what the manifest says is being done. May be repeated.
+    pub(super) fn finish_rollback(&self, to: Seq) -> Result<(), ReplicaError> {
+        let reverse = self.core().manifest.reverse.clone();
+        for disk in self.disk_indexes() {
+            let mut layer = Layer::default();
+            for delta in reverse.iter().filter(|delta| delta.from > to) {
+                if delta.files.iter().any(|file| file.disk == disk) {
+                    let delta = VolumeDelta::open(&*self.volume, delta.name(disk), self.config.key.as_ref())?;
+                    layer.put_under(delta);
+                }
+            }
+            self.write_layer(disk, &layer)?;
+        }
+        self.settle_disks()?;
+        self.publish(|manifest| {
+            manifest.work = None;
+            manifest.applied = Some(to);
+            manifest.points.retain(|point| point.seq <= to);
+            manifest.reverse.retain(|delta| delta.from <= to);
+        })?;
+        self.remove_garbage()
+    }
+}

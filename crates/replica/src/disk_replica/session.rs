@@ -1,0 +1,341 @@
+//! A session: what one writer says to a `DiskReplica` on the same host.
+//!
+//! One writer at a time. The same writer coming again (its connection was lost) replaces its own session; another one is locked
+//! out while a session is open, unless it brings a newer epoch: that fences the old one out.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use switchback_delta::{Frame, leaves_of_node, nodes_of_disk};
+use switchback_model::{DiskIndex, Epoch, RecoveryPoint, WriterId};
+
+use super::stage::{OpenParts, PartWriter};
+use super::{Core, DiskReplica};
+use crate::manifest::{OpenRecord, StagedCycle};
+use crate::{
+    CommitCycle, CycleKind, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus, PartHeader, ReplicaError,
+    ReplicaSession, ReplicaStatus, SessionRequest, Watermarks,
+};
+
+/// Who writes, and in which of the sessions opened so far.
+#[derive(Clone, Debug)]
+pub(super) struct Writer {
+    id: WriterId,
+    session: u64,
+}
+
+/// A session with a `DiskReplica`.
+#[derive(Debug)]
+pub struct DiskSession {
+    replica: Arc<DiskReplica>,
+    session: u64,
+    epoch: Epoch,
+    part: Option<PartWriter>,
+    /// Reads the digests that will be asked for next.
+    ahead: Option<JoinHandle<()>>,
+}
+
+impl DiskReplica {
+    /// Opens a session for a writer.
+    ///
+    /// # Errors
+    /// [`ReplicaError::StaleEpoch`], [`ReplicaError::Locked`], [`ReplicaError::DisksChanged`].
+    pub fn session(self: &Arc<Self>, request: &SessionRequest) -> Result<DiskSession, ReplicaError> {
+        let _turn = self.turn();
+        let mut core = self.core();
+        let current = core.manifest.epoch;
+        let epoch = request.epoch.unwrap_or(current);
+        core.check_epoch(epoch)?;
+        if request.disks != core.manifest.disks {
+            let sizes = |disks: &[crate::DiskSpec]| disks.iter().map(|disk| disk.size).collect::<Vec<_>>();
+            let detail = format!(
+                "the replica has disks of {:?} bytes, the source now has {:?}",
+                sizes(&core.manifest.disks),
+                sizes(&request.disks)
+            );
+            return Err(ReplicaError::DisksChanged { detail });
+        }
+        match &core.writer {
+            Some(writer) if writer.id != request.writer && epoch == current => {
+                return Err(ReplicaError::Locked { holder: format!("writer {}", writer.id) });
+            }
+            _ => {}
+        }
+        if epoch > current {
+            core.save(&*self.volume, |manifest| manifest.epoch = epoch)?;
+        }
+        core.sessions += 1;
+        let session = core.sessions;
+        core.writer = Some(Writer { id: request.writer, session });
+        drop(core);
+        Ok(DiskSession { replica: Arc::clone(self), session, epoch, part: None, ahead: None })
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Core {
+    fn check_epoch(&self, given: Epoch) -> Result<(), ReplicaError> {
+        let current = self.manifest.epoch;
+        if given < current { Err(ReplicaError::StaleEpoch { given, current }) } else { Ok(()) }
+    }
+}
+
+impl DiskSession {
+    /// Lets this call in, if the session still is the writer's.
+    fn enter(&self) -> Result<MutexGuard<'_, ()>, ReplicaError> {
+        let turn = self.replica.turn();
+        let core = self.replica.core();
+        core.check_epoch(self.epoch)?;
+        match &core.writer {
+            Some(writer) if writer.session == self.session => Ok(turn),
+            Some(writer) => Err(ReplicaError::Locked { holder: format!("writer {}, since", writer.id) }),
+            None => Err(ReplicaError::Locked { holder: "nobody; this session was ended".into() }),
+        }
+    }
+
+    /// Drops the open cycle and its files. If any of it had been acknowledged, the source may have forgotten
+    /// which blocks those were: changed blocks alone cannot follow any more.
+    fn drop_cycle(replica: &DiskReplica) -> Result<(), ReplicaError> {
+        let mut core = replica.core();
+        if core.manifest.open.is_none() {
+            return Ok(());
+        }
+        let acknowledged = core.parts.as_ref().is_some_and(|parts| parts.synced > 0);
+        core.save(&*replica.volume, |manifest| {
+            manifest.open = None;
+            if acknowledged {
+                manifest.generation = None;
+            }
+        })?;
+        core.parts = None;
+        drop(core);
+        replica.remove_garbage()
+    }
+
+    fn start_cycle(replica: &DiskReplica, request: &OpenCycle) -> Result<(), ReplicaError> {
+        let mut core = replica.core();
+        let changes = matches!(request.kind, CycleKind::Changes);
+        if changes && core.manifest.generation != Some(request.generation) {
+            let detail = match core.manifest.generation {
+                Some(other) => {
+                    format!("the last point was tracked by generation {other}, not {}", request.generation)
+                }
+                None => "no changed blocks can follow the replica's last point".into(),
+            };
+            return Err(ReplicaError::ResyncNeeded { detail });
+        }
+        core.save(&*replica.volume, |manifest| {
+            let fill = manifest.points.is_empty();
+            manifest.filling |= fill;
+            manifest.open = Some(OpenRecord {
+                seq: manifest.next_seq,
+                generation: request.generation,
+                kind: request.kind.clone(),
+                fill,
+            });
+            manifest.next_seq = manifest.next_seq.next();
+            if !changes {
+                manifest.generation = None;
+            }
+        })?;
+        core.parts = Some(OpenParts::default());
+        Ok(())
+    }
+
+    /// The nodes `first..first + count` of a disk, checked.
+    fn check_nodes(&self, disk: DiskIndex, nodes: &[u32]) -> Result<u64, ReplicaError> {
+        let core = self.replica.core();
+        let refuse = |detail| Err(ReplicaError::Protocol { detail });
+        let Some(spec) = core.manifest.disks.get(usize::from(disk.0)) else {
+            return refuse(format!("there is no disk {disk}"));
+        };
+        match nodes.iter().find(|node| **node >= nodes_of_disk(spec.size)) {
+            Some(node) => refuse(format!("disk {disk} has no node {node}")),
+            None => Ok(spec.size),
+        }
+    }
+
+    fn read_ahead(&mut self, disk: DiskIndex, nodes: std::ops::Range<u32>) {
+        if self.replica.config.io_threads < 2 || nodes.is_empty() {
+            return;
+        }
+        let replica = Arc::clone(&self.replica);
+        self.ahead = Some(std::thread::spawn(move || {
+            for node in nodes {
+                // Whoever asks for it will get the error.
+                if replica.digests(disk).complete(node, replica.disk(disk)).is_err() {
+                    break;
+                }
+            }
+        }));
+    }
+
+    fn join_ahead(&mut self) {
+        if let Some(ahead) = self.ahead.take() {
+            ahead.join().ok();
+        }
+    }
+}
+
+impl ReplicaSession for DiskSession {
+    fn status(&mut self) -> Result<ReplicaStatus, ReplicaError> {
+        let _turn = self.enter()?;
+        Ok(self.replica.status())
+    }
+
+    fn open_cycle(&mut self, request: &OpenCycle) -> Result<OpenCycleStatus, ReplicaError> {
+        self.part = None;
+        let _turn = self.enter()?;
+        let replica = &*self.replica;
+        let joins = replica.core().open_status().is_some_and(|open| {
+            open.generation == request.generation
+                && std::mem::discriminant(&open.kind) == std::mem::discriminant(&request.kind)
+        });
+        if joins {
+            // What had ended when the last session was lost.
+            replica.sync_parts()?;
+        } else {
+            let waiting = replica.core().manifest.staged.len();
+            if waiting >= replica.config.staged_cycles_max {
+                replica.maintain()?;
+            }
+            Self::drop_cycle(replica)?;
+            Self::start_cycle(replica, request)?;
+        }
+        replica.core().open_status().ok_or(ReplicaError::Protocol { detail: "no cycle is open".into() })
+    }
+
+    fn begin_part(&mut self, header: PartHeader) -> Result<(), ReplicaError> {
+        self.part = None;
+        let _turn = self.enter()?;
+        let part = self.replica.begin_part(header)?;
+        self.part = Some(part);
+        Ok(())
+    }
+
+    fn put_frame(&mut self, frame: Frame) -> Result<(), ReplicaError> {
+        let mut part = self.part.take().ok_or_else(no_part)?;
+        let _turn = self.enter()?;
+        self.replica.put_frame(&mut part, &frame)?;
+        self.part = Some(part);
+        Ok(())
+    }
+
+    fn end_part(&mut self, checksum: [u8; 32]) -> Result<(), ReplicaError> {
+        let part = self.part.take().ok_or_else(no_part)?;
+        let _turn = self.enter()?;
+        self.replica.end_part(part, checksum)
+    }
+
+    fn barrier(&mut self) -> Result<Watermarks, ReplicaError> {
+        let _turn = self.enter()?;
+        self.replica.sync_parts()?;
+        Ok(self.replica.status().watermarks)
+    }
+
+    fn commit(&mut self, commit: &CommitCycle) -> Result<Watermarks, ReplicaError> {
+        let _turn = self.enter()?;
+        let replica = &*self.replica;
+        {
+            let core = replica.core();
+            let repeated = core.manifest.points.last().is_some_and(|point| point.seq == commit.seq);
+            if repeated && core.manifest.open.is_none() {
+                return Ok(core.status().watermarks);
+            }
+            let open = core.open_status();
+            if open.as_ref().is_none_or(|open| open.seq != commit.seq || open.next_part.0 != commit.parts) {
+                let detail =
+                    format!("commit of cycle {} with {} parts; open is {open:?}", commit.seq, commit.parts);
+                return Err(ReplicaError::Protocol { detail });
+            }
+        }
+        if self.part.is_some() {
+            return Err(ReplicaError::Protocol { detail: "a part is still being sent".into() });
+        }
+        replica.sync_parts()?;
+        replica.commit_open(commit)
+    }
+
+    fn abort_cycle(&mut self) -> Result<(), ReplicaError> {
+        self.part = None;
+        let _turn = self.enter()?;
+        Self::drop_cycle(&self.replica)
+    }
+
+    fn node_digests(&mut self, disk: DiskIndex, first: u32, count: u32) -> Result<Vec<NodeDigest>, ReplicaError> {
+        self.join_ahead();
+        let end = first.checked_add(count).ok_or_else(no_part)?;
+        let mut digests = Vec::new();
+        let size;
+        {
+            let _turn = self.enter()?;
+            let nodes: Vec<_> = (first..end.min(first.saturating_add(1 << 16))).collect();
+            size = self.check_nodes(disk, &nodes)?;
+            self.replica.apply_all()?;
+            for node in nodes {
+                let record = self.replica.digests(disk).complete(node, self.replica.disk(disk))?;
+                let digest = record.node_digest(leaves_of_node(size, node)).expect("a complete record");
+                digests.push(NodeDigest(digest));
+            }
+        }
+        self.read_ahead(disk, end..end.saturating_add(count).min(nodes_of_disk(size)));
+        Ok(digests)
+    }
+
+    fn leaf_digests(&mut self, disk: DiskIndex, nodes: &[u32]) -> Result<Vec<LeafDigests>, ReplicaError> {
+        let _turn = self.enter()?;
+        let size = self.check_nodes(disk, nodes)?;
+        let of_node = |node: &u32| {
+            let record = self.replica.digests(disk).complete(*node, self.replica.disk(disk))?;
+            let leaves = (0..leaves_of_node(size, *node)).map(|leaf| record.leaf(leaf).expect("complete"));
+            Ok(LeafDigests { node: *node, leaves: leaves.collect() })
+        };
+        nodes.iter().map(of_node).collect()
+    }
+}
+
+impl Drop for DiskSession {
+    fn drop(&mut self) {
+        self.join_ahead();
+        let mut core = self.replica.core();
+        if core.writer.as_ref().is_some_and(|writer| writer.session == self.session) {
+            core.writer = None;
+        }
+    }
+}
+
+impl DiskReplica {
+    /// Makes the open cycle, all of whose parts are durable, a recovery point.
+    fn commit_open(&self, commit: &CommitCycle) -> Result<Watermarks, ReplicaError> {
+        let fill = self.core().manifest.open.as_ref().is_some_and(|open| open.fill);
+        if fill {
+            self.settle_disks()?;
+        }
+        let mut core = self.core();
+        let parts = core.parts.as_ref().map(|parts| parts.done.clone()).unwrap_or_default();
+        core.save(&*self.volume, |manifest| {
+            manifest.generation = manifest.open.take().map(|open| open.generation);
+            manifest.points.push(RecoveryPoint {
+                seq: commit.seq,
+                time: commit.time,
+                consistency: commit.consistency,
+                group_tag: commit.group_tag.clone(),
+            });
+            if fill {
+                manifest.filling = false;
+                manifest.applied = Some(commit.seq);
+            } else {
+                manifest.staged.push(StagedCycle { seq: commit.seq, parts });
+            }
+        })?;
+        core.parts = None;
+        Ok(core.status().watermarks)
+    }
+}
+
+fn no_part() -> ReplicaError {
+    ReplicaError::Protocol { detail: "no part has been begun, or it failed".into() }
+}

@@ -1,0 +1,243 @@
+//! Staging: the open cycle and its parts.
+
+use switchback_delta::{DeltaContent, DeltaHeader, DeltaWriter, Frame, PartHasher};
+use switchback_disk::{Volume, VolumeFile};
+use switchback_model::{Extent, PartIndex, Seq};
+
+use super::{Core, DiskReplica};
+use crate::error::{delta_error, disk_error, volume_error};
+use crate::layer::VolumeDelta;
+use crate::layout::FileName;
+use crate::manifest::StagedPart;
+use crate::{OpenCycleStatus, PartHeader, ReplicaError};
+
+/// The open cycle's parts.
+#[derive(Debug, Default)]
+pub(super) struct OpenParts {
+    /// Ended, in order.
+    pub(super) done: Vec<StagedPart>,
+    /// How many of them are durable.
+    pub(super) synced: usize,
+}
+
+/// A part being received.
+#[derive(Debug)]
+pub(super) enum PartWriter {
+    /// To the retention drive.
+    Stage { header: PartHeader, writer: DeltaWriter<VolumeWriter>, hasher: PartHasher },
+    /// Straight to the disk.
+    Fill { header: PartHeader, hasher: PartHasher, end: u64 },
+}
+
+/// A file of a volume, written from its start.
+#[derive(Debug)]
+pub(crate) struct VolumeWriter {
+    file: Box<dyn VolumeFile>,
+    at: u64,
+}
+
+impl VolumeWriter {
+    pub(crate) fn new(file: Box<dyn VolumeFile>) -> Self {
+        Self { file, at: 0 }
+    }
+
+    pub(crate) fn sync(&self) -> std::io::Result<()> {
+        self.file.sync()
+    }
+}
+
+impl std::io::Write for VolumeWriter {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        self.file.write_at(self.at, data)?;
+        self.at += data.len() as u64;
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl StagedPart {
+    pub(super) fn name(&self, seq: Seq) -> FileName {
+        FileName::Stage { seq, part: self.part, disk: self.disk, durable: true }
+    }
+}
+
+impl PartWriter {
+    pub(super) fn header(&self) -> PartHeader {
+        match self {
+            Self::Stage { header, .. } | Self::Fill { header, .. } => *header,
+        }
+    }
+}
+
+impl Core {
+    pub(super) fn open_status(&self) -> Option<OpenCycleStatus> {
+        let (open, parts) = (self.manifest.open.as_ref()?, self.parts.as_ref()?);
+        Some(OpenCycleStatus {
+            seq: open.seq,
+            generation: open.generation,
+            kind: open.kind.clone(),
+            next_part: PartIndex(u32::try_from(parts.done.len()).expect("parts are numbered with 32 bits")),
+        })
+    }
+
+    /// The next part of the open cycle, or why `header` is not it.
+    fn expect_part(&self, header: PartHeader) -> Result<bool, ReplicaError> {
+        let refuse = |detail: String| Err(ReplicaError::Protocol { detail });
+        let Some((status, open)) = self.open_status().zip(self.manifest.open.as_ref()) else {
+            return refuse("no cycle is open".into());
+        };
+        if header.seq != status.seq || header.part != status.next_part {
+            return refuse(format!(
+                "part {} of cycle {} was begun, the next is part {} of cycle {}",
+                header.part, header.seq, status.next_part, status.seq
+            ));
+        }
+        if usize::from(header.disk.0) >= self.manifest.disks.len() {
+            return refuse(format!("there is no disk {}", header.disk));
+        }
+        Ok(open.fill)
+    }
+}
+
+impl DiskReplica {
+    pub(super) fn begin_part(&self, header: PartHeader) -> Result<PartWriter, ReplicaError> {
+        let (fill, delta) = {
+            let core = self.core();
+            let fill = core.expect_part(header)?;
+            let manifest = &core.manifest;
+            let content = DeltaContent::Forward { seq: header.seq, part: header.part };
+            let size = manifest.disks[usize::from(header.disk.0)].size;
+            let delta = DeltaHeader {
+                replica: manifest.id,
+                epoch: manifest.epoch,
+                disk: header.disk,
+                disk_size: size,
+                content,
+            };
+            (fill, delta)
+        };
+        let hasher = PartHasher::default();
+        if fill {
+            return Ok(PartWriter::Fill { header, hasher, end: 0 });
+        }
+        self.make_room()?;
+        let name =
+            FileName::Stage { seq: header.seq, part: header.part, disk: header.disk, durable: false }.to_string();
+        // A part that was being received when its session ended.
+        match self.volume.remove(&name) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(volume_error(&*self.volume, &format!("removing {name}"), &error));
+            }
+            _ => {}
+        }
+        let file = self.volume.create(&name).map_err(|e| volume_error(&*self.volume, &format!("creating {name}"), &e))?;
+        let writer = DeltaWriter::new(VolumeWriter::new(file), &delta, self.config.key.as_ref())
+            .map_err(|e| delta_error(&*self.volume, &name, &e))?;
+        Ok(PartWriter::Stage { header, writer, hasher })
+    }
+
+    pub(super) fn put_frame(&self, part: &mut PartWriter, frame: &Frame) -> Result<(), ReplicaError> {
+        let (contents, digests) = frame.contents().map_err(|error| ReplicaError::Corrupt {
+            detail: format!("a frame of part {} as it was received: {error}", part.header().part),
+        })?;
+        match part {
+            PartWriter::Stage { writer, hasher, header } => {
+                hasher.push(frame);
+                writer.push(frame).map_err(|e| delta_error(&*self.volume, format!("part {}", header.part), &e))
+            }
+            PartWriter::Fill { header, hasher, end } => {
+                hasher.push(frame);
+                let size = self.core().manifest.disks[usize::from(header.disk.0)].size;
+                if frame.extent.start < *end || frame.extent.end() > size {
+                    let detail = format!("{} is out of order or beyond the disk's {size} bytes", frame.extent);
+                    return Err(ReplicaError::Protocol { detail });
+                }
+                *end = frame.extent.end();
+                let disk = self.disk(header.disk);
+                write_contents(disk, frame.extent, frame.stored.is_empty(), &contents)?;
+                let noted = self.digests(header.disk).written(frame.extent, &digests);
+                noted.map_err(|e| volume_error(&*self.volume, "writing digests", &e))
+            }
+        }
+    }
+
+    /// Ends a part and adds it to the open cycle, not yet durable.
+    pub(super) fn end_part(&self, part: PartWriter, checksum: [u8; 32]) -> Result<(), ReplicaError> {
+        let header = part.header();
+        let (hasher, file_len) = match part {
+            PartWriter::Fill { hasher, .. } => (hasher, 0),
+            PartWriter::Stage { writer, hasher, .. } => {
+                let finished = writer.finish();
+                let (_, summary) =
+                    finished.map_err(|e| delta_error(&*self.volume, format!("part {}", header.part), &e))?;
+                (hasher, summary.file_len)
+            }
+        };
+        if hasher.finish() != checksum {
+            let detail = format!("part {} of cycle {} does not match its sender's checksum", header.part, header.seq);
+            return Err(ReplicaError::Corrupt { detail });
+        }
+        let mut core = self.core();
+        core.expect_part(header)?;
+        let parts = core.parts.as_mut().expect("a cycle is open");
+        parts.done.push(StagedPart { part: header.part, disk: header.disk, file_len });
+        Ok(())
+    }
+
+    /// Makes every ended part durable.
+    pub(super) fn sync_parts(&self) -> Result<(), ReplicaError> {
+        let core = self.core();
+        let (Some(open), Some(parts)) = (&core.manifest.open, &core.parts) else { return Ok(()) };
+        let (seq, fill, count) = (open.seq, open.fill, parts.done.len());
+        let new = parts.done[parts.synced..].to_vec();
+        // Other calls of this session wait for this one; views and status must not.
+        drop(core);
+        if new.is_empty() {
+            return Ok(());
+        }
+        if fill {
+            for disk in &self.disks {
+                disk.flush().map_err(|e| disk_error(&**disk, "flushing", &e))?;
+            }
+        } else {
+            self.sync_files(seq, &new)?;
+        }
+        if let Some(parts) = &mut self.core().parts {
+            parts.synced = count;
+        }
+        Ok(())
+    }
+
+    fn sync_files(&self, seq: Seq, parts: &[StagedPart]) -> Result<(), ReplicaError> {
+        let volume = &*self.volume;
+        for part in parts {
+            let FileName::Stage { part, disk, .. } = part.name(seq) else { continue };
+            let received = FileName::Stage { seq, part, disk, durable: false }.to_string();
+            let durable = FileName::Stage { seq, part, disk, durable: true }.to_string();
+            let synced = volume.open(&received).and_then(|file| file.sync());
+            let named = synced.and_then(|()| volume.replace(&received, &durable));
+            named.map_err(|e| volume_error(volume, &format!("syncing {received}"), &e))?;
+        }
+        volume.sync().map_err(|e| volume_error(volume, "syncing the directory", &e))
+    }
+
+    /// The length of a durable part's file, after a look at its header, index and end.
+    pub(super) fn staged_file_len(&self, name: FileName) -> Result<u64, ReplicaError> {
+        let delta = VolumeDelta::open(&*self.volume, name, self.config.key.as_ref())?;
+        Ok(delta.file.summary().file_len)
+    }
+}
+
+/// Writes contents to a disk, zeros as a hole where it can have one.
+pub(super) fn write_contents(
+    disk: &dyn switchback_disk::Disk,
+    extent: Extent,
+    zero: bool,
+    contents: &[u8],
+) -> Result<(), ReplicaError> {
+    let written = if zero { disk.write_zeroes(extent) } else { disk.write_at(extent.start, contents) };
+    written.map_err(|e| disk_error(disk, "writing", &e))
+}

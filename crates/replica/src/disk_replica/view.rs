@@ -1,0 +1,136 @@
+//! Views: any recovery point, read-only, without copying the disk, while newer cycles are being applied.
+//!
+//! A view lays the deltas between its point and the disk over each other once, when it is opened. What is
+//! applied later adds ways back, and those are laid under it before each read, in the same critical
+//! section as the read of the disk: see the header of [`super`] about `ways_back`.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use switchback_model::{DiskIndex, Extent, RecoveryPoint, Seq};
+
+use super::DiskReplica;
+use crate::ReplicaError;
+use crate::error::disk_error;
+use crate::layer::{Layer, VolumeDelta};
+use crate::manifest::ReverseDelta;
+
+/// A recovery point of a replica, read-only. The point cannot be pruned while this exists.
+#[derive(Debug)]
+pub struct PointView {
+    replica: Arc<DiskReplica>,
+    point: RecoveryPoint,
+    layers: RwLock<Layers>,
+}
+
+#[derive(Debug)]
+struct Layers {
+    disks: Vec<Layer>,
+    /// Ways back from points above this are not laid yet.
+    laid: Seq,
+}
+
+impl DiskReplica {
+    /// Opens a view of the point `seq`.
+    ///
+    /// # Errors
+    /// [`ReplicaError::NoSuchPoint`]; I/O.
+    pub fn view(self: &Arc<Self>, seq: Seq) -> Result<PointView, ReplicaError> {
+        // Nothing is applied, pruned or rolled back meanwhile.
+        let _working = self.working();
+        let (point, manifest) = {
+            let core = self.core();
+            (core.manifest.point(seq)?.clone(), core.manifest.clone())
+        };
+        let mut disks: Vec<Layer> = self.disks.iter().map(|_| Layer::default()).collect();
+        for cycle in manifest.staged.iter().rev().filter(|cycle| cycle.seq <= seq) {
+            for part in cycle.parts.iter().rev() {
+                let delta = VolumeDelta::open(&*self.volume, part.name(cycle.seq), self.config.key.as_ref())?;
+                disks[usize::from(part.disk.0)].put_under(delta);
+            }
+        }
+        let mut layers = Layers { disks, laid: seq };
+        layers.lay(self, &manifest.reverse)?;
+        *self.core().views.entry(seq).or_default() += 1;
+        Ok(PointView { replica: Arc::clone(self), point, layers: RwLock::new(layers) })
+    }
+}
+
+impl Layers {
+    /// Lays the ways back that came since the last time under the others.
+    fn lay(&mut self, replica: &DiskReplica, reverse: &[ReverseDelta]) -> Result<(), ReplicaError> {
+        for delta in reverse.iter().filter(|delta| delta.from > self.laid) {
+            for file in &delta.files {
+                let key = replica.config.key.as_ref();
+                let opened = VolumeDelta::open(&*replica.volume, delta.name(file.disk), key)?;
+                self.disks[usize::from(file.disk.0)].put_under(opened);
+            }
+        }
+        self.laid = reverse.last().map_or(self.laid, |delta| delta.from.max(self.laid));
+        Ok(())
+    }
+}
+
+impl PointView {
+    /// The point.
+    #[must_use]
+    pub fn point(&self) -> &RecoveryPoint {
+        &self.point
+    }
+
+    /// The sizes of its disks in bytes.
+    #[must_use]
+    pub fn disk_sizes(&self) -> Vec<u64> {
+        self.replica.core().manifest.disks.iter().map(|disk| disk.size).collect()
+    }
+
+    /// Fills `buf` with the bytes of a disk from `offset`, as they were at the point.
+    ///
+    /// # Errors
+    /// Beyond the end of the disk; damaged deltas; I/O.
+    pub fn read_at(&self, disk: DiskIndex, offset: u64, buf: &mut [u8]) -> Result<(), ReplicaError> {
+        let size = self.replica.core().manifest.disks.get(usize::from(disk.0)).map_or(0, |spec| spec.size);
+        let window = Extent::checked(offset, buf.len() as u64).filter(|window| window.end() <= size);
+        let Some(window) = window else {
+            let detail = format!("bytes {offset}+{} are beyond disk {disk} of {size} bytes", buf.len());
+            return Err(ReplicaError::Protocol { detail });
+        };
+        let published = self.replica.ways_back.read().unwrap_or_else(PoisonError::into_inner);
+        self.lay_new(&published)?;
+        let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner);
+        let layer = &layers.disks[usize::from(disk.0)];
+        for (piece, at) in layer.lookup(window) {
+            let from = usize::try_from(piece.start - window.start).expect("within a buffer");
+            let len = usize::try_from(piece.len).expect("within a buffer");
+            let out = &mut buf[from..from + len];
+            match at {
+                Some(at) => out.copy_from_slice(&layer.read(&*self.replica.volume, piece, at)?.0),
+                None => {
+                    let source = self.replica.disk(disk);
+                    source.read_at(piece.start, out).map_err(|e| disk_error(source, "reading", &e))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lay_new(&self, published: &[ReverseDelta]) -> Result<(), ReplicaError> {
+        let laid = self.layers.read().unwrap_or_else(PoisonError::into_inner).laid;
+        if published.last().is_none_or(|delta| delta.from <= laid) {
+            return Ok(());
+        }
+        let mut layers = self.layers.write().unwrap_or_else(PoisonError::into_inner);
+        layers.lay(&self.replica, published)
+    }
+}
+
+impl Drop for PointView {
+    fn drop(&mut self) {
+        let mut core = self.replica.core();
+        if let Some(count) = core.views.get_mut(&self.point.seq) {
+            *count -= 1;
+            if *count == 0 {
+                core.views.remove(&self.point.seq);
+            }
+        }
+    }
+}

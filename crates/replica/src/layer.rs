@@ -1,0 +1,154 @@
+//! Delta files of one disk, laid over each other: which file holds a byte, and what it is.
+//!
+//! Staged parts are laid *over* what is there (the newer wins); reverse deltas *under* it (the first way
+//! back that holds a block is the one that was right at the point). Only indexes are kept in
+//! memory, and one decoded frame at a time.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use switchback_delta::{DeltaFile, DeltaKey, Digest, LEAF, Overlay, ReadAt};
+use switchback_disk::{Volume, VolumeFile};
+use switchback_model::{Extent, ExtentSet};
+
+use crate::ReplicaError;
+use crate::error::{delta_error, volume_error};
+use crate::layout::FileName;
+
+/// A file of a volume as the delta reader wants it.
+#[derive(Debug)]
+pub(crate) struct VolumeReader(Box<dyn VolumeFile>);
+
+impl ReadAt for VolumeReader {
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<()> {
+        self.0.read_at(offset, buf)
+    }
+
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+}
+
+/// An open delta file and its name.
+pub(crate) struct VolumeDelta {
+    pub(crate) name: FileName,
+    pub(crate) file: DeltaFile<VolumeReader>,
+}
+
+impl VolumeDelta {
+    pub(crate) fn open(volume: &dyn Volume, name: FileName, key: Option<&DeltaKey>) -> Result<Self, ReplicaError> {
+        let text = name.to_string();
+        let opened = volume.open(&text).map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                ReplicaError::Corrupt { detail: format!("{text} is missing in {}", volume.name()) }
+            }
+            _ => volume_error(volume, &format!("opening {text}"), &error),
+        })?;
+        let file = DeltaFile::open(VolumeReader(opened), key).map_err(|e| delta_error(volume, name, &e))?;
+        Ok(Self { name, file })
+    }
+}
+
+/// The contents of one frame, with the digests of its leaf pieces.
+#[derive(Clone)]
+struct Decoded {
+    at: (u32, u32),
+    extent: Extent,
+    contents: Bytes,
+    digests: Vec<Digest>,
+}
+
+/// Some delta files of one disk.
+#[derive(Default)]
+pub(crate) struct Layer {
+    files: Vec<VolumeDelta>,
+    /// Values: (which file, which frame).
+    overlay: Overlay<(u32, u32)>,
+    decoded: Mutex<Option<Decoded>>,
+}
+
+impl std::fmt::Debug for Layer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<_> = self.files.iter().map(|file| file.name.to_string()).collect();
+        f.debug_struct("Layer").field("files", &names).finish_non_exhaustive()
+    }
+}
+
+impl Layer {
+    /// Adds a file that wins over those already there.
+    pub(crate) fn put_over(&mut self, delta: VolumeDelta) {
+        self.put(delta, |overlay, extent, at| overlay.put_over(extent, at));
+    }
+
+    /// Adds a file that only counts where none of those already there does.
+    pub(crate) fn put_under(&mut self, delta: VolumeDelta) {
+        self.put(delta, |overlay, extent, at| overlay.put_under(extent, at));
+    }
+
+    fn put(&mut self, delta: VolumeDelta, add: impl Fn(&mut Overlay<(u32, u32)>, Extent, (u32, u32))) {
+        let file = u32::try_from(self.files.len()).expect("fewer files than that are ever open");
+        for (frame, entry) in (0..).zip(delta.file.entries()) {
+            add(&mut self.overlay, entry.extent, (file, frame));
+        }
+        self.files.push(delta);
+    }
+
+    /// The bytes that some file holds.
+    pub(crate) fn extents(&self) -> ExtentSet {
+        self.overlay.extents()
+    }
+
+    /// `window` in order: pieces with the frame that holds them, if any does.
+    pub(crate) fn lookup(&self, window: Extent) -> impl Iterator<Item = (Extent, Option<(u32, u32)>)> + '_ {
+        self.overlay.lookup(window)
+    }
+
+    /// The files, in the order they were added.
+    pub(crate) fn files(&self) -> &[VolumeDelta] {
+        &self.files
+    }
+
+    /// The contents of `piece`, which lies within the frame `at`, and the digests of its leaf pieces (those
+    /// at its ends, where it is only part of a frame's leaf piece, are hashed anew).
+    pub(crate) fn read(
+        &self,
+        volume: &dyn Volume,
+        piece: Extent,
+        at: (u32, u32),
+    ) -> Result<(Bytes, Vec<Digest>), ReplicaError> {
+        let decoded = self.decode(volume, at)?;
+        let within = |offset: u64| usize::try_from(offset - decoded.extent.start).expect("within a frame");
+        let contents = decoded.contents.slice(within(piece.start)..within(piece.end()));
+        if piece == decoded.extent {
+            return Ok((contents, decoded.digests));
+        }
+        let leaf_of = |offset: u64| offset / u64::from(LEAF);
+        let digests = switchback_delta::pieces(piece, &contents)
+            .map(|(leaf, bytes)| {
+                let index = leaf_of(leaf.start) - leaf_of(decoded.extent.start);
+                let held = decoded.extent.pieces(LEAF.into()).nth(usize::try_from(index).unwrap_or(usize::MAX));
+                match (held == Some(leaf), usize::try_from(index)) {
+                    (true, Ok(index)) => decoded.digests[index],
+                    _ => switchback_delta::digest_of(bytes),
+                }
+            })
+            .collect();
+        Ok((contents, digests))
+    }
+
+    fn decode(&self, volume: &dyn Volume, at: (u32, u32)) -> Result<Decoded, ReplicaError> {
+        let mut last = self.decoded.lock().expect("no panic while it is held");
+        if let Some(decoded) = last.as_ref().filter(|decoded| decoded.at == at) {
+            return Ok(decoded.clone());
+        }
+        let delta = &self.files[at.0 as usize];
+        let fail = |error: &_| delta_error(volume, delta.name, error);
+        let frame = delta.file.frame(at.1 as usize).map_err(|e| fail(&e))?;
+        let (contents, digests) = frame.contents().map_err(|error| ReplicaError::Corrupt {
+            detail: format!("{} in {}: {error}", delta.name, volume.name()),
+        })?;
+        let decoded = Decoded { at, extent: frame.extent, contents, digests };
+        *last = Some(decoded.clone());
+        Ok(decoded)
+    }
+}

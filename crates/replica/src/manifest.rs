@@ -1,0 +1,212 @@
+//! The manifest: the one small file that says what a replica is. Whatever it does not name is garbage.
+//!
+//! # Layout
+//! ```text
+//! switchback-replica 1 <BLAKE3 of the body, 64 hexadecimal digits>\n
+//! <body: JSON of `Manifest`>
+//! ```
+//! Text, so that it can be read on the worst day with nothing but a pager; the version before the checksum,
+//! so that a newer format is told apart from damage. It is only ever replaced whole
+//! ([`Volume::write_atomic`]); everything it names is durable before it is written, and nothing it named is
+//! removed before its successor is durable.
+//!
+//! # Invariants (checked by [`Manifest::check`] on every load and, in debug builds, every save)
+//! * `points` ascend; `applied` and every staged cycle is among them, staged ones above `applied`.
+//! * `reverse` is a chain down from `applied` (or from the cycle being applied) to the oldest point.
+//! * before the first commit there are no points, and `filling` says whether disks may hold anything.
+
+use serde::{Deserialize, Serialize};
+use switchback_disk::Volume;
+use switchback_model::{DiskIndex, Epoch, GenerationId, PartIndex, RecoveryPoint, ReplicaId, Seq};
+
+use crate::{CycleKind, DiskSpec, ReplicaError, error::volume_error};
+
+/// The file's name in its volume.
+pub(crate) const MANIFEST: &str = "manifest";
+const MAGIC: &str = "switchback-replica";
+const VERSION: u32 = 1;
+/// 256 MiB: some hundred thousand recovery points.
+const LEN_MAX: usize = 256 << 20;
+
+/// What a replica is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    pub(crate) id: ReplicaId,
+    pub(crate) epoch: Epoch,
+    pub(crate) disks: Vec<DiskSpec>,
+    /// The number of the next cycle to be opened; never reused.
+    pub(crate) next_seq: Seq,
+    /// All recovery points, oldest first.
+    pub(crate) points: Vec<RecoveryPoint>,
+    /// The point that the disks hold, but for `work`.
+    pub(crate) applied: Option<Seq>,
+    /// Committed cycles that are not applied yet, oldest first.
+    pub(crate) staged: Vec<StagedCycle>,
+    /// Ways back, oldest first: each leads from its `from` down to its `to`.
+    pub(crate) reverse: Vec<ReverseDelta>,
+    /// What is being done to the disks; done again from its start after a crash.
+    pub(crate) work: Option<Work>,
+    /// A first replication is writing straight to the disks: their digests are not to be trusted after a crash.
+    pub(crate) filling: bool,
+    /// Under which generation the newest point was made, if changed blocks may follow it.
+    pub(crate) generation: Option<GenerationId>,
+    pub(crate) open: Option<OpenRecord>,
+}
+
+/// A committed cycle waiting to be applied.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StagedCycle {
+    pub(crate) seq: Seq,
+    /// In order; a later part wins.
+    pub(crate) parts: Vec<StagedPart>,
+}
+
+/// One durable part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StagedPart {
+    pub(crate) part: PartIndex,
+    pub(crate) disk: DiskIndex,
+    pub(crate) file_len: u64,
+}
+
+/// What turns the disks at point `from` into what they were at point `to`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReverseDelta {
+    pub(crate) from: Seq,
+    pub(crate) to: Seq,
+    /// At most one for each disk; none for a disk that did not change.
+    pub(crate) files: Vec<ReverseFile>,
+}
+
+/// The reverse delta of one disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReverseFile {
+    pub(crate) disk: DiskIndex,
+    pub(crate) file_len: u64,
+}
+
+/// A change of the disks in progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Work {
+    /// The staged cycle `seq` is being written; its reverse delta is durable.
+    Apply { seq: Seq },
+    /// The disks are being brought back to point `to`.
+    RollBack { to: Seq },
+}
+
+/// The open cycle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OpenRecord {
+    pub(crate) seq: Seq,
+    pub(crate) generation: GenerationId,
+    pub(crate) kind: CycleKind,
+    /// Its frames go straight to the disks.
+    pub(crate) fill: bool,
+}
+
+impl Manifest {
+    pub(crate) fn new(id: ReplicaId, disks: Vec<DiskSpec>) -> Self {
+        Self {
+            id,
+            epoch: Epoch(0),
+            disks,
+            next_seq: Seq(0),
+            points: Vec::new(),
+            applied: None,
+            staged: Vec::new(),
+            reverse: Vec::new(),
+            work: None,
+            filling: false,
+            generation: None,
+            open: None,
+        }
+    }
+
+    pub(crate) fn load(volume: &dyn Volume) -> Result<Self, ReplicaError> {
+        let data = volume.read_all(MANIFEST, LEN_MAX).map_err(|e| volume_error(volume, "reading the manifest", &e))?;
+        Self::decode(&data).map_err(|detail| ReplicaError::Corrupt {
+            detail: format!("the manifest in {}: {detail}", volume.name()),
+        })
+    }
+
+    pub(crate) fn save(&self, volume: &dyn Volume) -> Result<(), ReplicaError> {
+        debug_assert_eq!(self.check(), Ok(()), "{self:?}");
+        let saved = volume.write_atomic(MANIFEST, &self.encode());
+        saved.map_err(|e| volume_error(volume, "writing the manifest", &e))
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let body = serde_json::to_vec_pretty(self).expect("maps with text keys, no failing Serialize");
+        let mut out = format!("{MAGIC} {VERSION} {}\n", blake3::hash(&body).to_hex()).into_bytes();
+        out.extend(body);
+        out
+    }
+
+    pub(crate) fn decode(data: &[u8]) -> Result<Self, String> {
+        let line_end = data.iter().take(200).position(|byte| *byte == b'\n').ok_or("its first line is missing")?;
+        let line = std::str::from_utf8(&data[..line_end]).map_err(|_| "its first line is not text")?;
+        let body = &data[line_end + 1..];
+        let mut words = line.split(' ');
+        if words.next() != Some(MAGIC) {
+            return Err("it does not begin as a manifest".into());
+        }
+        match words.next().and_then(|version| version.parse::<u32>().ok()) {
+            Some(VERSION) => {}
+            Some(other) => {
+                return Err(format!("it has format {other}, this build reads {VERSION}; use the newer build"));
+            }
+            None => return Err("its format version is missing".into()),
+        }
+        if words.next() != Some(blake3::hash(body).to_hex().as_str()) || words.next().is_some() {
+            return Err("it does not match its checksum".into());
+        }
+        let manifest: Self = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Whether the manifest makes sense.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let seqs: Vec<_> = self.points.iter().map(|point| point.seq).collect();
+        if !seqs.is_sorted_by(|a, b| a < b) || seqs.last().is_some_and(|last| *last >= self.next_seq) {
+            return Err(format!("its recovery points are out of order: {seqs:?}, next {}", self.next_seq));
+        }
+        if self.applied.is_none() && !(self.staged.is_empty() && self.reverse.is_empty() && seqs.is_empty()) {
+            return Err("it has recovery points but says that none was applied".into());
+        }
+        if self.applied.is_some_and(|applied| !seqs.contains(&applied)) {
+            return Err(format!("the applied point {:?} is not among its points {seqs:?}", self.applied));
+        }
+        let above: Vec<_> = seqs.iter().copied().filter(|seq| Some(*seq) > self.applied).collect();
+        if above != self.staged.iter().map(|cycle| cycle.seq).collect::<Vec<_>>() {
+            return Err(format!("the points {above:?} should be those staged"));
+        }
+        self.check_reverse(&seqs)
+    }
+
+    fn check_reverse(&self, seqs: &[Seq]) -> Result<(), String> {
+        let mut below: Vec<_> = seqs.iter().copied().filter(|seq| Some(*seq) <= self.applied).collect();
+        if let Some(Work::Apply { seq }) = self.work {
+            below.push(seq);
+        }
+        let expected: Vec<_> = below.windows(2).map(|pair| (pair[1], pair[0])).collect();
+        let found: Vec<_> = self.reverse.iter().map(|reverse| (reverse.from, reverse.to)).collect();
+        if expected != found {
+            return Err(format!("its reverse deltas are {found:?}, its points need {expected:?}"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn point(&self, seq: Seq) -> Result<&RecoveryPoint, ReplicaError> {
+        let found = self.points.iter().find(|point| point.seq == seq);
+        found.ok_or(ReplicaError::NoSuchPoint { seq: seq.0 })
+    }
+
+    /// Bytes that staged and reverse deltas take.
+    pub(crate) fn bytes_kept(&self) -> u64 {
+        let staged = self.staged.iter().flat_map(|cycle| &cycle.parts).map(|part| part.file_len);
+        let reverse = self.reverse.iter().flat_map(|delta| &delta.files).map(|file| file.file_len);
+        staged.chain(reverse).sum()
+    }
+}

@@ -1,0 +1,137 @@
+//! The source: two disks, the blocks changed since they were last released, and the rules of a sync engine in
+//! their shortest form.
+
+use bytes::Bytes;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use switchback_delta::{Digest, FRAME_MAX, Frame, LEAF, PartHasher, leaf_extent, leaves_of_node, nodes_of_disk};
+use switchback_model::{Consistency, DiskIndex, Extent, ExtentSet, GenerationId, ResyncReason, UnixMillis};
+use switchback_replica::{
+    CommitCycle, CycleKind, DiskSpec, OpenCycle, PartHeader, ReplicaError, ReplicaSession,
+};
+
+/// Neither a multiple of a leaf nor of a sector.
+pub const SIZES: [u64; 2] = [3 * LEAF as u64 + 1000, LEAF as u64 + 4096];
+
+pub struct Source {
+    pub disks: [Vec<u8>; 2],
+    /// Changed since the last release.
+    pub dirty: [ExtentSet; 2],
+    pub generation: GenerationId,
+    pub time: u64,
+}
+
+impl Source {
+    pub fn new() -> Self {
+        let disks = SIZES.map(|size| vec![0; size as usize]);
+        Self { disks, dirty: Default::default(), generation: GenerationId([1; 16]), time: 1_000 }
+    }
+
+    pub fn specs() -> Vec<DiskSpec> {
+        SIZES.iter().map(|size| DiskSpec { size: *size }).collect()
+    }
+
+    /// The tracker starts anew: what it knew is gone.
+    pub fn restart(&mut self, rng: &mut ChaCha8Rng) {
+        self.generation = GenerationId(rng.random());
+        self.dirty = Default::default();
+    }
+
+    /// Some writes: data, zeros, whole leaves.
+    pub fn write(&mut self, rng: &mut ChaCha8Rng) {
+        for _ in 0..rng.random_range(0..6) {
+            let disk = rng.random_range(0..2);
+            let size = SIZES[disk];
+            let extent = match rng.random_range(0..4) {
+                0 => Extent::new(rng.random_range(0..size / 65536) * 65536, 65536),
+                1 => Extent::new(0, size),
+                _ => {
+                    let start = rng.random_range(0..size);
+                    Extent::new(start, rng.random_range(1..=(size - start).min(20_000)))
+                }
+            };
+            let byte = if rng.random_bool(0.3) { 0 } else { rng.random() };
+            self.disks[disk][extent.start as usize..extent.end() as usize].fill(byte);
+            if rng.random_bool(0.5) && byte != 0 {
+                self.disks[disk][extent.start as usize] = rng.random();
+            }
+            self.dirty[disk].insert(extent);
+        }
+    }
+
+    /// One cycle from its opening to its commit, by changed blocks if the replica takes them, else by comparison.
+    pub fn replicate(&mut self, session: &mut dyn ReplicaSession, rng: &mut ChaCha8Rng) -> Result<(), ReplicaError> {
+        let mut request = OpenCycle { generation: self.generation, kind: CycleKind::Changes };
+        let opened = match session.open_cycle(&request) {
+            Err(ReplicaError::ResyncNeeded { .. }) => {
+                // A resync that another life of the source had begun starts over.
+                session.abort_cycle()?;
+                request.kind = CycleKind::Resync { reason: ResyncReason::Requested };
+                let opened = session.open_cycle(&request)?;
+                for disk in 0..2 {
+                    self.compare(session, disk)?;
+                }
+                opened
+            }
+            other => other?,
+        };
+        let mut part = opened.next_part;
+        for _round in 0..rng.random_range(1..3) {
+            for disk in 0..2_u16 {
+                let extents = self.dirty[usize::from(disk)].clone();
+                if extents.is_empty() {
+                    continue;
+                }
+                session.begin_part(PartHeader { seq: opened.seq, part, disk: DiskIndex(disk) })?;
+                let mut hasher = PartHasher::default();
+                for extent in extents.iter().flat_map(|extent| extent.pieces(FRAME_MAX.into())) {
+                    let data = &self.disks[usize::from(disk)][extent.start as usize..extent.end() as usize];
+                    let frame = Frame::of(extent, Bytes::copy_from_slice(data));
+                    hasher.push(&frame);
+                    session.put_frame(frame)?;
+                }
+                session.end_part(hasher.finish())?;
+                part = part.next();
+            }
+            session.barrier()?;
+            self.dirty = Default::default();
+            if rng.random_bool(0.3) {
+                self.write(rng);
+            }
+        }
+        // What was written after the last round belongs to the next point, so it is undone in the model by the
+        // caller taking its copy here: send it too.
+        if self.dirty.iter().any(|dirty| !dirty.is_empty()) {
+            return self.replicate(session, rng);
+        }
+        self.time += 1_000;
+        let commit = CommitCycle {
+            seq: opened.seq,
+            parts: part.0,
+            time: UnixMillis(self.time),
+            consistency: Consistency::CrashConsistent,
+            group_tag: None,
+        };
+        session.commit(&commit)?;
+        Ok(())
+    }
+
+    /// Marks what differs from the replica as changed.
+    fn compare(&mut self, session: &mut dyn ReplicaSession, disk: u16) -> Result<(), ReplicaError> {
+        let (size, index) = (SIZES[usize::from(disk)], DiskIndex(disk));
+        let nodes: Vec<_> = (0..nodes_of_disk(size)).collect();
+        let _ = session.node_digests(index, 0, nodes_of_disk(size))?;
+        for digests in session.leaf_digests(index, &nodes)? {
+            assert_eq!(digests.leaves.len(), leaves_of_node(size, digests.node));
+            for (leaf, theirs) in digests.leaves.iter().enumerate() {
+                let extent = leaf_extent(size, digests.node, leaf);
+                let ours = &self.disks[usize::from(disk)][extent.start as usize..extent.end() as usize];
+                let ours: Digest = switchback_delta::digest_of(ours);
+                if ours != *theirs {
+                    self.dirty[usize::from(disk)].insert(extent);
+                }
+            }
+        }
+        Ok(())
+    }
+}
