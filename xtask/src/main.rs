@@ -1,2 +1,39 @@
-//! To be written.
-fn main() {}
+//! Developer commands of this repository: `cargo xtask COMMAND`.
+//!
+//! Each command is a module of its own; this file only chooses. What the gate (`make test`) and a developer run is the same code.
+
+#![expect(clippy::print_stdout, reason = "a command line program: its output is its result")]
+
+mod prepush;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  tidy [--hints]   house rules that clippy cannot check; --hints also names files that grow large
+  prepush          format, clippy, tidy and the tests that need no guest: before a change is sent";
+
+fn main() -> anyhow::Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["tidy"] => tidy::run(&workspace_root()?, false),
+        ["tidy", "--hints"] => tidy::run(&workspace_root()?, true),
+        ["prepush"] => prepush::run(&workspace_root()?),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("no such command: `{}`\n\n{USAGE}", words.join(" ")),
+    }
+}
+
+/// The directory of the workspace this program was built from.
+fn workspace_root() -> anyhow::Result<PathBuf> {
+    let parent = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has no parent directory")?;
+    Ok(parent.to_owned())
+}

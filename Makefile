@@ -1,0 +1,33 @@
+# Commands of this repository. `make help` lists them; scripts/ holds what does not fit one line.
+.DEFAULT_GOAL := help
+.PHONY: help setup test demo fmt lint tidy fuzz clean
+
+# How long the fuzz targets run as part of `make test`, all together.
+FUZZ_SECONDS ?= 60
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what building and testing need (Debian 12, root; repeatable)
+	@scripts/setup
+
+test: ## The gate: format, lints, licences, house rules, fuzzing, all tests
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/gate
+
+demo: ## Show the engine at work: protect a disk, damage it, bring it home
+	@scripts/demo
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Compiler and clippy warnings, as the gate judges them
+	cargo clippy --workspace --all-targets -- -D warnings
+
+tidy: ## House rules that clippy cannot check
+	cargo xtask tidy
+
+fuzz: ## Fuzz the decoders for FUZZ_SECONDS (default 60)
+	fuzz/run $(FUZZ_SECONDS)
+
+clean: ## Remove everything built, the guest lab included
+	cargo clean
