@@ -1,0 +1,447 @@
+//! One cycle, stage by stage.
+
+use std::time::{Duration, Instant};
+
+use switchback_delta::{FRAME_MAX, Frame, nodes_of_disk};
+use switchback_disk::parallel;
+use switchback_model::{Consistency, DiskIndex, Extent, ExtentSet, PartIndex, ResyncReason, Seq};
+use switchback_replica::{CommitCycle, CycleKind, OpenCycle, ReplicaError, ReplicaState, Watermarks};
+
+use super::compare::{NodeDone, compare};
+use super::sender::Sender;
+use super::{CycleReport, Engine, EngineError, Event, Frozen, MomentError};
+
+/// Longest pause between two attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Times that one cycle is begun again as a resync because the target lost its beginning.
+const RESTARTS_MAX: u32 = 3;
+
+/// A cycle under way.
+struct Cycle {
+    seq: Seq,
+    kind: CycleKind,
+    next_part: PartIndex,
+    /// Parts that a barrier has confirmed: fewer at the target means that it lost some.
+    acknowledged: PartIndex,
+    stage: Stage,
+    rounds: u32,
+    void_moments: u32,
+    frozen: Duration,
+    consistency: Consistency,
+    compared_bytes: u64,
+    sent_bytes: u64,
+    stored_bytes: u64,
+    began: Instant,
+}
+
+/// Where it is. Each stage can be done again from its start.
+enum Stage {
+    Compare { disk: DiskIndex, node: u32 },
+    Round,
+    Moment,
+    Final(Moment),
+    Commit { moment: Moment, parts: PartIndex },
+    Done(Watermarks),
+}
+
+/// What was read at the moment.
+#[derive(Clone)]
+struct Moment {
+    frames: Vec<(DiskIndex, Frame)>,
+    consistency: Consistency,
+    time: switchback_model::UnixMillis,
+}
+
+impl Engine {
+    /// Brings the replica to a new recovery point. `resync`: compare whatever the tracker knows, for this reason.
+    ///
+    /// Lost connections and full disks are waited for, as long as the options say.
+    ///
+    /// # Errors
+    /// [`EngineError`]. Calling it again goes on with what has arrived.
+    pub fn cycle(&mut self, resync: Option<&ResyncReason>) -> Result<CycleReport, EngineError> {
+        let mut reason = resync.cloned();
+        for _ in 0..RESTARTS_MAX {
+            match self.run(reason.take()) {
+                Err(EngineError::Replica(ReplicaError::ResyncNeeded { detail })) => {
+                    self.session = None;
+                    reason = Some(ResyncReason::CycleLost { detail });
+                }
+                other => return other,
+            }
+        }
+        let detail = format!("the target lost the beginning of the cycle {RESTARTS_MAX} times");
+        Err(ReplicaError::ResyncNeeded { detail }.into())
+    }
+
+    fn run(&mut self, resync: Option<ResyncReason>) -> Result<CycleReport, EngineError> {
+        let mut cycle = self.retry(|engine| engine.begin(resync.as_ref()))?;
+        while !matches!(cycle.stage, Stage::Done(_)) {
+            if self.stop.is_stopped() {
+                return Err(EngineError::Stopped);
+            }
+            match self.advance(&mut cycle) {
+                Ok(()) => {}
+                Err(error) if is_passing(&error) => {
+                    self.wait_after(&error, self.options.retry_pause)?;
+                    self.retry(|engine| engine.rejoin(&mut cycle))?;
+                }
+                Err(error) => {
+                    // A session that failed is dead, see `ReplicaSession`.
+                    self.session = None;
+                    return Err(error);
+                }
+            }
+        }
+        let Stage::Done(watermarks) = cycle.stage else { unreachable!("the loop ends with it") };
+        let report = CycleReport {
+            seq: cycle.seq,
+            kind: cycle.kind,
+            consistency: cycle.consistency,
+            compared_bytes: cycle.compared_bytes,
+            sent_bytes: cycle.sent_bytes,
+            stored_bytes: cycle.stored_bytes,
+            rounds: cycle.rounds,
+            frozen: cycle.frozen,
+            took: cycle.began.elapsed(),
+            watermarks,
+        };
+        self.tell(Event::Committed(report.clone()));
+        Ok(report)
+    }
+
+    /// Decides what kind of cycle it must be, and opens it.
+    fn begin(&mut self, resync: Option<&ResyncReason>) -> Result<Cycle, EngineError> {
+        self.source.tracker.check()?;
+        let generation = self.source.tracker.generation();
+        let always = self.source.always_compare;
+        let status = self.session()?.status()?;
+        let reason = match (resync, status.generation) {
+            (Some(reason), _) => Some(reason.clone()),
+            _ if always => Some(ResyncReason::NoTracking),
+            (None, Some(theirs)) if theirs == generation => None,
+            (None, _) if status.state == ReplicaState::Empty => Some(ResyncReason::Initial),
+            (None, theirs) => {
+                let detail = match theirs {
+                    Some(theirs) => format!("it was tracked by generation {theirs}, this is {generation}"),
+                    None => "it was rolled back, or written by other means".into(),
+                };
+                Some(ResyncReason::ReplicaMismatch { detail })
+            }
+        };
+        let kind = match reason {
+            Some(reason) => CycleKind::Resync { reason },
+            None => CycleKind::Changes,
+        };
+        let compares = matches!(kind, CycleKind::Resync { .. });
+        if compares {
+            // A comparison begun by an earlier life of this source: where it stood is not known here. What it had
+            // sent onto empty disks is found again by its digests.
+            if status.open.is_some() {
+                self.session()?.abort_cycle()?;
+            }
+            // Everything written before this is read by the comparison.
+            self.source.tracker.swap()?;
+            self.source.tracker.release();
+        }
+        let opened = self.session()?.open_cycle(&OpenCycle { generation, kind: kind.clone() })?;
+        let disk_bytes = self.source.disks.iter().map(|disk| disk.size()).sum();
+        self.tell(Event::Opened { seq: opened.seq, kind: kind.clone(), disk_bytes });
+        let stage =
+            if compares { Stage::Compare { disk: DiskIndex(0), node: 0 } } else { Stage::Round };
+        Ok(Cycle {
+            seq: opened.seq,
+            kind,
+            next_part: opened.next_part,
+            acknowledged: opened.next_part,
+            stage,
+            rounds: 0,
+            void_moments: 0,
+            frozen: Duration::ZERO,
+            consistency: Consistency::Fuzzy,
+            compared_bytes: 0,
+            sent_bytes: 0,
+            stored_bytes: 0,
+            began: Instant::now(),
+        })
+    }
+
+    /// Finds the cycle again after a lost session or a pause.
+    fn rejoin(&mut self, cycle: &mut Cycle) -> Result<(), EngineError> {
+        let generation = self.source.tracker.generation();
+        let session = self.session()?;
+        if let Stage::Commit { .. } = cycle.stage {
+            let status = session.status()?;
+            if status.last_point.is_some_and(|point| point.seq == cycle.seq) {
+                // It was committed, only the answer was lost.
+                cycle.stage = Stage::Done(status.watermarks);
+                return Ok(());
+            }
+        }
+        let opened = session.open_cycle(&OpenCycle { generation, kind: cycle.kind.clone() })?;
+        if opened.seq != cycle.seq || opened.next_part < cycle.acknowledged {
+            let detail = format!(
+                "cycle {} had {} durable parts, the target has cycle {} with {}",
+                cycle.seq, cycle.acknowledged, opened.seq, opened.next_part
+            );
+            return Err(ReplicaError::ResyncNeeded { detail }.into());
+        }
+        cycle.next_part = opened.next_part;
+        Ok(())
+    }
+
+    fn advance(&mut self, cycle: &mut Cycle) -> Result<(), EngineError> {
+        match &mut cycle.stage {
+            Stage::Compare { disk, node } => {
+                let (disk, node) = (*disk, *node);
+                self.compare_disk(cycle, disk, node)
+            }
+            Stage::Round => self.round(cycle),
+            Stage::Moment => self.moment(cycle),
+            Stage::Final(moment) => {
+                let moment = moment.clone();
+                self.send_final(cycle, moment)
+            }
+            Stage::Commit { moment, parts } => {
+                let commit = CommitCycle {
+                    seq: cycle.seq,
+                    parts: parts.0,
+                    time: moment.time,
+                    consistency: moment.consistency,
+                    group_tag: None,
+                };
+                cycle.consistency = moment.consistency;
+                let watermarks = self.session()?.commit(&commit)?;
+                cycle.stage = Stage::Done(watermarks);
+                Ok(())
+            }
+            Stage::Done(_) => Ok(()),
+        }
+    }
+
+    fn compare_disk(&mut self, cycle: &mut Cycle, disk: DiskIndex, from: u32) -> Result<(), EngineError> {
+        let source = std::sync::Arc::clone(&self.source.disks[usize::from(disk.0)]);
+        let nodes = from..nodes_of_disk(source.size());
+        let (barrier_bytes, io_threads) = (self.options.barrier_bytes, self.options.io_threads);
+        // Split borrows: the session is written by this call alone, the observer told in between.
+        self.session()?;
+        let Self { session, options, observer, stop, .. } = self;
+        let session = &mut **session.as_mut().expect("just opened");
+        let place = (cycle.seq, cycle.next_part);
+        let mut sender = Sender::new(session, place, options.part_bytes_max, options.compression);
+        let (mut told, mut behind_barrier) = ((0, 0), 0);
+        let (next_node, acknowledged) = (&mut cycle.stage, &mut cycle.acknowledged);
+        let compared = &mut cycle.compared_bytes;
+        let done = |sender: &mut Sender<'_>, done: NodeDone| {
+            *compared += done.bytes;
+            observer(Event::Compared { bytes: done.bytes });
+            tell_sent(sender, &mut told, observer);
+            if stop.is_stopped() {
+                return Err(EngineError::Stopped);
+            }
+            if sender.sent_bytes - behind_barrier >= barrier_bytes {
+                sender.barrier()?;
+                behind_barrier = sender.sent_bytes;
+                *acknowledged = sender.next_part();
+                *next_node = Stage::Compare { disk, node: done.node + 1 };
+            }
+            Ok(())
+        };
+        compare(&*source, disk, nodes, io_threads, &mut sender, done)?;
+        sender.barrier()?;
+        tell_sent(&sender, &mut told, observer);
+        (cycle.next_part, cycle.acknowledged) = (sender.next_part(), sender.next_part());
+        (cycle.sent_bytes, cycle.stored_bytes) =
+            (cycle.sent_bytes + sender.sent_bytes, cycle.stored_bytes + sender.stored_bytes);
+        let next = DiskIndex(disk.0 + 1);
+        let last = usize::from(next.0) == self.source.disks.len();
+        cycle.stage = match (last, self.source.always_compare) {
+            (false, _) => Stage::Compare { disk: next, node: 0 },
+            (true, true) => Stage::Moment,
+            (true, false) => Stage::Round,
+        };
+        Ok(())
+    }
+
+    /// Sends what changed, and decides whether little enough is left for a moment.
+    fn round(&mut self, cycle: &mut Cycle) -> Result<(), EngineError> {
+        let changed = self.source.tracker.swap()?;
+        let bytes: u64 = changed.iter().map(ExtentSet::bytes).sum();
+        cycle.rounds += 1;
+        self.tell(Event::Round { number: cycle.rounds, bytes });
+        let parts = self.send_extents(cycle, &changed)?;
+        (cycle.next_part, cycle.acknowledged) = (parts, parts);
+        self.source.tracker.release();
+        if bytes <= self.options.final_bytes_max || cycle.rounds >= self.options.rounds_max {
+            cycle.stage = Stage::Moment;
+        }
+        Ok(())
+    }
+
+    fn send_extents(&mut self, cycle: &mut Cycle, changed: &[ExtentSet]) -> Result<PartIndex, EngineError> {
+        self.session()?;
+        let Self { session, options, observer, source, .. } = self;
+        let session = &mut **session.as_mut().expect("just opened");
+        let place = (cycle.seq, cycle.next_part);
+        let mut sender = Sender::new(session, place, options.part_bytes_max, options.compression);
+        let mut told = (0, 0);
+        for (index, (disk, extents)) in (0..).zip(source.disks.iter().zip(changed)) {
+            let pieces = extents.iter().flat_map(|extent| extent.pieces(FRAME_MAX.into()));
+            let read = |piece| read_frame(&**disk, piece);
+            parallel::ordered(pieces, options.io_threads, read, |frame| -> Result<(), EngineError> {
+                sender.send(DiskIndex(index), frame)?;
+                tell_sent(&sender, &mut told, observer);
+                Ok(())
+            })?;
+        }
+        sender.barrier()?;
+        (cycle.sent_bytes, cycle.stored_bytes) =
+            (cycle.sent_bytes + sender.sent_bytes, cycle.stored_bytes + sender.stored_bytes);
+        Ok(sender.next_part())
+    }
+
+    /// Makes the machine stand still and reads the last changed blocks.
+    fn moment(&mut self, cycle: &mut Cycle) -> Result<(), EngineError> {
+        let Self { source, options, .. } = self;
+        let (tracker, disks, clock) = (&mut source.tracker, &source.disks, &source.clock);
+        let mut read = None;
+        let taken = source.moments.take(&mut || {
+            let changed = tracker.swap().map_err(MomentError::Doubt)?;
+            let bytes: u64 = changed.iter().map(ExtentSet::bytes).sum();
+            if bytes > options.final_bytes_max {
+                let limit = options.final_bytes_max;
+                return Err(MomentError::Void(format!("{bytes} bytes changed since the last round, {limit} may")));
+            }
+            let mut frames = Vec::new();
+            for (index, (disk, extents)) in (0..).zip(disks.iter().zip(&changed)) {
+                let pieces = extents.iter().flat_map(|extent| extent.pieces(FRAME_MAX.into()));
+                let reading = parallel::ordered(pieces, options.io_threads, |piece| read_frame(&**disk, piece), |frame| {
+                    frames.push((DiskIndex(index), frame));
+                    Ok(())
+                });
+                reading.map_err(|error| match error {
+                    EngineError::Source { disk, offset, source } => {
+                        MomentError::Source { disk, offset, detail: source.to_string() }
+                    }
+                    other => MomentError::Void(other.to_string()),
+                })?;
+            }
+            let touched = tracker.touched(&changed).map_err(MomentError::Doubt)?;
+            read = Some((frames, touched, clock.now()));
+            Ok(())
+        });
+        match (taken, read) {
+            (Ok(frozen), Some((frames, touched, time))) => {
+                let Frozen { consistency, frozen } = frozen;
+                cycle.frozen = frozen;
+                let moment = Moment { frames, consistency, time };
+                if !touched {
+                    cycle.stage = Stage::Final(moment);
+                    return Ok(());
+                }
+                let reason = "blocks were written while they were read for the moment".to_owned();
+                self.moment_void(cycle, reason, Some(moment))
+            }
+            (Err(MomentError::Doubt(reason)), _) => Err(reason.into()),
+            (Err(MomentError::Source { disk, offset, detail }), _) => {
+                Err(EngineError::Source { disk, offset, source: std::io::Error::other(detail) })
+            }
+            (Err(MomentError::Void(reason)), _) => self.moment_void(cycle, reason, None),
+            (Ok(_), None) => {
+                self.moment_void(cycle, "the moment passed without reading anything".into(), None)
+            }
+        }
+    }
+
+    fn moment_void(
+        &mut self,
+        cycle: &mut Cycle,
+        reason: String,
+        moment: Option<Moment>,
+    ) -> Result<(), EngineError> {
+        cycle.void_moments += 1;
+        self.tell(Event::MomentVoid { reason: reason.clone() });
+        if cycle.void_moments < self.options.moments_max {
+            // What the swap gave out is owed still: the round sends it.
+            cycle.stage = Stage::Round;
+            return Ok(());
+        }
+        match moment {
+            Some(moment) if self.options.accept_fuzzy => {
+                cycle.stage = Stage::Final(Moment { consistency: Consistency::Fuzzy, ..moment });
+                Ok(())
+            }
+            _ => Err(EngineError::NoMoment { attempts: cycle.void_moments, reason }),
+        }
+    }
+
+    fn send_final(&mut self, cycle: &mut Cycle, mut moment: Moment) -> Result<(), EngineError> {
+        self.session()?;
+        let Self { session, options, observer, .. } = self;
+        let session = &mut **session.as_mut().expect("just opened");
+        let place = (cycle.seq, cycle.next_part);
+        let mut sender = Sender::new(session, place, options.part_bytes_max, options.compression);
+        let mut told = (0, 0);
+        for (disk, frame) in &moment.frames {
+            sender.send(*disk, frame.clone())?;
+            tell_sent(&sender, &mut told, observer);
+        }
+        sender.barrier()?;
+        let parts = sender.next_part();
+        (cycle.sent_bytes, cycle.stored_bytes) =
+            (cycle.sent_bytes + sender.sent_bytes, cycle.stored_bytes + sender.stored_bytes);
+        (cycle.next_part, cycle.acknowledged) = (parts, parts);
+        self.source.tracker.release();
+        moment.frames.clear();
+        cycle.stage = Stage::Commit { moment, parts };
+        Ok(())
+    }
+
+    /// Does `attempt` again while its failure may pass.
+    fn retry<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<T, EngineError>) -> Result<T, EngineError> {
+        let began = Instant::now();
+        let mut pause = self.options.retry_pause;
+        loop {
+            match attempt(self) {
+                Err(error) if is_passing(&error) => {
+                    if self.options.give_up_after.is_some_and(|limit| began.elapsed() + pause > limit) {
+                        return Err(error);
+                    }
+                    self.wait_after(&error, pause)?;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn wait_after(&mut self, error: &EngineError, pause: Duration) -> Result<(), EngineError> {
+        if !matches!(error, EngineError::Replica(ReplicaError::Paused(_))) {
+            self.session = None;
+        }
+        self.tell(Event::Waiting { reason: error.to_string(), pause });
+        self.stop.sleep(pause);
+        if self.stop.is_stopped() { Err(EngineError::Stopped) } else { Ok(()) }
+    }
+}
+
+/// Whether trying again can help without anybody doing anything.
+fn is_passing(error: &EngineError) -> bool {
+    matches!(error, EngineError::Replica(ReplicaError::Disconnected { .. } | ReplicaError::Paused(_)))
+}
+
+fn read_frame(disk: &dyn switchback_disk::Disk, piece: Extent) -> Result<Frame, EngineError> {
+    match disk.read(piece) {
+        Ok(data) => Ok(Frame::of(piece, data)),
+        Err(source) => Err(EngineError::Source { disk: disk.name().into(), offset: piece.start, source }),
+    }
+}
+
+/// Tells what was sent since the last time.
+fn tell_sent(sender: &Sender<'_>, told: &mut (u64, u64), observer: &mut Box<dyn FnMut(Event) + Send>) {
+    let (bytes, stored_bytes) = (sender.sent_bytes - told.0, sender.stored_bytes - told.1);
+    if bytes > 0 {
+        *told = (sender.sent_bytes, sender.stored_bytes);
+        observer(Event::Sent { bytes, stored_bytes });
+    }
+}
