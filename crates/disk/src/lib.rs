@@ -12,12 +12,15 @@
 //! [`flush`](Disk::flush) makes it durable.
 
 mod clock;
+pub mod conformance;
 mod dir_volume;
 mod disk;
 mod error;
 mod file_disk;
 mod pool;
 mod sys;
+#[doc(hidden)]
+pub mod testing;
 mod volume;
 
 pub use clock::{Clock, SystemClock};
