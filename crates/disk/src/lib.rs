@@ -17,6 +17,7 @@ mod dir_volume;
 mod disk;
 mod error;
 mod file_disk;
+pub mod parallel;
 mod pool;
 mod sys;
 #[doc(hidden)]

@@ -15,7 +15,6 @@ mod error;
 mod layer;
 mod layout;
 mod manifest;
-mod parallel;
 mod session;
 
 #[doc(hidden)]

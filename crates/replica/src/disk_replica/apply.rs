@@ -3,7 +3,7 @@
 use switchback_delta::{
     DeltaContent, DeltaError, DeltaHeader, DeltaSummary, DeltaWriter, FRAME_MAX, Frame,
 };
-use switchback_disk::Volume;
+use switchback_disk::{Volume, parallel};
 use switchback_model::{DiskIndex, Extent, Seq};
 
 use super::stage::{VolumeWriter, write_contents};
@@ -12,7 +12,7 @@ use crate::error::{delta_error, disk_error, volume_error};
 use crate::layer::{Layer, VolumeDelta};
 use crate::layout::FileName;
 use crate::manifest::{ReverseDelta, ReverseFile, StagedCycle, Work};
-use crate::{ReplicaError, parallel};
+use crate::ReplicaError;
 
 impl ReverseDelta {
     pub(super) fn name(&self, disk: DiskIndex) -> FileName {

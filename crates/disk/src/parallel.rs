@@ -12,7 +12,10 @@ const AHEAD: usize = 2;
 /// Calls `map` on the items from `threads` threads and `each` on the results in order, on this thread. Ends at
 /// the first error of either. With fewer than two threads everything happens here, in order, which
 /// makes simulations reproducible.
-pub(crate) fn ordered<T: Send, R: Send, E: Send>(
+///
+/// # Errors
+/// That first error.
+pub fn ordered<T: Send, R: Send, E: Send>(
     items: impl Iterator<Item = T> + Clone + Send,
     threads: usize,
     map: impl Fn(T) -> Result<R, E> + Sync,
