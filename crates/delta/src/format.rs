@@ -62,11 +62,12 @@
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use switchback_model::{DiskIndex, Epoch, Extent, LEN_MAX, PartIndex, ReplicaId, Seq};
+use switchback_model::{DiskIndex, Epoch, Extent, PartIndex, ReplicaId, Seq};
 
-use crate::DeltaError;
 use crate::crypt::{DeltaKey, FileCipher, KeyId, TAG_LEN};
+use crate::error::DeltaError;
 use crate::frame::{FRAME_HEADER_LEN, FRAME_MAX, Frame, FrameError, FrameKind};
+use crate::node::DISK_SIZE_MAX;
 
 /// The versions this build reads; it writes the last.
 pub(crate) const VERSIONS_READ: RangeInclusive<u16> = 1..=1;
@@ -154,18 +155,14 @@ pub struct IndexEntry {
 }
 
 impl DeltaHeader {
-    /// The encoded header of a new file, and its keys; draws a salt when it is to be encrypted.
+    /// The encoded header of a new file, and its keys. A salt must be random: see `crypt`.
     pub(crate) fn encode(
         &self,
-        key: Option<&DeltaKey>,
+        key: Option<(&DeltaKey, [u8; 32])>,
     ) -> Result<([u8; HEADER_LEN], Option<FileCipher>), DeltaError> {
         self.check().map_err(|detail| DeltaError::InvalidHeader { detail })?;
-        let mut salt = [0; 32];
-        if key.is_some() {
-            aws_lc_rs::rand::fill(&mut salt).expect("AWS-LC aborts rather than return bad random bytes");
-        }
-        let header = self.encode_with(key.map(|key| (key.id(), salt)));
-        Ok((header, key.map(|key| FileCipher::new(key, keyed(&header)))))
+        let header = self.encode_with(key.map(|(key, salt)| (key.id(), salt)));
+        Ok((header, key.map(|(key, _)| FileCipher::new(key, keyed(&header)))))
     }
 
     fn encode_with(&self, encrypted: Option<(KeyId, [u8; 32])>) -> [u8; HEADER_LEN] {
@@ -243,7 +240,7 @@ impl DeltaHeader {
     }
 
     fn check(&self) -> Result<(), &'static str> {
-        if self.disk_size > LEN_MAX {
+        if self.disk_size > DISK_SIZE_MAX {
             return Err("the disk's size is impossible");
         }
         match self.content {
@@ -481,6 +478,24 @@ pub(crate) fn decode_frame(
     }
     frame.stored = Bytes::from(raw).slice(FRAME_HEADER_LEN..FRAME_HEADER_LEN + stored_len);
     Ok(frame)
+}
+
+/// For fuzzing: makes the checksums of header, index and trailer fit what they cover, where they are found
+/// (not the whole checksum: then every damage would be made right).
+pub(crate) fn make_checksums_right(file: &mut [u8]) {
+    if let Some(header) = file.first_chunk_mut::<HEADER_LEN>() {
+        let right = blake3::hash(&header[..HEADER_KEYED_LEN]);
+        header[HEADER_KEYED_LEN..].copy_from_slice(right.as_bytes());
+    }
+    let Some(trailer) = file.last_chunk_mut::<TRAILER_LEN>() else { return };
+    let right = blake3::hash(&trailer[..96]);
+    trailer[96..].copy_from_slice(right.as_bytes());
+    let (at, end) = (u64_at(trailer, 8), file.len() - TRAILER_LEN);
+    let Some(index) = usize::try_from(at).ok().and_then(|at| file.get_mut(at..end)) else { return };
+    if let Some((header, entries)) = index.split_first_chunk_mut::<INDEX_HEADER_LEN>() {
+        let right = blake3::Hasher::new().update(entries).update(&header[..32]).finalize();
+        header[32..].copy_from_slice(right.as_bytes());
+    }
 }
 
 fn keyed(header: &[u8; HEADER_LEN]) -> &[u8; HEADER_KEYED_LEN] {

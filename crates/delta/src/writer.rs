@@ -17,6 +17,7 @@ use crate::frame::{FRAME_MAX, Frame, FrameError};
 #[derive(Debug)]
 pub struct DeltaWriter<W> {
     out: W,
+    header: DeltaHeader,
     cipher: Option<FileCipher>,
     layout: Layout,
     index: Vec<u8>,
@@ -30,11 +31,32 @@ impl<W: Write> DeltaWriter<W> {
     ///
     /// # Errors
     /// When the header makes no sense or cannot be written.
-    pub fn new(mut out: W, header: &DeltaHeader, key: Option<&DeltaKey>) -> Result<Self, DeltaError> {
+    pub fn new(out: W, header: &DeltaHeader, key: Option<&DeltaKey>) -> Result<Self, DeltaError> {
+        let mut salt = [0; 32];
+        if key.is_some() {
+            aws_lc_rs::rand::fill(&mut salt).expect("AWS-LC aborts rather than return bad random bytes");
+        }
+        Self::with_salt(out, header, key.map(|key| (key, salt)))
+    }
+
+    /// As [`DeltaWriter::new`], with a salt that the caller drew: fuzzing must be repeatable.
+    pub(crate) fn with_salt(
+        mut out: W,
+        header: &DeltaHeader,
+        key: Option<(&DeltaKey, [u8; 32])>,
+    ) -> Result<Self, DeltaError> {
         let (bytes, cipher) = header.encode(key)?;
         out.write_all(&bytes).map_err(|source| DeltaError::Io { offset: 0, source })?;
         let layout = Layout::new(header, &bytes, cipher.is_some());
-        Ok(Self { out, cipher, layout, index: Vec::new(), buffer: Vec::new(), given_up: false })
+        Ok(Self {
+            out,
+            header: *header,
+            cipher,
+            layout,
+            index: Vec::new(),
+            buffer: Vec::new(),
+            given_up: false,
+        })
     }
 
     /// Appends a frame. Its contents are not verified: a frame goes through as it came.
@@ -76,6 +98,12 @@ impl<W: Write> DeltaWriter<W> {
         self.layout.hash_frame_header(&header);
         self.index.extend_from_slice(&self.layout.pass(&entry));
         Ok(())
+    }
+
+    /// What the delta belongs to.
+    #[must_use]
+    pub fn header(&self) -> &DeltaHeader {
+        &self.header
     }
 
     /// Bytes of the disk written so far: whoever cuts parts stops at their limit.

@@ -5,12 +5,12 @@ use std::io::{self, Write};
 
 use bytes::Bytes;
 use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptest};
-use switchback_delta::{
+use switchback_model::{DiskIndex, Epoch, Extent, PartIndex, ReplicaId, Seq};
+
+use crate::{
     DeltaContent, DeltaError, DeltaFile, DeltaHeader, DeltaKey, DeltaReader, DeltaSummary, DeltaWriter,
     FRAME_MAX, Frame, FrameKind, PartHasher,
 };
-use switchback_model::{DiskIndex, Epoch, Extent, PartIndex, ReplicaId, Seq};
-
 const DISK: u64 = 4 << 20;
 
 fn forward() -> DeltaHeader {
@@ -97,7 +97,7 @@ fn frames() -> impl Strategy<Value = Vec<Frame>> {
 }
 
 proptest! {
-    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(32))]
 
     #[test]
     fn comes_back_as_it_was(frames in frames(), back in any::<bool>(), encrypted in any::<bool>()) {
