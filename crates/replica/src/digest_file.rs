@@ -149,11 +149,8 @@ fn read_unknown(
             continue;
         }
         let hole = allocated.iter().all(|extent| extent.intersection(chunk).is_empty());
-        let data = if hole {
-            None
-        } else {
-            Some(disk.read(chunk).map_err(|e| disk_error(disk, "reading", &e))?)
-        };
+        let data =
+            if hole { None } else { Some(disk.read(chunk).map_err(|e| disk_error(disk, "reading", &e))?) };
         let digests: Vec<_> = match &data {
             None => chunk.pieces(switchback_delta::LEAF.into()).map(|leaf| (leaf, Digest::ZERO)).collect(),
             Some(data) => switchback_delta::pieces(chunk, data)

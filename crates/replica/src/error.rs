@@ -138,7 +138,11 @@ pub(crate) fn disk_error(disk: &dyn Disk, action: &str, error: &io::Error) -> Re
 }
 
 /// What a delta that cannot be read means for the writer.
-pub(crate) fn delta_error(volume: &dyn Volume, name: impl std::fmt::Display, error: &DeltaError) -> ReplicaError {
+pub(crate) fn delta_error(
+    volume: &dyn Volume,
+    name: impl std::fmt::Display,
+    error: &DeltaError,
+) -> ReplicaError {
     match error {
         DeltaError::Io { source, .. } => volume_error(volume, &format!("reading or writing {name}"), source),
         damage => ReplicaError::Corrupt { detail: format!("{name} in {}: {damage}", volume.name()) },

@@ -36,7 +36,11 @@ pub(crate) struct VolumeDelta {
 }
 
 impl VolumeDelta {
-    pub(crate) fn open(volume: &dyn Volume, name: FileName, key: Option<&DeltaKey>) -> Result<Self, ReplicaError> {
+    pub(crate) fn open(
+        volume: &dyn Volume,
+        name: FileName,
+        key: Option<&DeltaKey>,
+    ) -> Result<Self, ReplicaError> {
         let text = name.to_string();
         let opened = volume.open(&text).map_err(|error| match error.kind() {
             std::io::ErrorKind::NotFound => {
@@ -103,11 +107,6 @@ impl Layer {
         self.overlay.lookup(window)
     }
 
-    /// The files, in the order they were added.
-    pub(crate) fn files(&self) -> &[VolumeDelta] {
-        &self.files
-    }
-
     /// The contents of `piece`, which lies within the frame `at`, and the digests of its leaf pieces (those
     /// at its ends, where it is only part of a frame's leaf piece, are hashed anew).
     pub(crate) fn read(
@@ -126,7 +125,8 @@ impl Layer {
         let digests = switchback_delta::pieces(piece, &contents)
             .map(|(leaf, bytes)| {
                 let index = leaf_of(leaf.start) - leaf_of(decoded.extent.start);
-                let held = decoded.extent.pieces(LEAF.into()).nth(usize::try_from(index).unwrap_or(usize::MAX));
+                let held =
+                    decoded.extent.pieces(LEAF.into()).nth(usize::try_from(index).unwrap_or(usize::MAX));
                 match (held == Some(leaf), usize::try_from(index)) {
                     (true, Ok(index)) => decoded.digests[index],
                     _ => switchback_delta::digest_of(bytes),

@@ -80,7 +80,9 @@ mod tests {
         for name in names {
             assert_eq!(FileName::parse(&name.to_string()), Some(name));
         }
-        for other in ["manifest", "lock", "manifest.new", "stage-1-2-3.delta", "digests-000.x", "reverse-1.delta"] {
+        for other in
+            ["manifest", "lock", "manifest.new", "stage-1-2-3.delta", "digests-000.x", "reverse-1.delta"]
+        {
             assert_eq!(FileName::parse(other), None, "{other}");
         }
     }

@@ -124,7 +124,9 @@ impl Manifest {
     }
 
     pub(crate) fn load(volume: &dyn Volume) -> Result<Self, ReplicaError> {
-        let data = volume.read_all(MANIFEST, LEN_MAX).map_err(|e| volume_error(volume, "reading the manifest", &e))?;
+        let data = volume
+            .read_all(MANIFEST, LEN_MAX)
+            .map_err(|e| volume_error(volume, "reading the manifest", &e))?;
         Self::decode(&data).map_err(|detail| ReplicaError::Corrupt {
             detail: format!("the manifest in {}: {detail}", volume.name()),
         })
@@ -144,7 +146,8 @@ impl Manifest {
     }
 
     pub(crate) fn decode(data: &[u8]) -> Result<Self, String> {
-        let line_end = data.iter().take(200).position(|byte| *byte == b'\n').ok_or("its first line is missing")?;
+        let line_end =
+            data.iter().take(200).position(|byte| *byte == b'\n').ok_or("its first line is missing")?;
         let line = std::str::from_utf8(&data[..line_end]).map_err(|_| "its first line is not text")?;
         let body = &data[line_end + 1..];
         let mut words = line.split(' ');
@@ -154,7 +157,9 @@ impl Manifest {
         match words.next().and_then(|version| version.parse::<u32>().ok()) {
             Some(VERSION) => {}
             Some(other) => {
-                return Err(format!("it has format {other}, this build reads {VERSION}; use the newer build"));
+                return Err(format!(
+                    "it has format {other}, this build reads {VERSION}; use the newer build"
+                ));
             }
             None => return Err("its format version is missing".into()),
         }

@@ -1,18 +1,16 @@
 //! Applying staged cycles to the disks, each with its way back.
 
-use switchback_delta::{
-    DeltaContent, DeltaError, DeltaHeader, DeltaSummary, DeltaWriter, FRAME_MAX, Frame,
-};
+use switchback_delta::{DeltaContent, DeltaError, DeltaHeader, DeltaSummary, DeltaWriter, FRAME_MAX, Frame};
 use switchback_disk::{Volume, parallel};
 use switchback_model::{DiskIndex, Extent, Seq};
 
-use super::stage::{VolumeWriter, write_contents};
 use super::DiskReplica;
+use super::stage::{VolumeWriter, write_contents};
+use crate::ReplicaError;
 use crate::error::{delta_error, disk_error, volume_error};
 use crate::layer::{Layer, VolumeDelta};
 use crate::layout::FileName;
 use crate::manifest::{ReverseDelta, ReverseFile, StagedCycle, Work};
-use crate::ReplicaError;
 
 impl ReverseDelta {
     pub(super) fn name(&self, disk: DiskIndex) -> FileName {
@@ -102,12 +100,17 @@ impl DiskReplica {
             }
             let pieces = extents.iter().flat_map(|extent| extent.pieces(FRAME_MAX.into()));
             let source = self.disk(disk);
-            let summary = self.write_reverse(reverse.name(disk), disk, from, to, |writer| {
+            let name = reverse.name(disk);
+            let summary = self.write_reverse(name, disk, from, to, |mut writer| {
                 let read = |piece: Extent| {
                     let data = source.read(piece).map_err(|e| disk_error(source, "reading", &e))?;
                     Ok(Frame::of(piece, data))
                 };
-                parallel::ordered(pieces, self.config.io_threads, read, |frame| writer(&frame))
+                let fail = |error: DeltaError| delta_error(&*self.volume, name, &error);
+                parallel::ordered(pieces, self.config.io_threads, read, |frame| {
+                    writer.push(&frame).map_err(fail)
+                })?;
+                writer.finish().map_err(fail)
             })?;
             reverse.files.push(ReverseFile { disk, file_len: summary.file_len });
         }
@@ -122,7 +125,7 @@ impl DiskReplica {
         disk: DiskIndex,
         from: Seq,
         to: Seq,
-        fill: impl FnOnce(&mut dyn FnMut(&Frame) -> Result<(), ReplicaError>) -> Result<(), ReplicaError>,
+        fill: impl FnOnce(DeltaWriter<VolumeWriter>) -> Result<(VolumeWriter, DeltaSummary), ReplicaError>,
     ) -> Result<DeltaSummary, ReplicaError> {
         let volume = &*self.volume;
         let header = {
@@ -135,11 +138,10 @@ impl DiskReplica {
                 content: DeltaContent::Reverse { from, to },
             }
         };
-        let fail = |error: &DeltaError| delta_error(volume, name, error);
         let file = create_new(volume, &name.to_string())?;
-        let mut writer = DeltaWriter::new(file, &header, self.config.key.as_ref()).map_err(|e| fail(&e))?;
-        let filled = fill(&mut |frame| writer.push(frame).map_err(|e| fail(&e)));
-        let finished = filled.and_then(|()| writer.finish().map_err(|e| fail(&e))).and_then(|(file, summary)| {
+        let writer = DeltaWriter::new(file, &header, self.config.key.as_ref())
+            .map_err(|e| delta_error(volume, name, &e))?;
+        let finished = fill(writer).and_then(|(file, summary)| {
             file.sync().map_err(|e| volume_error(volume, &format!("syncing {name}"), &e))?;
             Ok(summary)
         });

@@ -7,11 +7,11 @@ use switchback_delta::{DeltaContent, leaves_of_node, node_extent, nodes_of_disk}
 use switchback_model::{DiskIndex, Seq};
 
 use super::DiskReplica;
+use crate::ReplicaError;
 use crate::error::disk_error;
 use crate::layer::VolumeDelta;
 use crate::layout::FileName;
 use crate::manifest::Manifest;
-use crate::ReplicaError;
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +120,10 @@ impl DiskReplica {
                 for (leaf, (extent, bytes)) in switchback_delta::pieces(window, &data).enumerate() {
                     if record.leaf(leaf).is_some_and(|known| known != switchback_delta::digest_of(bytes)) {
                         report.findings.push(Finding {
-                            detail: format!("{} differs at {extent} from what was written there", target.name()),
+                            detail: format!(
+                                "{} differs at {extent} from what was written there",
+                                target.name()
+                            ),
                             points: manifest.points.iter().map(|point| point.seq).collect(),
                             remedy: "start a resync, which writes again what differs; check the disk".into(),
                         });

@@ -118,7 +118,10 @@ impl DiskReplica {
             for (part, disk) in self.durable_parts(open.seq)? {
                 let name = FileName::Stage { seq: open.seq, part, disk, durable: true };
                 let in_order = part.0 as usize == parts.done.len();
-                match self.staged_file_len(name).and_then(|len| if in_order { Ok(len) } else { Err(missing(name)) }) {
+                match self
+                    .staged_file_len(name)
+                    .and_then(|len| if in_order { Ok(len) } else { Err(missing(name)) })
+                {
                     Ok(file_len) => parts.done.push(StagedPart { part, disk, file_len }),
                     Err(ReplicaError::Corrupt { detail }) => {
                         tracing::error!(seq = open.seq.0, %detail, "the open cycle is damaged and dropped; a resync will follow");

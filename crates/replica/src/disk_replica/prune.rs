@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use switchback_delta::MergeError;
 use switchback_model::{ByteSize, Seq};
 
 use super::DiskReplica;
@@ -39,9 +40,8 @@ impl DiskReplica {
             let core = self.core();
             let applied = core.manifest.applied;
             let newest = core.manifest.points.last().map(|point| point.seq);
-            let may_go = |seq: &Seq| {
-                Some(*seq) < applied && Some(*seq) != newest && !core.views.contains_key(seq)
-            };
+            let may_go =
+                |seq: &Seq| Some(*seq) < applied && Some(*seq) != newest && !core.views.contains_key(seq);
             let dropped: BTreeSet<_> = unwanted.iter().copied().filter(may_go).collect();
             (dropped, core.manifest.clone())
         };
@@ -76,10 +76,13 @@ impl DiskReplica {
             // The oldest way back wins: it was right at the point that is kept.
             let layers: Vec<_> = deltas.iter().map(|delta| &delta.file).collect();
             let name = merged.name(disk);
-            let summary = self.write_reverse(name, disk, from, to, |push| {
-                switchback_delta::merge(&layers, |frame| push(frame)).map_err(|error| match error {
-                    switchback_delta::MergeError::Source(error) => delta_error(&*self.volume, name, &error),
-                    switchback_delta::MergeError::Sink(error) => error,
+            let summary = self.write_reverse(name, disk, from, to, |writer| {
+                switchback_delta::merge(&layers, writer).map_err(|error| match error {
+                    MergeError::Layer { layer, source } => {
+                        delta_error(&*self.volume, deltas[layer].name, &source)
+                    }
+                    MergeError::Output { source } => delta_error(&*self.volume, name, &source),
+                    other => ReplicaError::Corrupt { detail: format!("merging into {name}: {other}") },
                 })
             })?;
             merged.files.push(ReverseFile { disk, file_len: summary.file_len });
@@ -91,7 +94,8 @@ impl DiskReplica {
 
     /// Makes room for a part: drops the oldest points while retention takes more than its limit.
     pub(super) fn make_room(&self) -> Result<(), ReplicaError> {
-        let open = self.core().parts.as_ref().map_or(0, |parts| parts.done.iter().map(|part| part.file_len).sum());
+        let open =
+            self.core().parts.as_ref().map_or(0, |parts| parts.done.iter().map(|part| part.file_len).sum());
         self.keep_below_limit(open)
     }
 

@@ -24,12 +24,18 @@ pub(super) struct Writer {
     session: u64,
 }
 
+/// What a session shows at every call.
+#[derive(Clone, Copy, Debug)]
+struct SessionKey {
+    session: u64,
+    epoch: Epoch,
+}
+
 /// A session with a `DiskReplica`.
 #[derive(Debug)]
 pub struct DiskSession {
     replica: Arc<DiskReplica>,
-    session: u64,
-    epoch: Epoch,
+    key: SessionKey,
     part: Option<PartWriter>,
     /// Reads the digests that will be asked for next.
     ahead: Option<JoinHandle<()>>,
@@ -68,7 +74,24 @@ impl DiskReplica {
         let session = core.sessions;
         core.writer = Some(Writer { id: request.writer, session });
         drop(core);
-        Ok(DiskSession { replica: Arc::clone(self), session, epoch, part: None, ahead: None })
+        Ok(DiskSession {
+            replica: Arc::clone(self),
+            key: SessionKey { session, epoch },
+            part: None,
+            ahead: None,
+        })
+    }
+
+    /// Lets this call in, if the session still is the writer's.
+    fn enter(&self, key: SessionKey) -> Result<MutexGuard<'_, ()>, ReplicaError> {
+        let turn = self.turn();
+        let core = self.core();
+        core.check_epoch(key.epoch)?;
+        match &core.writer {
+            Some(writer) if writer.session == key.session => Ok(turn),
+            Some(writer) => Err(ReplicaError::Locked { holder: format!("writer {}, since", writer.id) }),
+            None => Err(ReplicaError::Locked { holder: "nobody; this session was ended".into() }),
+        }
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
@@ -84,18 +107,6 @@ impl Core {
 }
 
 impl DiskSession {
-    /// Lets this call in, if the session still is the writer's.
-    fn enter(&self) -> Result<MutexGuard<'_, ()>, ReplicaError> {
-        let turn = self.replica.turn();
-        let core = self.replica.core();
-        core.check_epoch(self.epoch)?;
-        match &core.writer {
-            Some(writer) if writer.session == self.session => Ok(turn),
-            Some(writer) => Err(ReplicaError::Locked { holder: format!("writer {}, since", writer.id) }),
-            None => Err(ReplicaError::Locked { holder: "nobody; this session was ended".into() }),
-        }
-    }
-
     /// Drops the open cycle and its files. If any of it had been acknowledged, the source may have forgotten
     /// which blocks those were: changed blocks alone cannot follow any more.
     fn drop_cycle(replica: &DiskReplica) -> Result<(), ReplicaError> {
@@ -182,13 +193,13 @@ impl DiskSession {
 
 impl ReplicaSession for DiskSession {
     fn status(&mut self) -> Result<ReplicaStatus, ReplicaError> {
-        let _turn = self.enter()?;
+        let _turn = self.replica.enter(self.key)?;
         Ok(self.replica.status())
     }
 
     fn open_cycle(&mut self, request: &OpenCycle) -> Result<OpenCycleStatus, ReplicaError> {
         self.part = None;
-        let _turn = self.enter()?;
+        let _turn = self.replica.enter(self.key)?;
         let replica = &*self.replica;
         let joins = replica.core().open_status().is_some_and(|open| {
             open.generation == request.generation
@@ -210,7 +221,7 @@ impl ReplicaSession for DiskSession {
 
     fn begin_part(&mut self, header: PartHeader) -> Result<(), ReplicaError> {
         self.part = None;
-        let _turn = self.enter()?;
+        let _turn = self.replica.enter(self.key)?;
         let part = self.replica.begin_part(header)?;
         self.part = Some(part);
         Ok(())
@@ -218,7 +229,7 @@ impl ReplicaSession for DiskSession {
 
     fn put_frame(&mut self, frame: Frame) -> Result<(), ReplicaError> {
         let mut part = self.part.take().ok_or_else(no_part)?;
-        let _turn = self.enter()?;
+        let _turn = self.replica.enter(self.key)?;
         self.replica.put_frame(&mut part, &frame)?;
         self.part = Some(part);
         Ok(())
@@ -226,18 +237,18 @@ impl ReplicaSession for DiskSession {
 
     fn end_part(&mut self, checksum: [u8; 32]) -> Result<(), ReplicaError> {
         let part = self.part.take().ok_or_else(no_part)?;
-        let _turn = self.enter()?;
+        let _turn = self.replica.enter(self.key)?;
         self.replica.end_part(part, checksum)
     }
 
     fn barrier(&mut self) -> Result<Watermarks, ReplicaError> {
-        let _turn = self.enter()?;
+        let _turn = self.replica.enter(self.key)?;
         self.replica.sync_parts()?;
         Ok(self.replica.status().watermarks)
     }
 
     fn commit(&mut self, commit: &CommitCycle) -> Result<Watermarks, ReplicaError> {
-        let _turn = self.enter()?;
+        let _turn = self.replica.enter(self.key)?;
         let replica = &*self.replica;
         {
             let core = replica.core();
@@ -261,17 +272,22 @@ impl ReplicaSession for DiskSession {
 
     fn abort_cycle(&mut self) -> Result<(), ReplicaError> {
         self.part = None;
-        let _turn = self.enter()?;
+        let _turn = self.replica.enter(self.key)?;
         Self::drop_cycle(&self.replica)
     }
 
-    fn node_digests(&mut self, disk: DiskIndex, first: u32, count: u32) -> Result<Vec<NodeDigest>, ReplicaError> {
+    fn node_digests(
+        &mut self,
+        disk: DiskIndex,
+        first: u32,
+        count: u32,
+    ) -> Result<Vec<NodeDigest>, ReplicaError> {
         self.join_ahead();
         let end = first.checked_add(count).ok_or_else(no_part)?;
         let mut digests = Vec::new();
         let size;
         {
-            let _turn = self.enter()?;
+            let _turn = self.replica.enter(self.key)?;
             let nodes: Vec<_> = (first..end.min(first.saturating_add(1 << 16))).collect();
             size = self.check_nodes(disk, &nodes)?;
             self.replica.apply_all()?;
@@ -286,7 +302,7 @@ impl ReplicaSession for DiskSession {
     }
 
     fn leaf_digests(&mut self, disk: DiskIndex, nodes: &[u32]) -> Result<Vec<LeafDigests>, ReplicaError> {
-        let _turn = self.enter()?;
+        let _turn = self.replica.enter(self.key)?;
         let size = self.check_nodes(disk, nodes)?;
         let of_node = |node: &u32| {
             let record = self.replica.digests(disk).complete(*node, self.replica.disk(disk))?;
@@ -301,7 +317,7 @@ impl Drop for DiskSession {
     fn drop(&mut self) {
         self.join_ahead();
         let mut core = self.replica.core();
-        if core.writer.as_ref().is_some_and(|writer| writer.session == self.session) {
+        if core.writer.as_ref().is_some_and(|writer| writer.session == self.key.session) {
             core.writer = None;
         }
     }

@@ -1,7 +1,7 @@
 //! Staging: the open cycle and its parts.
 
 use switchback_delta::{DeltaContent, DeltaHeader, DeltaWriter, Frame, PartHasher};
-use switchback_disk::{Volume, VolumeFile};
+use switchback_disk::VolumeFile;
 use switchback_model::{Extent, PartIndex, Seq};
 
 use super::{Core, DiskReplica};
@@ -24,9 +24,9 @@ pub(super) struct OpenParts {
 #[derive(Debug)]
 pub(super) enum PartWriter {
     /// To the retention drive.
-    Stage { header: PartHeader, writer: DeltaWriter<VolumeWriter>, hasher: PartHasher },
+    Stage { header: PartHeader, writer: Box<DeltaWriter<VolumeWriter>>, hasher: Box<PartHasher> },
     /// Straight to the disk.
-    Fill { header: PartHeader, hasher: PartHasher, end: u64 },
+    Fill { header: PartHeader, hasher: Box<PartHasher>, end: u64 },
 }
 
 /// A file of a volume, written from its start.
@@ -119,13 +119,13 @@ impl DiskReplica {
             };
             (fill, delta)
         };
-        let hasher = PartHasher::default();
+        let hasher = Box::new(PartHasher::default());
         if fill {
             return Ok(PartWriter::Fill { header, hasher, end: 0 });
         }
         self.make_room()?;
-        let name =
-            FileName::Stage { seq: header.seq, part: header.part, disk: header.disk, durable: false }.to_string();
+        let name = FileName::Stage { seq: header.seq, part: header.part, disk: header.disk, durable: false }
+            .to_string();
         // A part that was being received when its session ended.
         match self.volume.remove(&name) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -133,10 +133,13 @@ impl DiskReplica {
             }
             _ => {}
         }
-        let file = self.volume.create(&name).map_err(|e| volume_error(&*self.volume, &format!("creating {name}"), &e))?;
+        let file = self
+            .volume
+            .create(&name)
+            .map_err(|e| volume_error(&*self.volume, &format!("creating {name}"), &e))?;
         let writer = DeltaWriter::new(VolumeWriter::new(file), &delta, self.config.key.as_ref())
             .map_err(|e| delta_error(&*self.volume, &name, &e))?;
-        Ok(PartWriter::Stage { header, writer, hasher })
+        Ok(PartWriter::Stage { header, writer: Box::new(writer), hasher })
     }
 
     pub(super) fn put_frame(&self, part: &mut PartWriter, frame: &Frame) -> Result<(), ReplicaError> {
@@ -146,13 +149,16 @@ impl DiskReplica {
         match part {
             PartWriter::Stage { writer, hasher, header } => {
                 hasher.push(frame);
-                writer.push(frame).map_err(|e| delta_error(&*self.volume, format!("part {}", header.part), &e))
+                writer
+                    .push(frame)
+                    .map_err(|e| delta_error(&*self.volume, format!("part {}", header.part), &e))
             }
             PartWriter::Fill { header, hasher, end } => {
                 hasher.push(frame);
                 let size = self.core().manifest.disks[usize::from(header.disk.0)].size;
                 if frame.extent.start < *end || frame.extent.end() > size {
-                    let detail = format!("{} is out of order or beyond the disk's {size} bytes", frame.extent);
+                    let detail =
+                        format!("{} is out of order or beyond the disk's {size} bytes", frame.extent);
                     return Err(ReplicaError::Protocol { detail });
                 }
                 *end = frame.extent.end();
@@ -177,7 +183,8 @@ impl DiskReplica {
             }
         };
         if hasher.finish() != checksum {
-            let detail = format!("part {} of cycle {} does not match its sender's checksum", header.part, header.seq);
+            let detail =
+                format!("part {} of cycle {} does not match its sender's checksum", header.part, header.seq);
             return Err(ReplicaError::Corrupt { detail });
         }
         let mut core = self.core();

@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
-use switchback_delta::{Digest, FRAME_MAX, Frame, LEAF, PartHasher, leaf_extent, leaves_of_node, nodes_of_disk};
+use switchback_delta::{
+    Digest, FRAME_MAX, Frame, LEAF, PartHasher, leaf_extent, leaves_of_node, nodes_of_disk,
+};
 use switchback_model::{Consistency, DiskIndex, Extent, ExtentSet, GenerationId, ResyncReason, UnixMillis};
 use switchback_replica::{
     CommitCycle, CycleKind, DiskSpec, OpenCycle, PartHeader, ReplicaError, ReplicaSession,
@@ -60,7 +62,11 @@ impl Source {
     }
 
     /// One cycle from its opening to its commit, by changed blocks if the replica takes them, else by comparison.
-    pub fn replicate(&mut self, session: &mut dyn ReplicaSession, rng: &mut ChaCha8Rng) -> Result<(), ReplicaError> {
+    pub fn replicate(
+        &mut self,
+        session: &mut dyn ReplicaSession,
+        rng: &mut ChaCha8Rng,
+    ) -> Result<(), ReplicaError> {
         let mut request = OpenCycle { generation: self.generation, kind: CycleKind::Changes };
         let opened = match session.open_cycle(&request) {
             Err(ReplicaError::ResyncNeeded { .. }) => {

@@ -153,7 +153,8 @@ impl World {
     /// Drops a point that is neither the first nor the last, if there is one, and the oldest now and then.
     pub fn prune_middle(&mut self) {
         let points: Vec<_> = self.replica().points().iter().map(|point| point.seq).collect();
-        let unwanted: BTreeSet<_> = points.iter().copied().step_by(2).skip(points.len() % 2).take(2).collect();
+        let unwanted: BTreeSet<_> =
+            points.iter().copied().step_by(2).skip(points.len() % 2).take(2).collect();
         self.doubtful.extend(&unwanted);
         let done = self.replica().drop_points(&unwanted);
         self.survive(done);
@@ -200,7 +201,8 @@ impl World {
         self.machine.restart(if power { Restart::PowerLoss } else { Restart::ProcessKill });
         let (volume, disks) = self.parts();
         let opened = DiskReplica::open(volume, disks, Self::config());
-        let replica = Arc::new(opened.unwrap_or_else(|error| panic!("cannot be opened after a crash: {error}")));
+        let replica =
+            Arc::new(opened.unwrap_or_else(|error| panic!("cannot be opened after a crash: {error}")));
         if let Some(contents) = self.in_flight.take()
             && let Some(last) = replica.points().last()
             && !self.points.contains_key(&last.seq)
@@ -228,10 +230,18 @@ impl World {
                 let mut read = vec![0; expected.len()];
                 view.read_at(DiskIndex(disk), 0, &mut read).unwrap();
                 let differs = read.iter().zip(expected).position(|(a, b)| a != b);
-                assert_eq!(differs, None, "{when}: point {seq}, disk {disk}, applied {:?}", replica.applied());
+                assert_eq!(
+                    differs,
+                    None,
+                    "{when}: point {seq}, disk {disk}, applied {:?}",
+                    replica.applied()
+                );
             }
         }
-        assert!(listed.iter().all(|seq| self.points.contains_key(seq)), "{when}: unknown points in {listed:?}");
+        assert!(
+            listed.iter().all(|seq| self.points.contains_key(seq)),
+            "{when}: unknown points in {listed:?}"
+        );
         let report = replica.fsck(|_, _| {}).expect("readable");
         assert_eq!(report.findings, Vec::new(), "{when}");
     }
