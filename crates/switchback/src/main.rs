@@ -1,2 +1,7 @@
-//! To be written.
-fn main() {}
+//! The `switchback` program. See the library part.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    switchback::cli::main()
+}
