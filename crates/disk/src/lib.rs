@@ -18,6 +18,7 @@ mod disk;
 mod error;
 mod file_disk;
 mod pool;
+pub mod sim;
 mod sys;
 #[doc(hidden)]
 pub mod testing;
