@@ -174,7 +174,7 @@ fn disk_threads_share_units(disk: &Arc<dyn Disk>) {
                 for round in 0..ROUNDS {
                     let at = (round * WRITERS + writer) * PIECE;
                     let byte = u8::try_from(writer + 1).unwrap();
-                    disk.write_at(at, &[byte; PIECE as usize]).unwrap();
+                    disk.write_at(at, &[byte; 100]).unwrap();
                     if round % 2 == 1 {
                         disk.write_zeroes(Extent::new(at, PIECE / 2)).unwrap();
                     }

@@ -19,6 +19,7 @@ mod error;
 mod file_disk;
 pub mod parallel;
 mod pool;
+pub mod sim;
 mod sys;
 #[doc(hidden)]
 pub mod testing;
