@@ -13,34 +13,34 @@ use switchback_replica::{
 };
 
 /// Neither a multiple of a leaf nor of a sector.
-pub const SIZES: [u64; 2] = [3 * LEAF as u64 + 1000, LEAF as u64 + 4096];
+pub(crate) const SIZES: [u64; 2] = [3 * LEAF as u64 + 1000, LEAF as u64 + 4096];
 
-pub struct Source {
-    pub disks: [Vec<u8>; 2],
+pub(crate) struct Source {
+    pub(crate) disks: [Vec<u8>; 2],
     /// Changed since the last release.
-    pub dirty: [ExtentSet; 2],
-    pub generation: GenerationId,
-    pub time: u64,
+    pub(crate) dirty: [ExtentSet; 2],
+    pub(crate) generation: GenerationId,
+    pub(crate) time: u64,
 }
 
 impl Source {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let disks = SIZES.map(|size| vec![0; size as usize]);
         Self { disks, dirty: Default::default(), generation: GenerationId([1; 16]), time: 1_000 }
     }
 
-    pub fn specs() -> Vec<DiskSpec> {
+    pub(crate) fn specs() -> Vec<DiskSpec> {
         SIZES.iter().map(|size| DiskSpec { size: *size }).collect()
     }
 
     /// The tracker starts anew: what it knew is gone.
-    pub fn restart(&mut self, rng: &mut ChaCha8Rng) {
+    pub(crate) fn restart(&mut self, rng: &mut ChaCha8Rng) {
         self.generation = GenerationId(rng.random());
         self.dirty = Default::default();
     }
 
     /// Some writes: data, zeros, whole leaves.
-    pub fn write(&mut self, rng: &mut ChaCha8Rng) {
+    pub(crate) fn write(&mut self, rng: &mut ChaCha8Rng) {
         for _ in 0..rng.random_range(0..6) {
             let disk = rng.random_range(0..2);
             let size = SIZES[disk];
@@ -62,7 +62,7 @@ impl Source {
     }
 
     /// One cycle from its opening to its commit, by changed blocks if the replica takes them, else by comparison.
-    pub fn replicate(
+    pub(crate) fn replicate(
         &mut self,
         session: &mut dyn ReplicaSession,
         rng: &mut ChaCha8Rng,

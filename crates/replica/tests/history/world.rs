@@ -14,7 +14,7 @@ use crate::source::{SIZES, Source};
 
 type Contents = [Vec<u8>; 2];
 
-pub struct World {
+pub(crate) struct World {
     machine: SimMachine,
     replica: Option<Arc<DiskReplica>>,
     source: Source,
@@ -29,7 +29,7 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, used_disks: bool) -> Self {
+    pub(crate) fn new(seed: u64, used_disks: bool) -> Self {
         let machine = SimMachine::new(seed);
         let mut points = BTreeMap::new();
         if used_disks {
@@ -55,7 +55,7 @@ impl World {
         world
     }
 
-    pub fn power_loss_only(&mut self, power: bool) {
+    pub(crate) fn power_loss_only(&mut self, power: bool) {
         self.power_loss_only = Some(power);
     }
 
@@ -76,15 +76,15 @@ impl World {
         self.replica = Some(Arc::new(created.expect("no crash is planned yet")));
     }
 
-    pub fn ops(&self) -> u64 {
+    pub(crate) fn ops(&self) -> u64 {
         self.machine.ops()
     }
 
-    pub fn plan_crash(&self, after: u64) {
+    pub(crate) fn plan_crash(&self, after: u64) {
         self.machine.crash_at(self.machine.ops() + after);
     }
 
-    pub fn step(&mut self, rng: &mut ChaCha8Rng) {
+    pub(crate) fn step(&mut self, rng: &mut ChaCha8Rng) {
         match rng.random_range(0..12) {
             0..6 => self.cycle(rng),
             6 | 7 => self.maintain(),
@@ -96,7 +96,7 @@ impl World {
     }
 
     /// Changes the source and replicates it.
-    pub fn cycle(&mut self, rng: &mut ChaCha8Rng) {
+    pub(crate) fn cycle(&mut self, rng: &mut ChaCha8Rng) {
         self.source.write(rng);
         // Bounded: a planned crash happens once.
         for attempt in 0..4 {
@@ -145,13 +145,13 @@ impl World {
         done
     }
 
-    pub fn maintain(&mut self) {
+    pub(crate) fn maintain(&mut self) {
         let done = self.replica().maintain();
         self.survive(done);
     }
 
     /// Drops a point that is neither the first nor the last, if there is one, and the oldest now and then.
-    pub fn prune_middle(&mut self) {
+    pub(crate) fn prune_middle(&mut self) {
         let points: Vec<_> = self.replica().points().iter().map(|point| point.seq).collect();
         let unwanted: BTreeSet<_> =
             points.iter().copied().step_by(2).skip(points.len() % 2).take(2).collect();
@@ -164,7 +164,7 @@ impl World {
     }
 
     /// Goes back by `steps` points.
-    pub fn roll_back(&mut self, steps: usize) {
+    pub(crate) fn roll_back(&mut self, steps: usize) {
         let points: Vec<_> = self.replica().points().iter().map(|point| point.seq).collect();
         let Some(to) = points.iter().rev().nth(steps).copied() else { return };
         self.doubtful.extend(points.iter().filter(|seq| **seq > to));
@@ -180,7 +180,7 @@ impl World {
     }
 
     /// Applies what is staged.
-    pub fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.machine.crash_at(u64::MAX);
         self.maintain();
         assert_eq!(self.replica().applied(), self.replica().points().last().map(|point| point.seq));
@@ -217,7 +217,7 @@ impl World {
         Arc::clone(self.replica.as_ref().expect("open"))
     }
 
-    pub fn check(&mut self, when: &str) {
+    pub(crate) fn check(&mut self, when: &str) {
         let replica = self.replica();
         let listed: BTreeSet<_> = replica.points().iter().map(|point| point.seq).collect();
         for (seq, contents) in &self.points {
