@@ -8,7 +8,9 @@ use rand_chacha::ChaCha8Rng;
 use switchback_disk::sim::{Restart, SimMachine};
 use switchback_disk::{Disk, Volume};
 use switchback_model::{DiskIndex, ReplicaId, RetentionPolicy, Seq, UnixMillis, WriterId};
-use switchback_replica::{DiskReplica, ReplicaConfig, ReplicaError, ReplicaSession, SessionRequest};
+use switchback_replica::{
+    DiskReplica, DiskSession, ReplicaConfig, ReplicaError, ReplicaSession, SessionRequest,
+};
 
 use crate::source::{SIZES, Source};
 
@@ -85,12 +87,13 @@ impl World {
     }
 
     pub(crate) fn step(&mut self, rng: &mut ChaCha8Rng) {
-        match rng.random_range(0..12) {
+        match rng.random_range(0..13) {
             0..6 => self.cycle(rng),
             6 | 7 => self.maintain(),
             8 => self.prune_middle(),
             9 => self.roll_back(rng.random_range(0..4)),
             10 => self.source.restart(rng),
+            11 => self.abandon(rng),
             _ => self.check("in between"),
         }
     }
@@ -115,16 +118,27 @@ impl World {
         }
     }
 
-    fn try_cycle(&mut self, rng: &mut ChaCha8Rng) -> Result<(), ReplicaError> {
-        let replica = self.replica();
+    /// A cycle whose beginning is acknowledged, and which is then dropped: what it brought must come again.
+    pub(crate) fn abandon(&mut self, rng: &mut ChaCha8Rng) {
+        self.source.write(rng);
+        let done = self.session().and_then(|mut session| self.source.begin_and_drop(&mut session));
+        if let Err(error) = done {
+            self.crashed(&error);
+        }
+    }
+
+    fn session(&self) -> Result<DiskSession, ReplicaError> {
         let request = SessionRequest {
             replica: "machine".parse().unwrap(),
             epoch: None,
             writer: WriterId([3; 16]),
             disks: Source::specs(),
         };
-        let mut session = replica.session(&request)?;
-        let next = |replica: &DiskReplica| replica.status().open.map(|open| open.seq);
+        self.replica().session(&request)
+    }
+
+    fn try_cycle(&mut self, rng: &mut ChaCha8Rng) -> Result<(), ReplicaError> {
+        let mut session = self.session()?;
         let done = self.source.replicate(&mut session, rng);
         // A commit that failed may have happened; its contents are the source's of now.
         let contents = self.source.disks.clone();
@@ -137,10 +151,7 @@ impl World {
                     self.in_flight = Some(contents);
                 }
             }
-            Err(_) => {
-                let _ = next(&replica);
-                self.in_flight = Some(contents);
-            }
+            Err(_) => self.in_flight = Some(contents),
         }
         done
     }
