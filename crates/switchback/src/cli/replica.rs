@@ -1,0 +1,220 @@
+//! `switchback replica`: points, rollback, export, verify, prune. Works on a replica's directory, on its host.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::{Args, Subcommand};
+use serde_json::json;
+use switchback_model::{ByteSize, RecoveryPoint, Seq};
+use switchback_replica::DiskReplica;
+
+use super::output::{OutputFormat, format_time, print_table};
+use crate::engine::Stop;
+use crate::export::Export;
+use crate::host::open_replica;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ReplicaCommand {
+    /// List the recovery points
+    Points {
+        #[command(flatten)]
+        place: Place,
+        /// How to print them
+        #[arg(long, value_enum, default_value_t)]
+        output: OutputFormat,
+    },
+    /// Bring the disks back to a recovery point; the points after it cease to exist
+    Rollback {
+        #[command(flatten)]
+        place: Place,
+        /// Which: a number from `points`, or `latest`
+        #[arg(long)]
+        to: PointName,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Show a recovery point as files (disk-0.raw, …) below a directory, until interrupted
+    Export {
+        #[command(flatten)]
+        place: Place,
+        /// Which: a number from `points`, or `latest`
+        #[arg(long, default_value = "latest")]
+        point: PointName,
+        /// An empty directory
+        mount_point: PathBuf,
+    },
+    /// Read everything and compare it with its checksums; exit code 1 if anything is damaged
+    Verify {
+        #[command(flatten)]
+        place: Place,
+        /// How to print what is found
+        #[arg(long, value_enum, default_value_t)]
+        output: OutputFormat,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Place {
+    /// The replica's directory
+    #[arg(value_name = "REPLICA")]
+    directory: PathBuf,
+}
+
+/// A recovery point as a user names it.
+#[derive(Clone, Debug)]
+pub(crate) enum PointName {
+    Latest,
+    Number(Seq),
+}
+
+impl std::str::FromStr for PointName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("latest", _) => Ok(Self::Latest),
+            (_, Ok(number)) => Ok(Self::Number(Seq(number))),
+            _ => Err("a recovery point is a number from `switchback replica points`, or `latest`".into()),
+        }
+    }
+}
+
+impl PointName {
+    fn find(&self, replica: &DiskReplica) -> anyhow::Result<RecoveryPoint> {
+        let points = replica.points();
+        let found = match self {
+            Self::Latest => points.last(),
+            Self::Number(seq) => points.iter().find(|point| point.seq == *seq),
+        };
+        match (found, points.first().zip(points.last())) {
+            (Some(point), _) => Ok(point.clone()),
+            (None, None) => bail!("the replica has no recovery point yet"),
+            (None, Some((first, last))) => bail!(
+                "there is no such recovery point; there are {} between {} and {} (`switchback replica points` lists them)",
+                points.len(),
+                first.seq,
+                last.seq
+            ),
+        }
+    }
+}
+
+impl Place {
+    fn open(&self) -> anyhow::Result<DiskReplica> {
+        open_replica(&self.directory).with_context(|| format!("opening the replica {}", self.directory.display()))
+    }
+}
+
+pub(crate) fn run(command: &ReplicaCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ReplicaCommand::Points { place, output } => points(&place.open()?, *output),
+        ReplicaCommand::Rollback { place, to, yes } => roll_back(&place.open()?, to, *yes)?,
+        ReplicaCommand::Export { place, point, mount_point } => {
+            let replica = Arc::new(place.open()?);
+            let point = point.find(&replica)?;
+            let view = Arc::new(replica.view(point.seq)?);
+            let export = Export::mount(view, mount_point).with_context(|| {
+                format!("mounting at {} (is FUSE there, /dev/fuse?)", mount_point.display())
+            })?;
+            println!("point {} of {} is at {}", point.seq, format_time(point.time), mount_point.display());
+            wait_for_interrupt()?;
+            drop(export);
+        }
+        ReplicaCommand::Verify { place, output } => return verify(&place.open()?, *output),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn points(replica: &DiskReplica, output: OutputFormat) {
+    let (points, applied) = (replica.points(), replica.applied());
+    if output == OutputFormat::Json {
+        let value = json!({"applied": applied, "kept_bytes": replica.bytes_kept(), "points": points});
+        println!("{value:#}");
+        return;
+    }
+    let row = |point: &RecoveryPoint| {
+        let on_disk = if Some(point.seq) == applied { "on the disks" } else { "" };
+        vec![point.seq.to_string(), format_time(point.time), point.consistency.to_string(), on_disk.into()]
+    };
+    print_table(&["POINT", "TIME", "CONSISTENCY", ""], &points.iter().map(row).collect::<Vec<_>>());
+    println!("{} points, {} kept for going back", points.len(), ByteSize(replica.bytes_kept()));
+}
+
+fn roll_back(replica: &DiskReplica, to: &PointName, yes: bool) -> anyhow::Result<()> {
+    let to = to.find(replica)?;
+    let lost = replica.points().iter().filter(|point| point.seq > to.seq).count();
+    let question = format!(
+        "Bring the disks back to point {} of {}? {lost} newer points cease to exist.",
+        to.seq,
+        format_time(to.time)
+    );
+    if !yes && !confirm(&question)? {
+        bail!("nothing was done");
+    }
+    replica.roll_back(to.seq)?;
+    println!("the disks hold point {} of {}", to.seq, format_time(to.time));
+    Ok(())
+}
+
+fn verify(replica: &DiskReplica, output: OutputFormat) -> anyhow::Result<ExitCode> {
+    let bar = indicatif::ProgressBar::new(0);
+    let style = "verifying {wide_bar} {percent:>3}% {binary_bytes_per_sec} eta {eta}";
+    bar.set_style(indicatif::ProgressStyle::with_template(style)?);
+    let report = replica.fsck(|done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    })?;
+    bar.finish_and_clear();
+    let findings: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| json!({"detail": finding.detail, "points": finding.points, "remedy": finding.remedy}))
+        .collect();
+    if output == OutputFormat::Json {
+        let value = json!({
+            "deltas": report.deltas, "delta_bytes": report.delta_bytes, "disk_bytes": report.disk_bytes,
+            "findings": findings,
+        });
+        println!("{value:#}");
+    } else {
+        for finding in &report.findings {
+            let points: Vec<_> = finding.points.iter().map(ToString::to_string).collect();
+            println!("DAMAGED: {}", finding.detail);
+            println!("  recovery points concerned: {}", points.join(", "));
+            println!("  what to do: {}", finding.remedy);
+        }
+        println!(
+            "{} deltas ({}) and {} of disks read, {} findings",
+            report.deltas,
+            ByteSize(report.delta_bytes),
+            ByteSize(report.disk_bytes),
+            report.findings.len()
+        );
+    }
+    Ok(if report.findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn confirm(question: &str) -> anyhow::Result<bool> {
+    use std::io::{BufRead, IsTerminal};
+    if !std::io::stdin().is_terminal() {
+        bail!("{question} Say --yes to do it without being asked.");
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Waits for SIGINT or SIGTERM.
+fn wait_for_interrupt() -> anyhow::Result<()> {
+    let stop = Stop::default();
+    super::stop_on_interrupt(&stop)?;
+    while !stop.is_stopped() {
+        stop.sleep(Duration::from_secs(3600));
+    }
+    Ok(())
+}
