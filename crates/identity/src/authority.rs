@@ -1,0 +1,280 @@
+//! The site's certificate authority: one ECDSA P-256 key, its self-signed certificate, the passphrase.
+//!
+//! # Files
+//! `authority.pem`: the private key and the CA certificate **in one file**, so that no crash leaves a key without its
+//! certificate. `passphrase`: the current passphrase as a person types it. Both are secrets: the volume must give files
+//! to its owner only (mode 0600). Written atomically; an authority that is returned is durable.
+//!
+//! What is issued is not recorded: certificates live for [`CERTIFICATE_LIFETIME_MS`] and are not revoked but run out.
+
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use switchback_disk::{Clock, Volume};
+use switchback_model::UnixMillis;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::{Credentials, CredentialsError, InvalidPassphrase, KeyRequest, Passphrase, PeerIdentity};
+
+/// How long a component's certificate holds: 72 hours. Renewal begins after two thirds, so a component may be cut off for a
+/// day before it must enrol again.
+pub const CERTIFICATE_LIFETIME_MS: u64 = 72 * 3600 * 1000;
+/// How far certificates are dated back, for components whose clocks are slow: 5 minutes.
+pub const CLOCK_SKEW_MS: u64 = 5 * 60 * 1000;
+/// How long the authority itself holds: ten years.
+const AUTHORITY_LIFETIME_MS: u64 = 3652 * 24 * 3600 * 1000;
+
+const AUTHORITY_FILE: &str = "authority.pem";
+const PASSPHRASE_FILE: &str = "passphrase";
+const FILE_LEN_MAX: usize = 64 * 1024;
+
+/// Why the authority cannot do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthorityError {
+    /// There is one already; a second one would lock out everything the first has enrolled.
+    #[error("{volume} already holds a certificate authority; it is never overwritten")]
+    Exists {
+        /// Where.
+        volume: String,
+    },
+    /// There is none.
+    #[error("there is no certificate authority in {volume}; `switchback ca create` makes one")]
+    Missing {
+        /// Where.
+        volume: String,
+    },
+    /// The file is not what was written.
+    #[error(
+        "{file} of the certificate authority in {volume} is damaged ({detail}); restore it from a backup"
+    )]
+    Damaged {
+        /// Which file.
+        file: &'static str,
+        /// Where.
+        volume: String,
+        /// In which way.
+        detail: String,
+    },
+    /// The volume failed.
+    #[error("{action} {file} of the certificate authority in {volume} failed: {source}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// Which file.
+        file: &'static str,
+        /// Where.
+        volume: String,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// What a component asked to have certified is no sound P-256 key request.
+    #[error("the key request is not valid: {detail}")]
+    BadRequest {
+        /// In which way.
+        detail: String,
+    },
+}
+
+/// The certificate authority. Usable from several threads.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    passphrase: RwLock<Passphrase>,
+    volume: Option<Arc<dyn Volume>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").field("volume", &self.volume).finish_non_exhaustive()
+    }
+}
+
+impl Authority {
+    /// A new authority with a new passphrase, durable in `volume` on return.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Exists`]; those of the volume.
+    pub fn create(volume: Arc<dyn Volume>, clock: Arc<dyn Clock>) -> Result<Self, AuthorityError> {
+        let failed = |action, file| {
+            let volume = volume.name().to_owned();
+            move |source| AuthorityError::Io { action, file, volume, source }
+        };
+        let files = volume.list().map_err(failed("looking for", AUTHORITY_FILE))?;
+        if files.iter().any(|entry| entry.name == AUTHORITY_FILE) {
+            return Err(AuthorityError::Exists { volume: volume.name().into() });
+        }
+        let mut authority = Self::ephemeral(clock);
+        // The passphrase first: an authority without one could not be opened, one that is not there yet can be made again.
+        let passphrase = authority.passphrase().reveal();
+        volume
+            .write_atomic(PASSPHRASE_FILE, passphrase.as_bytes())
+            .map_err(failed("writing", PASSPHRASE_FILE))?;
+        let key = Zeroizing::new(authority.issuer.key().serialize_pem());
+        let certificate = pem::encode(&pem::Pem::new("CERTIFICATE", authority.certificate.to_vec()));
+        let contents = Zeroizing::new(format!("{}{certificate}", *key));
+        volume
+            .write_atomic(AUTHORITY_FILE, contents.as_bytes())
+            .map_err(failed("writing", AUTHORITY_FILE))?;
+        authority.volume = Some(volume);
+        Ok(authority)
+    }
+
+    /// The authority in `volume`.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Missing`], [`AuthorityError::Damaged`]; those of the volume.
+    pub fn open(volume: Arc<dyn Volume>, clock: Arc<dyn Clock>) -> Result<Self, AuthorityError> {
+        let read = |file| match volume.read_all(file, FILE_LEN_MAX) {
+            Ok(contents) => Ok(Zeroizing::new(contents)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(AuthorityError::Missing { volume: volume.name().into() })
+            }
+            Err(source) => {
+                Err(AuthorityError::Io { action: "reading", file, volume: volume.name().into(), source })
+            }
+        };
+        let damaged =
+            |file, detail: String| AuthorityError::Damaged { file, volume: volume.name().into(), detail };
+        let contents = read(AUTHORITY_FILE)?;
+        let text =
+            std::str::from_utf8(&contents).map_err(|_| damaged(AUTHORITY_FILE, "it is not text".into()))?;
+        let key = KeyPair::from_pem(text)
+            .map_err(|error| damaged(AUTHORITY_FILE, format!("its private key: {error}")))?;
+        let certificate = CertificateDer::from_pem_slice(&contents)
+            .map_err(|error| damaged(AUTHORITY_FILE, format!("its certificate: {error}")))?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)
+            .map_err(|error| damaged(AUTHORITY_FILE, format!("its certificate: {error}")))?;
+        let passphrase = read(PASSPHRASE_FILE)?;
+        let passphrase = std::str::from_utf8(&passphrase)
+            .map_err(|_| InvalidPassphrase)
+            .and_then(str::parse)
+            .map_err(|_| damaged(PASSPHRASE_FILE, "it is not a passphrase".into()))?;
+        Ok(Self { issuer, certificate, passphrase: RwLock::new(passphrase), volume: Some(volume), clock })
+    }
+
+    /// An authority that is kept nowhere, for tests and demonstrations.
+    ///
+    /// # Panics
+    /// When the system has no random source.
+    #[must_use]
+    pub fn ephemeral(clock: Arc<dyn Clock>) -> Self {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("the system gives random bytes");
+        let now = clock.now();
+        let mut params = CertificateParams::default();
+        params.not_before = date(UnixMillis(now.0.saturating_sub(CLOCK_SKEW_MS)));
+        params.not_after = date(UnixMillis(now.0.saturating_add(AUTHORITY_LIFETIME_MS)));
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, "Switchback site authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key).expect("a fresh key signs its own certificate");
+        let certificate = certificate.der().clone();
+        Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+            passphrase: RwLock::new(Passphrase::generate()),
+            volume: None,
+            clock,
+        }
+    }
+
+    /// The certificate everybody of this site trusts.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// The clock it dates certificates by.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// The current passphrase.
+    #[must_use]
+    pub fn passphrase(&self) -> Passphrase {
+        self.passphrase.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces the passphrase. The old one admits nobody from then on; who has enrolled with it stays.
+    ///
+    /// # Errors
+    /// Those of the volume; the old one then stays valid.
+    pub fn rotate_passphrase(&self) -> Result<Passphrase, AuthorityError> {
+        let mut current = self.passphrase.write().unwrap_or_else(PoisonError::into_inner);
+        let new = Passphrase::generate();
+        if let Some(volume) = &self.volume {
+            volume.write_atomic(PASSPHRASE_FILE, new.reveal().as_bytes()).map_err(|source| {
+                let volume = volume.name().into();
+                AuthorityError::Io { action: "writing", file: PASSPHRASE_FILE, volume, source }
+            })?;
+        }
+        *current = new.clone();
+        Ok(new)
+    }
+
+    /// Certifies the key in `request` (PKCS #10, DER; its signature proves possession) for `identity`. Whatever names the
+    /// request itself states are ignored: who the caller has proved to be counts.
+    ///
+    /// # Errors
+    /// [`AuthorityError::BadRequest`].
+    pub fn certify(
+        &self,
+        request: &[u8],
+        identity: &PeerIdentity,
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
+        let bad = |detail: String| AuthorityError::BadRequest { detail };
+        let request = CertificateSigningRequestParams::from_der(&CertificateSigningRequestDer::from(request))
+            .map_err(|error| bad(error.to_string()))?;
+        if request.public_key.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+            return Err(bad("its key is not on the curve P-256".into()));
+        }
+        let now = self.clock.now();
+        let mut params = CertificateParams::default();
+        params.not_before = date(UnixMillis(now.0.saturating_sub(CLOCK_SKEW_MS)));
+        params.not_after = date(UnixMillis(now.0.saturating_add(CERTIFICATE_LIFETIME_MS)));
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, identity.to_string());
+        let uri = identity.uri().try_into().map_err(|error: rcgen::Error| bad(error.to_string()))?;
+        params.subject_alt_names = vec![SanType::URI(uri)];
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        // Both, as a process server is a server to its agents and a client to its target.
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate =
+            params.signed_by(&request.public_key, &self.issuer).map_err(|error| bad(error.to_string()))?;
+        Ok(certificate.der().clone())
+    }
+
+    /// Credentials for a component on the authority's own machine, without the way over the network.
+    ///
+    /// # Errors
+    /// As [`Authority::certify`], and when the clock is beyond what certificates can state.
+    pub fn issue(&self, identity: &PeerIdentity) -> Result<Credentials, CredentialsError> {
+        let request = KeyRequest::generate();
+        let certificate = self
+            .certify(request.der(), identity)
+            .map_err(|error| CredentialsError::Refused { detail: error.to_string() })?;
+        request.into_credentials(certificate, self.certificate.clone())
+    }
+}
+
+/// A moment as certificates have it, in whole seconds; beyond the year 9999 the last they can state.
+fn date(moment: UnixMillis) -> OffsetDateTime {
+    const LAST: i64 = 253_402_300_799;
+    let seconds = i64::try_from(moment.0 / 1000).unwrap_or(LAST).min(LAST);
+    OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests;
