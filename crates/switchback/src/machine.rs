@@ -1,0 +1,179 @@
+//! The machine to be protected: its disks, and how their changes are captured.
+//!
+//! Block devices are tracked by eBPF where that works: whole disks, whatever lies above them. Regular files, and devices where it
+//! does not, are compared each time (*scan*).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use switchback_capture::devices::{DeviceNumber, Sysfs};
+use switchback_capture::ebpf::{Continuity, Tracker, TrackerConfig};
+use switchback_capture::{ChangeTracker, scan::ScanTracker};
+use switchback_disk::{Access, Disk, FileDisk, SystemClock};
+use switchback_model::{GenerationId, ResyncReason};
+
+use crate::engine::{MomentTaker, Source, Unfrozen};
+use crate::freezing::Freezing;
+use crate::host::new_id;
+
+/// How changed blocks are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum CaptureMethod {
+    /// eBPF for block devices where it works, else scan.
+    #[default]
+    Auto,
+    /// Tracked in the kernel (Linux 5.17 or newer, root).
+    Ebpf,
+    /// Compared each time: any file or device, no privilege beyond reading it.
+    Scan,
+}
+
+/// How moments are taken.
+#[derive(Clone, Debug)]
+pub struct MomentOptions {
+    /// Longest time that file systems may stand still.
+    pub freeze_budget: Duration,
+    /// Scripts around it.
+    pub scripts: switchback_capture::scripts::Scripts,
+}
+
+/// A machine's disks and how to capture them.
+#[derive(Debug)]
+pub struct Machine {
+    paths: Vec<PathBuf>,
+    disks: Vec<Arc<dyn Disk>>,
+    /// Their numbers, when all are tracked by eBPF.
+    tracked: Option<Vec<DeviceNumber>>,
+    name: String,
+    moments: MomentOptions,
+}
+
+/// A source ready for the engine, and why the first cycle must compare, if it must.
+#[derive(Debug)]
+pub struct Ready {
+    /// For the engine.
+    pub source: Source,
+    /// What the tracker says about the time before it was attached.
+    pub doubt: Option<ResyncReason>,
+}
+
+impl Machine {
+    /// Opens the disks at `paths`. A partition or a volume above a disk stands for itself when it is scanned, and is refused
+    /// when it is to be tracked: what is tracked is a whole disk.
+    ///
+    /// # Errors
+    /// When a path is no disk, or eBPF was asked for and cannot be had.
+    pub fn open(
+        paths: &[PathBuf],
+        method: CaptureMethod,
+        name: &str,
+        moments: MomentOptions,
+    ) -> anyhow::Result<Self> {
+        let disks = paths
+            .iter()
+            .map(|path| -> anyhow::Result<Arc<dyn Disk>> { Ok(Arc::new(FileDisk::open(path, Access::ReadOnly)?)) })
+            .collect::<Result<Vec<_>, _>>()?;
+        let tracked = match method {
+            CaptureMethod::Scan => None,
+            CaptureMethod::Ebpf => Some(whole_disks(paths)?),
+            CaptureMethod::Auto => match whole_disks(paths) {
+                Ok(numbers) => Some(numbers),
+                Err(reason) => {
+                    tracing::info!(%reason, "comparing instead of tracking");
+                    None
+                }
+            },
+        };
+        Ok(Self { paths: paths.to_vec(), disks, tracked, name: name.into(), moments })
+    }
+
+    /// Whether changes are tracked, not compared.
+    #[must_use]
+    pub fn is_tracked(&self) -> bool {
+        self.tracked.is_some()
+    }
+
+    /// Its disks.
+    #[must_use]
+    pub fn disks(&self) -> &[Arc<dyn Disk>] {
+        &self.disks
+    }
+
+    /// Attaches a tracker, or takes up the one that an earlier run left in the kernel.
+    ///
+    /// # Errors
+    /// When it cannot be attached, or the file systems of the disks cannot be found.
+    pub fn ready(&self) -> anyhow::Result<Ready> {
+        let (tracker, doubt) = self.tracker()?;
+        let source = Source {
+            disks: self.disks.clone(),
+            tracker,
+            moments: self.moments()?,
+            clock: Arc::new(SystemClock),
+            always_compare: self.tracked.is_none(),
+        };
+        Ok(Ready { source, doubt })
+    }
+
+    /// A tracker, and its doubt about what was before it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn tracker(&self) -> anyhow::Result<(Box<dyn ChangeTracker>, Option<ResyncReason>)> {
+        let Some(numbers) = &self.tracked else {
+            let generation = GenerationId(new_id());
+            return Ok((Box::new(ScanTracker::new(generation, &self.paths)?), None));
+        };
+        let config = TrackerConfig { name: self.name.clone(), disks: numbers.clone(), last_boot: None };
+        let attached = Tracker::attach(&config).context("tracking changed blocks; --capture scan does without")?;
+        let doubt = match attached.continuity {
+            Continuity::Continued { .. } => None,
+            Continuity::Fresh { reason, .. } => Some(reason),
+        };
+        Ok((Box::new(attached.tracker), doubt))
+    }
+
+    fn moments(&self) -> anyhow::Result<Box<dyn MomentTaker>> {
+        let Some(numbers) = &self.tracked else { return Ok(Box::new(Unfrozen)) };
+        let disks: BTreeSet<_> = numbers.iter().copied().collect();
+        Ok(Box::new(Freezing::new(disks, self.moments.clone())?))
+    }
+
+    /// Ends tracking in the kernel.
+    ///
+    /// # Errors
+    /// When it cannot be taken down.
+    pub fn detach(&self) -> anyhow::Result<()> {
+        if let Some(numbers) = &self.tracked {
+            let config = TrackerConfig { name: self.name.clone(), disks: numbers.clone(), last_boot: None };
+            Tracker::attach(&config)?.tracker.detach()?;
+        }
+        Ok(())
+    }
+}
+
+/// The numbers of the disks at `paths`, each of which must be a whole one.
+fn whole_disks(paths: &[PathBuf]) -> anyhow::Result<Vec<DeviceNumber>> {
+    paths.iter().map(|path| whole_disk(path)).collect()
+}
+
+fn whole_disk(path: &Path) -> anyhow::Result<DeviceNumber> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt};
+    let metadata = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    if !metadata.file_type().is_block_device() {
+        bail!("{} is not a block device", path.display());
+    }
+    let number = DeviceNumber::from_raw(metadata.rdev());
+    let below = Sysfs::default().resolve(path)?;
+    match below.as_slice() {
+        [disk] if disk.number == number => Ok(number),
+        disks => {
+            let names: Vec<_> = disks.iter().map(|disk| disk.node().display().to_string()).collect();
+            bail!("{} is part of {}; name the whole disk", path.display(), names.join(", "))
+        }
+    }
+}
