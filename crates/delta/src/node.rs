@@ -295,6 +295,7 @@ mod tests {
         let mut three = two.clone();
         three.set(2, Some(Digest::ZERO));
         assert_ne!(three.node_digest(3), two.node_digest(2));
+        assert_ne!(three.node_digest(3), Some(Digest::ZERO), "one leaf in the middle is not zero");
         assert_eq!(two.node_digest(3), None);
     }
 

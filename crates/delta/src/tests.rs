@@ -176,6 +176,17 @@ fn every_flipped_bit_is_noticed() {
     }
 }
 
+/// The contents are in the whole checksum through the frames' headers, without being hashed for it.
+#[test]
+fn the_whole_checksum_tells_contents_of_the_same_length_apart() {
+    let of = |byte: u8| {
+        let frame = Frame::of(Extent::new(0, 512), vec![byte; 512].into());
+        write(&forward(), &[frame], None).1.checksum
+    };
+    assert_eq!(of(1), of(1));
+    assert_ne!(of(1), of(2));
+}
+
 /// What checksums do not notice, as an attacker computes them anew, the key does.
 #[test]
 fn frames_of_another_file_in_another_order_or_another_header_are_not_authentic() {
@@ -255,6 +266,20 @@ fn hostile_lengths_are_refused_before_anything_is_allocated() {
             assert!(stream(&bytes, None).unwrap_err().is_damage(), "{value} at {at}");
         }
     }
+}
+
+/// Bytes that belong to nothing, between the frames and an index that is right in itself.
+#[test]
+fn a_gap_before_the_index_is_refused() {
+    let (mut bytes, summary) = write(&forward(), &small(), None);
+    let index = bytes.len() - 128 - 64 - 32 * usize::try_from(summary.frames).unwrap();
+    bytes.splice(index..index, [0; 64]);
+    let trailer = bytes.len() - 128;
+    bytes[trailer + 8..trailer + 16].copy_from_slice(&(index as u64 + 64).to_le_bytes());
+    let checksum = blake3::hash(&bytes[trailer..trailer + 96]);
+    bytes[trailer + 96..].copy_from_slice(checksum.as_bytes());
+    assert!(DeltaFile::open(&bytes[..], None).unwrap_err().is_damage());
+    assert!(stream(&bytes, None).unwrap_err().is_damage());
 }
 
 #[test]

@@ -98,6 +98,17 @@ fn whole_frames_pass_as_they_are_and_pieces_are_joined_and_stay_compressed() {
 }
 
 #[test]
+fn pieces_with_a_gap_between_them_are_not_joined() {
+    let low = delta(&[fill(Extent::new(0, 30), 2), fill(Extent::new(50, 30), 4)], None);
+    let high = delta(&[fill(Extent::new(0, 10), 6), fill(Extent::new(70, 20), 6)], None);
+    let out = DeltaWriter::new(Vec::new(), &header(), None).unwrap();
+    let merged = DeltaFile::open(merge(&[&high, &low], out).unwrap().0, None).unwrap();
+    let extents: Vec<_> = merged.entries().iter().map(|entry| entry.extent).collect();
+    assert_eq!(extents, [(0, 10), (10, 20), (50, 20), (70, 20)].map(|(start, len)| Extent::new(start, len)));
+    merged.verify().unwrap();
+}
+
+#[test]
 fn a_damaged_layer_and_one_of_another_disk_are_named() {
     let good = delta(&[fill(Extent::new(0, 1000), 2)], None);
     let mut writer = DeltaWriter::new(Vec::new(), &header(), None).unwrap();
