@@ -113,7 +113,8 @@ pub struct GuestImageBuilder {
 }
 
 impl GuestImageBuilder {
-    /// Takes a program of the host along, at the same path, with its libraries. A program of the same name takes the place of busybox's.
+    /// Takes a program of the host along, at the same path, with its libraries. Where busybox has a command of that name its shell prefers
+    /// its own: give the script the program's full path.
     #[must_use]
     pub fn program(self, path: &str) -> Self {
         self.program_as(Path::new(path), path)

@@ -30,6 +30,16 @@ pub enum ReplayError {
     #[error("the write log has no `{END_MARK}`: was the log device too small, or the device not removed?")]
     Incomplete,
     /// An image is as long as the disk, or it is no image of it.
+    #[error("the image `{name}` has {image_bytes} bytes, its disk {disk_bytes}")]
+    ImageLength {
+        /// The image's name.
+        name: String,
+        /// The image's length.
+        image_bytes: u64,
+        /// The disk's length.
+        disk_bytes: u64,
+    },
+    /// An image cannot be read.
     #[error("the image `{name}` cannot be compared")]
     Image {
         /// The image's name.
@@ -107,14 +117,20 @@ impl<I: Read + Seek> Oracle<I> {
     /// Adds an image to be judged, as long as the disk.
     ///
     /// # Errors
-    /// [`ReplayError::Image`]: it cannot be read, or is too short.
-    pub fn add_image(&mut self, name: impl Into<String>, input: I) -> Result<(), ReplayError> {
-        let verdict = Verdict {
-            name: name.into(),
-            equal_after: Vec::new(),
-            differing_blocks_min: usize::MAX,
-            nearest_after: 0,
-        };
+    /// [`ReplayError::Image`], [`ReplayError::ImageLength`].
+    pub fn add_image(&mut self, name: impl Into<String>, mut input: I) -> Result<(), ReplayError> {
+        let name = name.into();
+        let length = input.seek(io::SeekFrom::End(0));
+        let length = length.map_err(|source| ReplayError::Image { name: name.clone(), source })?;
+        if length != self.disk.len() as u64 {
+            return Err(ReplayError::ImageLength {
+                name,
+                image_bytes: length,
+                disk_bytes: self.disk.len() as u64,
+            });
+        }
+        let verdict =
+            Verdict { name, equal_after: Vec::new(), differing_blocks_min: usize::MAX, nearest_after: 0 };
         let mut image = Image { input, differing: HashSet::new(), verdict };
         image.compare(&self.disk, 0..=self.disk.len().div_ceil(BLOCK_BYTES).saturating_sub(1))?;
         self.images.push(image);
