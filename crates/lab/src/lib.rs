@@ -1,1 +1,26 @@
-//! To be written.
+//! The lab: real machines for tests, and oracles that judge what the engine did to them.
+//!
+//! For tests and benches only; nothing that is shipped depends on it.
+//!
+//! * [`Foundation`]: the QEMU and the Debian kernel that guests run on, unpacked by `scripts/lab-guests`.
+//! * [`GuestImage`]: a machine's root file system: programs with their libraries, kernel modules with those they need, files, one script.
+//! * [`Guest`]: one run of such a machine with disks, bounded in time, judged by what its script ends with.
+//! * [`write_log`]: what a disk was told to write, recorded by the kernel's dm-log-writes, and [`write_log::Oracle`], which proves that a
+//!   recovery point is a state the disk really had.
+//!
+//! The path of one test: build a [`GuestImage`], start a [`Guest`] on raw disk images, wait for its [`Outcome`], then look at the disk
+//! images from outside. A guest has no network and shares nothing with the host but its disks and its console.
+
+mod accelerator;
+mod cpio;
+mod foundation;
+mod guest;
+mod image;
+mod kernel_modules;
+mod libraries;
+pub mod write_log;
+
+pub use accelerator::Accelerator;
+pub use foundation::{Foundation, FoundationError};
+pub use guest::{Guest, GuestError, Outcome, RunningGuest};
+pub use image::{GuestImage, GuestImageBuilder, ImageError};
