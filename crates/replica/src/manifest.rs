@@ -192,8 +192,13 @@ impl Manifest {
 
     fn check_reverse(&self, seqs: &[Seq]) -> Result<(), String> {
         let mut below: Vec<_> = seqs.iter().copied().filter(|seq| Some(*seq) <= self.applied).collect();
-        if let Some(Work::Apply { seq }) = self.work {
-            below.push(seq);
+        match (self.work, self.reverse.last()) {
+            (Some(Work::Apply { seq }), _) => below.push(seq),
+            // An apply that was given up: its way back is the first one to go.
+            (Some(Work::RollBack { .. }), Some(last)) if Some(last.to) == self.applied => {
+                below.push(last.from)
+            }
+            _ => {}
         }
         let expected: Vec<_> = below.windows(2).map(|pair| (pair[1], pair[0])).collect();
         let found: Vec<_> = self.reverse.iter().map(|reverse| (reverse.from, reverse.to)).collect();

@@ -100,12 +100,24 @@ impl DiskReplica {
         }
         let work = self.core().manifest.work;
         match work {
-            Some(Work::Apply { .. }) => self.finish_apply()?,
+            Some(Work::Apply { .. }) => match self.finish_apply() {
+                Err(ReplicaError::Corrupt { detail }) => self.give_up_staged(&detail)?,
+                other => other?,
+            },
             Some(Work::RollBack { to }) => self.finish_rollback(to)?,
             None => {}
         }
         self.recover_open_cycle()?;
         self.remove_garbage()
+    }
+
+    /// A cycle that was being applied turns out to be damaged: its reverse deltas, which were durable before the disks were
+    /// touched, bring the disks back to the point before. The points from the damaged one on are lost; a resync follows.
+    fn give_up_staged(&self, detail: &str) -> Result<(), ReplicaError> {
+        let applied = self.core().manifest.applied.expect("an apply follows an applied point");
+        tracing::error!(%detail, back_to = applied.0, "a staged cycle is damaged and given up; a resync will follow");
+        self.core().begin_rollback(&*self.volume, applied)?;
+        self.finish_rollback(applied)
     }
 
     /// Finds the open cycle's durable parts again. One that was acknowledged and is damaged or gone means that the cycle

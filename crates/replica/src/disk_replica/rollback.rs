@@ -3,12 +3,29 @@
 //! The newer points cease to exist, so it is refused while somebody writes or views one of them. A crash in between: it is
 //! done again from its start at the next opening; the reverse deltas stay until the disks are settled.
 
+use switchback_disk::Volume;
 use switchback_model::Seq;
 
-use super::DiskReplica;
+use super::{Core, DiskReplica};
 use crate::ReplicaError;
 use crate::layer::{Layer, VolumeDelta};
 use crate::manifest::Work;
+
+impl Core {
+    /// Notes durably that the disks are on their way back to `to`, at or below the applied point.
+    pub(super) fn begin_rollback(&mut self, volume: &dyn Volume, to: Seq) -> Result<(), ReplicaError> {
+        self.save(volume, |manifest| {
+            manifest.open = None;
+            manifest.generation = None;
+            manifest.staged.clear();
+            let applied = manifest.applied;
+            manifest.points.retain(|point| Some(point.seq) <= applied);
+            manifest.work = Some(Work::RollBack { to });
+        })?;
+        self.parts = None;
+        Ok(())
+    }
+}
 
 impl DiskReplica {
     /// Brings the disks to the point `to` and forgets those after it.
@@ -32,15 +49,7 @@ impl DiskReplica {
                 let holder = format!("a view of recovery point {seq}, which would cease to exist");
                 return Err(ReplicaError::Locked { holder });
             }
-            core.save(&*self.volume, |manifest| {
-                manifest.open = None;
-                manifest.generation = None;
-                manifest.staged.clear();
-                let applied = manifest.applied;
-                manifest.points.retain(|point| Some(point.seq) <= applied);
-                manifest.work = Some(Work::RollBack { to });
-            })?;
-            core.parts = None;
+            core.begin_rollback(&*self.volume, to)?;
         }
         self.finish_rollback(to)
     }

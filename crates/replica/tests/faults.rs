@@ -1,0 +1,379 @@
+//! Bad input and faults, each with the error it must give and what must still be there afterwards.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use switchback_delta::{Frame, PartHasher};
+use switchback_disk::sim::{Restart, SimMachine};
+use switchback_disk::{Disk, Volume};
+use switchback_model::{
+    Consistency, DiskIndex, Epoch, Extent, GenerationId, ReplicaId, ResyncReason, RetentionPolicy, Seq,
+    UnixMillis, WriterId,
+};
+use switchback_replica::{
+    CommitCycle, CycleKind, DiskReplica, DiskSpec, OpenCycle, PartHeader, PauseReason, ReplicaConfig,
+    ReplicaError, ReplicaSession, SessionRequest,
+};
+
+const SIZE: u64 = 512 * 1024;
+const GENERATION: GenerationId = GenerationId([7; 16]);
+
+struct Rig {
+    machine: SimMachine,
+    replica: Option<Arc<DiskReplica>>,
+    bytes_max: Option<u64>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let machine = SimMachine::new(1);
+        let mut rig = Self { machine, replica: None, bytes_max: None };
+        let (volume, disks) = rig.parts();
+        let sizes = vec![DiskSpec { size: SIZE }];
+        let id = ReplicaId([1; 16]);
+        let created = DiskReplica::create(volume, disks, sizes, id, UnixMillis(0), rig.config()).unwrap();
+        rig.replica = Some(Arc::new(created));
+        rig
+    }
+
+    fn parts(&self) -> (Arc<dyn Volume>, Vec<Arc<dyn Disk>>) {
+        (self.machine.volume("retention"), vec![self.machine.disk("target", SIZE)])
+    }
+
+    fn config(&self) -> ReplicaConfig {
+        let retention = RetentionPolicy { bytes_max: self.bytes_max, ..RetentionPolicy::keep_all() };
+        ReplicaConfig { retention, io_threads: 1, ..ReplicaConfig::default() }
+    }
+
+    fn replica(&self) -> &Arc<DiskReplica> {
+        self.replica.as_ref().unwrap()
+    }
+
+    fn reopen(&mut self) -> Result<(), ReplicaError> {
+        self.replica = None;
+        let (volume, disks) = self.parts();
+        self.replica = Some(Arc::new(DiskReplica::open(volume, disks, self.config())?));
+        Ok(())
+    }
+
+    fn request(writer: u8, epoch: Option<u64>) -> SessionRequest {
+        SessionRequest {
+            replica: "machine".parse().unwrap(),
+            epoch: epoch.map(Epoch),
+            writer: WriterId([writer; 16]),
+            disks: vec![DiskSpec { size: SIZE }],
+        }
+    }
+
+    /// One cycle that fills the disk with `byte`.
+    fn cycle(&self, byte: u8) -> Result<Seq, ReplicaError> {
+        let mut session = self.replica().session(&Self::request(1, None))?;
+        let seq = begin(&mut session)?;
+        send(&mut session, seq, byte)?;
+        commit(&mut session, seq)?;
+        Ok(seq)
+    }
+
+    fn contents(&self, seq: Seq) -> Vec<u8> {
+        let mut data = vec![0; SIZE as usize];
+        self.replica().view(seq).unwrap().read_at(DiskIndex(0), 0, &mut data).unwrap();
+        data
+    }
+
+    fn file_like(&self, part_of_name: &str) -> String {
+        let files = self.machine.volume("retention").list().unwrap();
+        let file = files.iter().find(|file| file.name.contains(part_of_name));
+        file.unwrap_or_else(|| panic!("no {part_of_name} in {files:?}")).name.clone()
+    }
+}
+
+fn begin(session: &mut dyn ReplicaSession) -> Result<Seq, ReplicaError> {
+    let kind = if session.status()?.generation == Some(GENERATION) {
+        CycleKind::Changes
+    } else {
+        CycleKind::Resync { reason: ResyncReason::Requested }
+    };
+    Ok(session.open_cycle(&OpenCycle { generation: GENERATION, kind })?.seq)
+}
+
+fn send(session: &mut dyn ReplicaSession, seq: Seq, byte: u8) -> Result<(), ReplicaError> {
+    let part = session.status()?.open.unwrap().next_part;
+    session.begin_part(PartHeader { seq, part, disk: DiskIndex(0) })?;
+    let frame = Frame::of(Extent::new(0, SIZE), Bytes::from(vec![byte; SIZE as usize]));
+    let mut hasher = PartHasher::default();
+    hasher.push(&frame);
+    session.put_frame(frame)?;
+    session.end_part(hasher.finish())?;
+    session.barrier().map(drop)
+}
+
+fn commit(session: &mut dyn ReplicaSession, seq: Seq) -> Result<(), ReplicaError> {
+    let parts = session.status()?.open.unwrap().next_part.0;
+    let consistency = Consistency::CrashConsistent;
+    // Clocks jump: the replica must not mind that this one goes backwards.
+    let time = UnixMillis(1_000_000 - seq.0);
+    session.commit(&CommitCycle { seq, parts, time, consistency, group_tag: None }).map(drop)
+}
+
+#[test]
+fn two_writers_are_locked_out_of_each_other_and_the_same_one_takes_over() {
+    let rig = Rig::new();
+    let mut first = rig.replica().session(&Rig::request(1, None)).unwrap();
+    let refused = rig.replica().session(&Rig::request(2, None)).unwrap_err();
+    assert!(matches!(refused, ReplicaError::Locked { .. }), "{refused}");
+    let mut again = rig.replica().session(&Rig::request(1, None)).unwrap();
+    assert!(matches!(first.status(), Err(ReplicaError::Locked { .. })));
+    again.status().unwrap();
+    drop(first);
+    again.status().unwrap();
+    drop(again);
+    rig.replica().session(&Rig::request(2, None)).unwrap();
+}
+
+#[test]
+fn an_old_epoch_is_refused_also_in_the_middle_of_a_session_and_after_a_restart() {
+    let mut rig = Rig::new();
+    let mut old = rig.replica().session(&Rig::request(1, Some(4))).unwrap();
+    let seq = begin(&mut old).unwrap();
+    let new = rig.replica().session(&Rig::request(2, Some(5))).unwrap();
+    let stale = ReplicaError::StaleEpoch { given: Epoch(4), current: Epoch(5) };
+    assert_eq!(send(&mut old, seq, 1).unwrap_err(), stale);
+    drop((old, new));
+    rig.machine.restart(Restart::PowerLoss);
+    rig.reopen().unwrap();
+    assert_eq!(rig.replica().session(&Rig::request(1, Some(4))).unwrap_err(), stale);
+}
+
+#[test]
+fn a_target_that_is_smaller_is_refused_with_both_sizes() {
+    let machine = SimMachine::new(1);
+    let disks: Vec<Arc<dyn Disk>> = vec![machine.disk("small", SIZE - 512)];
+    let sizes = vec![DiskSpec { size: SIZE }];
+    let id = ReplicaId([1; 16]);
+    let config = ReplicaConfig::default();
+    let refused =
+        DiskReplica::create(machine.volume("v"), disks, sizes, id, UnixMillis(0), config).unwrap_err();
+    assert_eq!(refused, ReplicaError::DiskTooSmall { disk: 0, target: SIZE - 512, source_size: SIZE });
+}
+
+#[test]
+fn another_set_of_disks_is_refused() {
+    let rig = Rig::new();
+    let request = SessionRequest { disks: vec![DiskSpec { size: SIZE }; 2], ..Rig::request(1, None) };
+    let refused = rig.replica().session(&request).unwrap_err();
+    assert!(matches!(refused, ReplicaError::DisksChanged { .. }), "{refused}");
+}
+
+#[test]
+fn a_full_retention_drive_pauses_loses_nothing_and_goes_on_when_there_is_space() {
+    let rig = Rig::new();
+    let first = rig.cycle(1).unwrap();
+    rig.replica().maintain().unwrap();
+    rig.machine.set_space("retention", 300_000);
+    let mut session = rig.replica().session(&Rig::request(1, None)).unwrap();
+    let seq = begin(&mut session).unwrap();
+    let paused = send(&mut session, seq, 2).unwrap_err();
+    assert!(matches!(paused, ReplicaError::Paused(PauseReason::RetentionFull { .. })), "{paused}");
+    assert_eq!(rig.contents(first), vec![1; SIZE as usize]);
+    // Room for the part, not for the way back.
+    rig.machine.set_space("retention", SIZE + 100_000);
+    send(&mut session, seq, 2).unwrap();
+    commit(&mut session, seq).unwrap();
+    let paused = rig.replica().maintain().unwrap_err();
+    assert!(matches!(paused, ReplicaError::Paused(_)), "{paused}");
+    assert!(rig.replica().status().paused.is_some());
+    assert_eq!(rig.contents(seq), vec![2; SIZE as usize]);
+    rig.machine.set_space("retention", 10 * SIZE);
+    rig.replica().maintain().unwrap();
+    assert_eq!(rig.replica().status().paused, None);
+    assert_eq!((rig.contents(first), rig.contents(seq)), (vec![1; SIZE as usize], vec![2; SIZE as usize]));
+}
+
+#[test]
+fn a_limit_of_the_retention_drive_lets_the_oldest_points_go() {
+    let mut rig = Rig::new();
+    rig.bytes_max = Some(3 * SIZE);
+    rig.reopen().unwrap();
+    for byte in 1..8 {
+        rig.cycle(byte).unwrap();
+        rig.replica().maintain().unwrap();
+        assert!(rig.replica().bytes_kept() <= 3 * SIZE);
+    }
+    let points: Vec<_> = rig.replica().points().iter().map(|point| point.seq.0).collect();
+    assert!(points.len() >= 2 && points.ends_with(&[6, 7]), "{points:?}");
+    assert_eq!(rig.contents(Seq(6)), vec![6; SIZE as usize]);
+}
+
+#[test]
+fn a_disk_that_vanishes_is_an_error_and_its_cycle_waits_for_it() {
+    let rig = Rig::new();
+    rig.cycle(1).unwrap();
+    rig.replica().maintain().unwrap();
+    let seq = rig.cycle(2).unwrap();
+    rig.machine.fail_disk("target", Some(std::io::ErrorKind::NotFound));
+    let failed = rig.replica().maintain().unwrap_err();
+    assert!(matches!(failed, ReplicaError::Io { .. }), "{failed}");
+    rig.machine.fail_disk("target", None);
+    rig.replica().maintain().unwrap();
+    assert_eq!((rig.replica().applied(), rig.contents(seq)), (Some(seq), vec![2; SIZE as usize]));
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_of_the_manifest_is_noticed() {
+    let mut rig = Rig::new();
+    rig.cycle(1).unwrap();
+    let volume = rig.machine.volume("retention");
+    let whole = volume.read_all("manifest", 1 << 20).unwrap();
+    for bit in 0..whole.len() as u64 * 8 {
+        rig.machine.flip_bit("retention", "manifest", bit);
+        let damaged = rig.reopen().unwrap_err();
+        assert!(matches!(damaged, ReplicaError::Corrupt { .. }), "bit {bit}: {damaged}");
+        rig.machine.flip_bit("retention", "manifest", bit);
+    }
+    for len in 0..whole.len() as u64 {
+        rig.machine.truncate("retention", "manifest", len);
+        assert!(matches!(rig.reopen(), Err(ReplicaError::Corrupt { .. })), "cut at {len}");
+        volume.open("manifest").unwrap().write_at(0, &whole).unwrap();
+    }
+    rig.reopen().unwrap();
+}
+
+#[test]
+fn fsck_says_which_points_a_damaged_file_takes() {
+    let mut rig = Rig::new();
+    let [first, second] = [1, 2].map(|byte| {
+        let seq = rig.cycle(byte).unwrap();
+        rig.replica().maintain().unwrap();
+        seq
+    });
+    let third = rig.cycle(3).unwrap();
+    assert_eq!(rig.replica().fsck(|_, _| {}).unwrap().findings, []);
+    // Contents of the frame: behind the file's and the frame's header.
+    rig.machine.flip_bit("retention", &rig.file_like("reverse-"), 8 * 5000);
+    rig.machine.flip_bit("retention", &rig.file_like("stage-"), 8 * 5000);
+    let mut lost: Vec<_> =
+        rig.replica().fsck(|_, _| {}).unwrap().findings.into_iter().map(|f| f.points).collect();
+    lost.sort();
+    assert_eq!(lost, [vec![first], vec![third]]);
+    assert_eq!(rig.contents(second), vec![2; SIZE as usize]);
+    // The damaged cycle is never applied; going back to what is on the disks drops it.
+    assert!(matches!(rig.replica().maintain(), Err(ReplicaError::Corrupt { .. })));
+    assert_eq!(rig.contents(second), vec![2; SIZE as usize]);
+    // Neither in a new process, whose first act is to go on with what was begun.
+    rig.reopen().unwrap();
+    rig.replica().roll_back(second).unwrap();
+    assert_eq!(rig.contents(second), vec![2; SIZE as usize]);
+}
+
+#[test]
+fn a_disk_changed_behind_our_back_is_found_by_fsck() {
+    let rig = Rig::new();
+    rig.cycle(1).unwrap();
+    rig.replica().maintain().unwrap();
+    rig.machine.disk("target", SIZE).write_at(70_000, &[9]).unwrap();
+    let report = rig.replica().fsck(|_, _| {}).unwrap();
+    assert_eq!(report.findings.len(), 1, "{report:?}");
+    assert!(report.findings[0].detail.contains("65536"), "{report:?}");
+}
+
+#[test]
+fn a_flipped_digest_means_reading_the_disk_again_never_a_wrong_answer() {
+    let mut rig = Rig::new();
+    rig.cycle(1).unwrap();
+    rig.replica().maintain().unwrap();
+    let digests = |rig: &Rig| {
+        let mut session = rig.replica().session(&Rig::request(1, None)).unwrap();
+        session.leaf_digests(DiskIndex(0), &[0]).unwrap()
+    };
+    let right = digests(&rig);
+    rig.replica = None;
+    for bit in (0..8 * 300).step_by(7) {
+        rig.machine.flip_bit("retention", "digests-000", bit);
+        rig.reopen().unwrap();
+        assert_eq!(digests(&rig), right, "bit {bit}");
+        rig.replica = None;
+    }
+}
+
+#[test]
+fn a_damaged_part_of_the_open_cycle_leads_to_a_resync() {
+    let mut rig = Rig::new();
+    let first = rig.cycle(1).unwrap();
+    {
+        let mut session = rig.replica().session(&Rig::request(1, None)).unwrap();
+        let seq = begin(&mut session).unwrap();
+        send(&mut session, seq, 2).unwrap();
+    }
+    rig.replica().maintain().unwrap();
+    rig.machine.truncate("retention", &rig.file_like("stage-"), 1000);
+    rig.reopen().unwrap();
+    let status = rig.replica().status();
+    assert_eq!((status.open, status.generation), (None, None));
+    let mut session = rig.replica().session(&Rig::request(1, None)).unwrap();
+    let refused =
+        session.open_cycle(&OpenCycle { generation: GENERATION, kind: CycleKind::Changes }).unwrap_err();
+    assert!(matches!(refused, ReplicaError::ResyncNeeded { .. }), "{refused}");
+    assert_eq!(rig.contents(first), vec![1; SIZE as usize]);
+}
+
+#[test]
+fn a_point_that_is_viewed_is_neither_pruned_nor_rolled_over() {
+    let rig = Rig::new();
+    let points = [1, 2, 3].map(|byte| {
+        let seq = rig.cycle(byte).unwrap();
+        rig.replica().maintain().unwrap();
+        seq
+    });
+    let view = rig.replica().view(points[1]).unwrap();
+    rig.replica().drop_points(&points.into()).unwrap();
+    assert_eq!(rig.replica().points().iter().map(|point| point.seq).collect::<Vec<_>>(), points[1..]);
+    rig.cycle(4).unwrap();
+    rig.replica().maintain().unwrap();
+    let mut data = [0; 10];
+    view.read_at(DiskIndex(0), 4_000, &mut data).unwrap();
+    assert_eq!(data, [2; 10]);
+    assert!(view.read_at(DiskIndex(0), SIZE - 5, &mut data).is_err());
+    let other = rig.replica().view(points[2]).unwrap();
+    assert!(matches!(rig.replica().roll_back(points[1]), Err(ReplicaError::Locked { .. })));
+    drop((view, other));
+    rig.replica().roll_back(points[1]).unwrap();
+}
+
+#[test]
+fn requests_out_of_order_are_refused_and_harm_nothing() {
+    let rig = Rig::new();
+    rig.cycle(1).unwrap();
+    let mut session = rig.replica().session(&Rig::request(1, None)).unwrap();
+    let protocol = |error: ReplicaError| assert!(matches!(error, ReplicaError::Protocol { .. }), "{error}");
+    protocol(session.put_frame(Frame::zero(Extent::new(0, 10))).unwrap_err());
+    protocol(session.end_part([0; 32]).unwrap_err());
+    let seq = begin(&mut session).unwrap();
+    let header = PartHeader { seq, part: switchback_model::PartIndex(1), disk: DiskIndex(0) };
+    protocol(session.begin_part(header).unwrap_err());
+    let header = PartHeader { disk: DiskIndex(1), part: switchback_model::PartIndex(0), ..header };
+    protocol(session.begin_part(header).unwrap_err());
+    protocol(session.node_digests(DiskIndex(0), 5, 1).unwrap_err());
+    protocol(session.node_digests(DiskIndex(9), 0, 1).unwrap_err());
+    let header = PartHeader { disk: DiskIndex(0), ..header };
+    session.begin_part(header).unwrap();
+    session.put_frame(Frame::zero(Extent::new(0, 10))).unwrap();
+    let wrong = session.end_part([9; 32]).unwrap_err();
+    assert!(matches!(wrong, ReplicaError::Corrupt { .. }), "{wrong}");
+    session.begin_part(header).unwrap();
+    assert!(session.put_frame(Frame::zero(Extent::new(SIZE - 5, 10))).is_err());
+    let mut damaged = Frame::of(Extent::new(0, 10), Bytes::from_static(b"0123456789"));
+    damaged.checksum[0] ^= 1;
+    session.begin_part(header).unwrap();
+    assert!(matches!(session.put_frame(damaged), Err(ReplicaError::Corrupt { .. })));
+    send(&mut session, seq, 2).unwrap();
+    commit(&mut session, seq).unwrap();
+    commit_again(&mut session, seq);
+    assert_eq!(rig.contents(seq), vec![2; SIZE as usize]);
+}
+
+/// The answer to a commit was lost: asking again gives the same one.
+fn commit_again(session: &mut dyn ReplicaSession, seq: Seq) {
+    let consistency = Consistency::CrashConsistent;
+    let commit = CommitCycle { seq, parts: 1, time: UnixMillis(0), consistency, group_tag: None };
+    assert_eq!(session.commit(&commit).unwrap().recoverable, Some(seq));
+}
