@@ -13,6 +13,10 @@
 
 pub mod devices;
 pub mod ebpf;
+pub mod freeze;
+pub mod moment;
+pub mod scan;
+pub mod scripts;
 mod tracker;
 
 pub use tracker::ChangeTracker;

@@ -265,7 +265,7 @@ impl Buffer {
     }
 }
 
-/// Whether the rest of `reader` comes before its writer is gone.
+/// A line, or what came of it before the writer was gone.
 pub(crate) fn read_line(reader: &mut impl Read) -> String {
     let mut line = Vec::new();
     let mut byte = [0];
@@ -273,4 +273,37 @@ pub(crate) fn read_line(reader: &mut impl Read) -> String {
         line.push(byte[0]);
     }
     String::from_utf8(line).unwrap()
+}
+
+/// The program of `agent.rs`.
+pub(crate) fn agent(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_capture-test-agent"));
+    command.args(arguments);
+    command
+}
+
+/// An agent process, killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Agent(pub(crate) std::process::Child);
+
+impl Agent {
+    /// Starts it and waits for its first line.
+    pub(crate) fn start(arguments: &[&str]) -> (Self, String) {
+        let child = agent(arguments).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut agent = Self(child);
+        let line = read_line(agent.0.stdout.as_mut().unwrap());
+        (agent, line)
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
