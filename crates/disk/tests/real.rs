@@ -16,7 +16,7 @@ fn file_disks(directory: &Path, size: u64) -> impl Fn() -> Arc<dyn Disk> {
     move || {
         let path = directory.join("disk");
         let _ = std::fs::remove_file(&path);
-        Arc::new(FileDisk::create(path, size).unwrap())
+        Arc::new(FileDisk::create(path, size).expect("nothing is there"))
     }
 }
 

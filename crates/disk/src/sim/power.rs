@@ -167,7 +167,7 @@ fn surviving(range: Range<usize>, rng: &mut ChaCha8Rng) -> Vec<Range<usize>> {
         2 => {
             let sectors = range.end.div_ceil(SECTOR) - range.start / SECTOR;
             let end = (range.start / SECTOR + rng.random_range(0..sectors)) * SECTOR;
-            if end > range.start { vec![range.start..end] } else { Vec::new() }
+            (end > range.start).then_some(range.start..end).into_iter().collect()
         }
         _ => some_sectors(range, rng),
     }

@@ -374,7 +374,7 @@ impl VolumeFile for SimFile {
                 content.apply_torn(&Change::Write { start, data }, rng);
                 return Err(power_lost());
             }
-            if start + data.len() > end_max {
+            if start.saturating_add(data.len()) > end_max {
                 // Real file systems write what fits, or some of it, and then fail.
                 let written = rng.random_range(0..=end_max.saturating_sub(start));
                 if written > 0 {
