@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line is where output belongs")]
 
 mod freeze_helper;
+mod network;
 mod output;
 mod replica;
 mod sync;

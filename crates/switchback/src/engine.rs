@@ -219,7 +219,10 @@ pub struct Engine {
 
 impl Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("source", &self.source).field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("source", &self.source)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, LockOwner,
-    MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request,
+    BackgroundSession, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo,
+    LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEntry, Request,
 };
 use switchback_model::DiskIndex;
 use switchback_replica::PointView;
@@ -104,7 +104,8 @@ impl PointFiles {
 
 impl Filesystem for PointFiles {
     fn lookup(&self, _request: &Request, _parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let inode = self.names().find(|(_, known)| name.to_str() == Some(known)).map(|(inode, _)| INodeNo(inode));
+        let inode =
+            self.names().find(|(_, known)| name.to_str() == Some(known)).map(|(inode, _)| INodeNo(inode));
         match inode.and_then(|inode| self.attributes(inode)) {
             Some(attributes) => reply.entry(&VALID_FOR, &attributes, Generation(0)),
             None => reply.error(Errno::ENOENT),
@@ -130,7 +131,8 @@ impl Filesystem for PointFiles {
         reply: ReplyData,
     ) {
         let disk = u64::from(inode).checked_sub(FIRST_DISK).and_then(|disk| u16::try_from(disk).ok());
-        let Some((disk, disk_size)) = disk.and_then(|disk| Some((disk, *self.sizes.get(usize::from(disk))?))) else {
+        let Some((disk, disk_size)) = disk.and_then(|disk| Some((disk, *self.sizes.get(usize::from(disk))?)))
+        else {
             return reply.error(Errno::ENOENT);
         };
         let len = disk_size.saturating_sub(offset).min(size.into());

@@ -18,8 +18,9 @@ use switchback_delta::Frame;
 use switchback_disk::{Clock, DirVolume, Disk, FileDisk, Volume};
 use switchback_model::{DiskIndex, ReplicaId, ReplicaName, RetentionPolicy};
 use switchback_replica::{
-    Applier, CommitCycle, DiskReplica, DiskSession, DiskSpec, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus,
-    PartHeader, ReplicaConfig, ReplicaError, ReplicaSession, ReplicaStatus, SessionRequest, Watermarks,
+    Applier, CommitCycle, DiskReplica, DiskSession, DiskSpec, LeafDigests, NodeDigest, OpenCycle,
+    OpenCycleStatus, PartHeader, ReplicaConfig, ReplicaError, ReplicaSession, ReplicaStatus, SessionRequest,
+    Watermarks,
 };
 
 const SETTINGS: &str = "settings";
@@ -76,7 +77,11 @@ impl Host {
     ///
     /// # Errors
     /// [`ReplicaError`].
-    pub fn session(&self, owner: Option<&str>, request: &SessionRequest) -> Result<HostedSession, ReplicaError> {
+    pub fn session(
+        &self,
+        owner: Option<&str>,
+        request: &SessionRequest,
+    ) -> Result<HostedSession, ReplicaError> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|_, hosted| hosted.strong_count() > 0);
         let directory = self.root.join(request.replica.as_str());
@@ -149,14 +154,17 @@ pub fn create_replica(
         // There from an attempt that failed, or made by its owner.
         DirVolume::open(directory).map_err(|_| error)
     });
-    let volume: Arc<dyn Volume> = Arc::new(volume.map_err(|error| io_error("creating the replica", directory, &error))?);
+    let volume: Arc<dyn Volume> =
+        Arc::new(volume.map_err(|error| io_error("creating the replica", directory, &error))?);
     if settings.targets.len() != sizes.len() {
-        let detail = format!("{} target disks are configured, the source has {}", settings.targets.len(), sizes.len());
+        let detail =
+            format!("{} target disks are configured, the source has {}", settings.targets.len(), sizes.len());
         return Err(ReplicaError::DisksChanged { detail });
     }
     for (target, size) in settings.targets.iter().zip(sizes) {
         if !target.exists() {
-            FileDisk::create(target, size.size).map_err(|error| io_error("creating the target", target, &error))?;
+            FileDisk::create(target, size.size)
+                .map_err(|error| io_error("creating the target", target, &error))?;
         }
     }
     save_settings(&*volume, settings)?;
@@ -167,7 +175,8 @@ pub fn create_replica(
 
 fn open_targets(settings: &Settings) -> Result<Vec<Arc<dyn Disk>>, ReplicaError> {
     let open = |path: &PathBuf| -> Result<Arc<dyn Disk>, ReplicaError> {
-        let disk = FileDisk::open_exclusive(path).map_err(|error| io_error("opening the target", path, &error))?;
+        let disk =
+            FileDisk::open_exclusive(path).map_err(|error| io_error("opening the target", path, &error))?;
         Ok(Arc::new(disk))
     };
     settings.targets.iter().map(open).collect()
@@ -178,7 +187,8 @@ fn open_targets(settings: &Settings) -> Result<Vec<Arc<dyn Disk>>, ReplicaError>
 /// # Errors
 /// When there is none, or it cannot be read.
 pub fn load_settings(directory: &Path) -> Result<Settings, ReplicaError> {
-    let volume = DirVolume::open(directory).map_err(|error| io_error("opening the replica", directory, &error))?;
+    let volume =
+        DirVolume::open(directory).map_err(|error| io_error("opening the replica", directory, &error))?;
     let data = volume
         .read_all(SETTINGS, SETTINGS_LEN_MAX)
         .map_err(|error| io_error("reading the settings of the replica", directory, &error))?;
@@ -210,7 +220,8 @@ impl Hosted {
 /// [`ReplicaError::Locked`] when another process has it.
 pub fn open_replica(directory: &Path) -> Result<DiskReplica, ReplicaError> {
     let settings = load_settings(directory)?;
-    let volume = DirVolume::open(directory).map_err(|error| io_error("opening the replica", directory, &error))?;
+    let volume =
+        DirVolume::open(directory).map_err(|error| io_error("opening the replica", directory, &error))?;
     let config = ReplicaConfig { retention: settings.retention.clone(), ..ReplicaConfig::default() };
     DiskReplica::open(Arc::new(volume), open_targets(&settings)?, config)
 }
@@ -219,7 +230,9 @@ pub fn open_replica(directory: &Path) -> Result<DiskReplica, ReplicaError> {
 pub(crate) fn new_id() -> [u8; 16] {
     use rand::TryRngCore;
     let mut id = [0; 16];
-    rand::rngs::OsRng.try_fill_bytes(&mut id).expect("the kernel's generator works once the machine has booted");
+    rand::rngs::OsRng
+        .try_fill_bytes(&mut id)
+        .expect("the kernel's generator works once the machine has booted");
     id
 }
 
@@ -270,7 +283,12 @@ impl ReplicaSession for HostedSession {
         self.session.abort_cycle()
     }
 
-    fn node_digests(&mut self, disk: DiskIndex, first: u32, count: u32) -> Result<Vec<NodeDigest>, ReplicaError> {
+    fn node_digests(
+        &mut self,
+        disk: DiskIndex,
+        first: u32,
+        count: u32,
+    ) -> Result<Vec<NodeDigest>, ReplicaError> {
         self.session.node_digests(disk, first, count)
     }
 

@@ -10,4 +10,6 @@
 pub mod cli;
 pub mod engine;
 pub mod export;
+mod freezing;
 pub mod host;
+pub mod machine;

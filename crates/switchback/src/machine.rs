@@ -3,18 +3,18 @@
 //! Block devices are tracked by eBPF where that works: whole disks, whatever lies above them. Regular files, and devices where it
 //! does not, are compared each time (*scan*).
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
+use switchback_capture::ChangeTracker;
 use switchback_capture::devices::{DeviceNumber, Sysfs};
 use switchback_capture::ebpf::{Continuity, Tracker, TrackerConfig};
-use switchback_capture::{ChangeTracker, scan::ScanTracker};
+use switchback_capture::scan::SourceGuard;
 use switchback_disk::{Access, Disk, FileDisk, SystemClock};
-use switchback_model::{GenerationId, ResyncReason};
+use switchback_model::{ExtentSet, GenerationId, ResyncReason};
 
 use crate::engine::{MomentTaker, Source, Unfrozen};
 use crate::freezing::Freezing;
@@ -75,7 +75,9 @@ impl Machine {
     ) -> anyhow::Result<Self> {
         let disks = paths
             .iter()
-            .map(|path| -> anyhow::Result<Arc<dyn Disk>> { Ok(Arc::new(FileDisk::open(path, Access::ReadOnly)?)) })
+            .map(|path| -> anyhow::Result<Arc<dyn Disk>> {
+                Ok(Arc::new(FileDisk::open(path, Access::ReadOnly)?))
+            })
             .collect::<Result<Vec<_>, _>>()?;
         let tracked = match method {
             CaptureMethod::Scan => None,
@@ -112,7 +114,7 @@ impl Machine {
         let source = Source {
             disks: self.disks.clone(),
             tracker,
-            moments: self.moments()?,
+            moments: self.moments(),
             clock: Arc::new(SystemClock),
             always_compare: self.tracked.is_none(),
         };
@@ -125,11 +127,11 @@ impl Machine {
     /// When the kernel refuses.
     pub fn tracker(&self) -> anyhow::Result<(Box<dyn ChangeTracker>, Option<ResyncReason>)> {
         let Some(numbers) = &self.tracked else {
-            let generation = GenerationId(new_id());
-            return Ok((Box::new(ScanTracker::new(generation, &self.paths)?), None));
+            return Ok((Box::new(Comparing::new(self.paths.clone())), None));
         };
         let config = TrackerConfig { name: self.name.clone(), disks: numbers.clone(), last_boot: None };
-        let attached = Tracker::attach(&config).context("tracking changed blocks; --capture scan does without")?;
+        let attached =
+            Tracker::attach(&config).context("tracking changed blocks; --capture scan does without")?;
         let doubt = match attached.continuity {
             Continuity::Continued { .. } => None,
             Continuity::Fresh { reason, .. } => Some(reason),
@@ -137,10 +139,11 @@ impl Machine {
         Ok((Box::new(attached.tracker), doubt))
     }
 
-    fn moments(&self) -> anyhow::Result<Box<dyn MomentTaker>> {
-        let Some(numbers) = &self.tracked else { return Ok(Box::new(Unfrozen)) };
-        let disks: BTreeSet<_> = numbers.iter().copied().collect();
-        Ok(Box::new(Freezing::new(disks, self.moments.clone())?))
+    fn moments(&self) -> Box<dyn MomentTaker> {
+        match &self.tracked {
+            None => Box::new(Unfrozen),
+            Some(numbers) => Box::new(Freezing::new(numbers.iter().copied().collect(), self.moments.clone())),
+        }
     }
 
     /// Ends tracking in the kernel.
@@ -175,5 +178,47 @@ fn whole_disk(path: &Path) -> anyhow::Result<DeviceNumber> {
             let names: Vec<_> = disks.iter().map(|disk| disk.node().display().to_string()).collect();
             bail!("{} is part of {}; name the whole disk", path.display(), names.join(", "))
         }
+    }
+}
+
+/// Stands in for a tracker where changes are found by comparing: it knows of none, but notices whether anybody wrote while the
+/// source was read.
+#[derive(Debug)]
+pub struct Comparing {
+    generation: GenerationId,
+    paths: Vec<PathBuf>,
+    /// From the first swap after a release.
+    guards: Option<Vec<SourceGuard>>,
+}
+
+impl Comparing {
+    /// For the disks at `paths`; with none, it stands in for a tracker that is being replaced.
+    #[must_use]
+    pub fn new(paths: Vec<PathBuf>) -> Self {
+        Self { generation: GenerationId(new_id()), paths, guards: None }
+    }
+}
+
+impl ChangeTracker for Comparing {
+    fn generation(&self) -> GenerationId {
+        self.generation
+    }
+
+    fn swap(&mut self) -> Result<Vec<ExtentSet>, ResyncReason> {
+        let paths = &self.paths;
+        self.guards.get_or_insert_with(|| paths.iter().map(|path| SourceGuard::begin(path)).collect());
+        Ok(vec![ExtentSet::new(); self.paths.len()])
+    }
+
+    fn release(&mut self) {}
+
+    fn touched(&self, _read: &[ExtentSet]) -> Result<bool, ResyncReason> {
+        Ok(!self.guards.as_ref().is_some_and(|guards| guards.iter().all(SourceGuard::undisturbed)))
+    }
+
+    fn check(&mut self) -> Result<(), ResyncReason> {
+        // The beginning of the next cycle: from now on it is about that one.
+        self.guards = None;
+        Ok(())
     }
 }

@@ -29,8 +29,11 @@ pub(crate) fn print_table(header: &[&str], rows: &[Vec<String>]) {
     };
     let widths: Vec<_> = (0..header.len()).map(width).collect();
     let line = |cells: Vec<&str>| {
-        let padded: Vec<_> =
-            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+        let padded: Vec<_> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}", width = *width))
+            .collect();
         println!("{}", padded.join("  ").trim_end());
     };
     line(header.to_vec());
@@ -65,7 +68,8 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
         let hidden = json || quiet || !std::io::stderr().is_terminal();
-        let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
+        let target =
+            if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
         let bar = ProgressBar::with_draw_target(None, target);
         Self { json, bar, compared: 0, sent: 0 }
     }
@@ -105,12 +109,12 @@ impl Progress {
                             {binary_bytes_per_sec} {msg} eta {eta}";
             self.bar.set_style(ProgressStyle::with_template(template).expect("a valid template"));
             self.bar.set_prefix(format!("point {seq}"));
-            self.json(|| {
-                json!({"event": "opened", "seq": seq, "resync": reason, "disk_bytes": disk_bytes})
-            });
+            self.json(|| json!({"event": "opened", "seq": seq, "resync": reason, "disk_bytes": disk_bytes}));
             self.note(&format!("point {seq}: comparing, because: {reason}"));
         } else {
-            self.bar.set_style(ProgressStyle::with_template("{prefix} {spinner} {msg}").expect("a valid template"));
+            self.bar.set_style(
+                ProgressStyle::with_template("{prefix} {spinner} {msg}").expect("a valid template"),
+            );
             self.bar.set_prefix(format!("point {seq}"));
             self.json(|| json!({"event": "opened", "seq": seq, "disk_bytes": disk_bytes}));
         }

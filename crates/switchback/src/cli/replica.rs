@@ -105,7 +105,8 @@ impl PointName {
 
 impl Place {
     fn open(&self) -> anyhow::Result<DiskReplica> {
-        open_replica(&self.directory).with_context(|| format!("opening the replica {}", self.directory.display()))
+        open_replica(&self.directory)
+            .with_context(|| format!("opening the replica {}", self.directory.display()))
     }
 }
 

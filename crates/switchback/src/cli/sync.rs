@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
-use switchback_capture::scripts::Scripts;
+use switchback_capture::scripts::{Script, Scripts};
 use switchback_disk::SystemClock;
 use switchback_model::{ReplicaName, ResyncReason, RetentionPolicy, WriterId};
 use switchback_replica::{DiskSpec, ReplicaError, ReplicaSession, SessionRequest};
@@ -15,7 +15,7 @@ use switchback_replica::{DiskSpec, ReplicaError, ReplicaSession, SessionRequest}
 use super::output::Progress;
 use crate::engine::{Connect, Engine, EngineError, EngineOptions, Stop};
 use crate::host::{Host, Placement, new_id};
-use crate::machine::{CaptureMethod, Machine, MomentOptions};
+use crate::machine::{CaptureMethod, Comparing, Machine, MomentOptions};
 
 /// Trackers attached again in a row before the sync gives up: something is wrong with the machine then.
 const DOUBTS_MAX: u32 = 3;
@@ -94,11 +94,17 @@ enum Target {
 
 pub(crate) fn run(args: &SyncArgs) -> anyhow::Result<ExitCode> {
     let target = Target::parse(&args.target, &args.sources)?;
+    let shell = |command: &Option<String>| {
+        command.as_ref().map(|command| Script {
+            program: "/bin/sh".into(),
+            arguments: vec!["-c".into(), command.clone()],
+            limit: Duration::from_secs(args.script_limit),
+        })
+    };
     let scripts = Scripts {
-        pre_freeze: args.pre_freeze.clone(),
-        while_frozen: args.while_frozen.clone(),
-        post_thaw: args.post_thaw.clone(),
-        limit: Duration::from_secs(args.script_limit),
+        pre_freeze: shell(&args.pre_freeze),
+        while_frozen: shell(&args.while_frozen),
+        post_thaw: shell(&args.post_thaw),
     };
     let moments = MomentOptions { freeze_budget: Duration::from_millis(args.freeze_budget), scripts };
     let machine = Machine::open(&args.sources, args.capture, &tracker_name(&target), moments)?;
@@ -122,6 +128,8 @@ fn replicate(args: &SyncArgs, machine: &Machine, connect: Connect, stop: &Stop) 
         compression: args.compress,
         // Whoever follows wants it to be there when the target comes back.
         give_up_after: if args.follow { None } else { EngineOptions::default().give_up_after },
+        // Comparing again does not help against a writer: the point is fuzzy, and says so.
+        moments_max: if machine.is_tracked() { EngineOptions::default().moments_max } else { 1 },
         ..EngineOptions::default()
     };
     let ready = machine.ready()?;
@@ -140,7 +148,7 @@ fn replicate(args: &SyncArgs, machine: &Machine, connect: Connect, stop: &Stop) 
                 tracing::warn!(%reason, "changed-block tracking starts anew");
                 doubts += 1;
                 // The old one must be gone before the new one is attached.
-                engine.source_mut().tracker = Box::new(switchback_capture::scan::Untracked);
+                engine.source_mut().tracker = Box::new(Comparing::new(Vec::new()));
                 machine.detach().ok();
                 engine.source_mut().tracker = machine.tracker()?.0;
                 continue;
@@ -171,7 +179,9 @@ fn tracker_name(target: &Target) -> String {
 impl Target {
     fn parse(text: &str, sources: &[PathBuf]) -> anyhow::Result<Self> {
         if let Some((address, name)) = text.split_once('/')
-            && address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            && address
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
         {
             let replica = name.parse().context("the replica's name, after the address")?;
             return Ok(Self::Remote { address: address.into(), replica });
@@ -202,7 +212,8 @@ impl Target {
             }
             Self::Local { targets, directory } => {
                 let replica: ReplicaName = "local".parse().expect("a valid name");
-                let retention = if args.keep_all { RetentionPolicy::keep_all() } else { RetentionPolicy::default() };
+                let retention =
+                    if args.keep_all { RetentionPolicy::keep_all() } else { RetentionPolicy::default() };
                 let placement = Placement { targets: [(replica.clone(), targets)].into(), retention };
                 let host = Host::new(directory, placement, Arc::new(SystemClock));
                 let request = SessionRequest { replica, epoch: args.network.epoch(), writer, disks };

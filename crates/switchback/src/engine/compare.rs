@@ -118,10 +118,15 @@ fn send_node(
         vec![Digest::ZERO; leaves]
     } else {
         let mut answer = sender.session().leaf_digests(theirs.index, &[node])?;
-        answer.pop().filter(|answer| answer.leaves.len() == leaves).ok_or_else(|| incomplete("leaves of node", node))?.leaves
+        answer
+            .pop()
+            .filter(|answer| answer.leaves.len() == leaves)
+            .ok_or_else(|| incomplete("leaves of node", node))?
+            .leaves
     };
     for chunk in chunks {
-        let first = usize::try_from(chunk.extent.start / u64::from(LEAF)).expect("64-bit") % NODE_LEAVES as usize;
+        let first =
+            usize::try_from(chunk.extent.start / u64::from(LEAF)).expect("64-bit") % NODE_LEAVES as usize;
         for frame in frames_that_differ(chunk, &their_leaves[first..first + chunk.digests.len()]) {
             sender.send(theirs.index, frame)?;
         }

@@ -147,8 +147,7 @@ impl Engine {
         let opened = self.session()?.open_cycle(&OpenCycle { generation, kind: kind.clone() })?;
         let disk_bytes = self.source.disks.iter().map(|disk| disk.size()).sum();
         self.tell(Event::Opened { seq: opened.seq, kind: kind.clone(), disk_bytes });
-        let stage =
-            if compares { Stage::Compare { disk: DiskIndex(0), node: 0 } } else { Stage::Round };
+        let stage = if compares { Stage::Compare { disk: DiskIndex(0), node: 0 } } else { Stage::Round };
         Ok(Cycle {
             seq: opened.seq,
             kind,
@@ -310,15 +309,22 @@ impl Engine {
             let bytes: u64 = changed.iter().map(ExtentSet::bytes).sum();
             if bytes > options.final_bytes_max {
                 let limit = options.final_bytes_max;
-                return Err(MomentError::Void(format!("{bytes} bytes changed since the last round, {limit} may")));
+                return Err(MomentError::Void(format!(
+                    "{bytes} bytes changed since the last round, {limit} may"
+                )));
             }
             let mut frames = Vec::new();
             for (index, (disk, extents)) in (0..).zip(disks.iter().zip(&changed)) {
                 let pieces = extents.iter().flat_map(|extent| extent.pieces(FRAME_MAX.into()));
-                let reading = parallel::ordered(pieces, options.io_threads, |piece| read_frame(&**disk, piece), |frame| {
-                    frames.push((DiskIndex(index), frame));
-                    Ok(())
-                });
+                let reading = parallel::ordered(
+                    pieces,
+                    options.io_threads,
+                    |piece| read_frame(&**disk, piece),
+                    |frame| {
+                        frames.push((DiskIndex(index), frame));
+                        Ok(())
+                    },
+                );
                 reading.map_err(|error| match error {
                     EngineError::Source { disk, offset, source } => {
                         MomentError::Source { disk, offset, detail: source.to_string() }
@@ -398,7 +404,10 @@ impl Engine {
     }
 
     /// Does `attempt` again while its failure may pass.
-    fn retry<T>(&mut self, mut attempt: impl FnMut(&mut Self) -> Result<T, EngineError>) -> Result<T, EngineError> {
+    fn retry<T>(
+        &mut self,
+        mut attempt: impl FnMut(&mut Self) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
         let began = Instant::now();
         let mut pause = self.options.retry_pause;
         loop {

@@ -24,7 +24,9 @@ pub enum EngineError {
         source: std::io::Error,
     },
     /// No consistent moment could be had.
-    #[error("no consistent moment in {attempts} attempts: {reason}; raise the freeze budget, or look for what writes past the file system")]
+    #[error(
+        "no consistent moment in {attempts} attempts: {reason}; raise the freeze budget, or look for what writes past the file system"
+    )]
     NoMoment {
         /// How many.
         attempts: u32,
@@ -32,6 +34,8 @@ pub enum EngineError {
         reason: String,
     },
     /// It was told to stop.
-    #[error("stopped before the cycle was complete; what had arrived is kept, and the next run goes on from there")]
+    #[error(
+        "stopped before the cycle was complete; what had arrived is kept, and the next run goes on from there"
+    )]
     Stopped,
 }
