@@ -54,7 +54,9 @@ fn replica_equals_disk_at_every_moment(kind: &str, size_bytes: u64) {
         let taken = take_moment(&mut helper, &file_systems, BUDGET, &Scripts::default(), || {
             let (writes, _) = written(&disk);
             let mut changed;
+            let mut tries = 0..20;
             loop {
+                assert!(tries.next().is_some(), "changes do not end while frozen");
                 changed = tracker.swap().unwrap().remove(0);
                 copy.take(&disk, &changed);
                 let differences = copy.differences(&disk);

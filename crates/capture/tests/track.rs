@@ -88,6 +88,8 @@ fn a_dropped_tracker_goes_on_and_is_continued() {
     let in_use = Tracker::attach(&name.config(&[&disk]));
     assert!(matches!(in_use, Err(AttachError::InUse { .. })), "{in_use:?}");
     disk.write(1, 1);
+    let mut first = first;
+    assert_eq!(first.swap().unwrap(), [blocks([1])]);
     drop(first);
     disk.write(2, 1);
     let again = Tracker::attach(&name.config(&[&disk])).unwrap();
@@ -277,4 +279,38 @@ fn a_device_without_requests_is_refused_and_nothing_stays_behind() {
     std::fs::write(control.join("hot_remove"), number).unwrap();
     assert!(matches!(result, Err(AttachError::NoRequestEvents { .. })), "{result:?}");
     assert!(!name.folder().exists());
+}
+
+/// A write held between issue and completion: the file behind the disk is on a file system that is frozen.
+#[test]
+fn a_write_under_way_during_a_swap_is_in_both() {
+    if !can_run() {
+        return;
+    }
+    let below = LoopDevice::new(SIZE);
+    below.mkfs("ext4");
+    let mounted = Mounted::new(&below.node, "rw");
+    let (disk, name) = (LoopDevice::in_folder(mounted.point.path(), SIZE / 4), Name::new("inflight"));
+    // Allocated, so that nothing but the data is to be written.
+    disk.write(5, 1);
+    let mut tracker = quiet(&name, &[&disk]);
+    run("fsfreeze", &["--freeze", text(mounted.point.path())]);
+    let write = std::thread::scope(|scope| {
+        let write = scope.spawn(|| disk.write(5, 2));
+        let begun = std::time::Instant::now();
+        let mut issued = false;
+        while !issued && begun.elapsed().as_secs() < 30 {
+            issued = tracker.touched(&[blocks([5])]).unwrap();
+        }
+        let first = tracker.swap().unwrap();
+        tracker.release();
+        let held = !write.is_finished();
+        run("fsfreeze", &["--unfreeze", text(mounted.point.path())]);
+        write.join().unwrap();
+        (held, issued, first)
+    });
+    let (held, issued, first) = write;
+    assert!(held, "the write was to wait");
+    assert!(issued && first == [blocks([5])], "not marked at issue: {first:?}");
+    assert_eq!(tracker.swap().unwrap(), [blocks([5])], "not marked at completion");
 }
