@@ -307,3 +307,6 @@ fn number_in(folder: &Path) -> Option<DeviceNumber> {
 fn text_in(folder: &Path, attribute: &str) -> Option<String> {
     fs::read_to_string(folder.join(attribute)).ok().map(|text| text.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,6 +28,9 @@ pub trait ChangeTracker: Send + Debug {
     /// Whether any of these blocks (extents for each disk) were written since the last swap: if not, what was
     /// read of them since is what they held at the swap.
     ///
+    /// Freezing a file system stops its writes, but not always its discards: ext4 (mounted with `discard`) sends those from a
+    /// work queue of its own, also while it is frozen. They concern free blocks only; so swap and read once more.
+    ///
     /// # Errors
     /// As [`swap`](Self::swap).
     fn touched(&self, read: &[ExtentSet]) -> Result<bool, ResyncReason>;

@@ -98,6 +98,11 @@ pub(super) fn set(map: &MapHandle, key: &[u8], value: &[u8]) -> Result<(), Attac
     map.update(key, value, MapFlags::ANY).map_err(|source| AttachError::kernel("set a map's entry", source))
 }
 
+/// Opens a pinned link; it is no message if there is none.
+pub(super) fn open_link(path: &std::path::Path) -> libbpf_rs::Result<Link> {
+    said::during(|| Link::open(path)).map_err(|(error, _)| error)
+}
+
 /// What libbpf prints, kept for the error instead.
 mod said {
     use std::sync::Mutex;

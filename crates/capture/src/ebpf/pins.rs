@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::mount::MountFlags;
@@ -22,8 +23,11 @@ const BPF_FS: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
 /// Ours in it.
 const FOLDER: &str = "switchback";
-/// How often to try again when the folder is removed between opening and locking it.
-const LOCK_TRIES: usize = 10;
+/// How often to try for the lock. Not once only: a child that its former holder has forked and that has not called
+/// execve(2) yet holds it too, for a moment; and the folder may be removed between opening and locking it.
+const LOCK_TRIES: usize = 50;
+/// How long to wait between tries.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The pin that says that the others are complete.
 pub(super) const META: &str = "meta";
@@ -52,7 +56,11 @@ impl Pins {
         let failed = |source| AttachError::BpfFs { source };
         mount_bpf_fs().map_err(failed)?;
         let folder = Path::new(BPF_FS).join(FOLDER).join(name);
-        for _ in 0..LOCK_TRIES {
+        let mut in_use = false;
+        for attempt in 0..LOCK_TRIES {
+            if attempt > 0 {
+                std::thread::sleep(LOCK_PAUSE);
+            }
             fs::create_dir_all(&folder).map_err(failed)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let lock = match rustix::fs::open(&folder, flags, Mode::empty()) {
@@ -60,7 +68,10 @@ impl Pins {
                 result => result.map_err(|errno| failed(errno.into()))?,
             };
             match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(AttachError::InUse { name: name.into() }),
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    in_use = true;
+                    continue;
+                }
                 result => result.map_err(|errno| failed(errno.into()))?,
             }
             // Another process may have removed the folder before the lock was ours.
@@ -68,6 +79,9 @@ impl Pins {
             if fs::metadata(&folder).is_ok_and(|now| now.ino() == locked.st_ino) {
                 return Ok(Self { folder, _lock: lock });
             }
+        }
+        if in_use {
+            return Err(AttachError::InUse { name: name.into() });
         }
         Err(failed(io::Error::other("the folder is removed again and again")))
     }

@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use libbpf_rs::{Link, MapCore, MapFlags, MapHandle, Program};
+use libbpf_rs::{MapCore, MapFlags, MapHandle, Program};
 use switchback_model::{GenerationId, ResyncReason};
 
 use super::error::AttachError;
@@ -129,7 +129,7 @@ impl State {
             disks.push([bitmap(0)?, bitmap(1)?]);
         }
         let program = |hook: Hook| {
-            let link = Link::open(pins.path(hook.name()))?;
+            let link = object::open_link(&pins.path(hook.name()))?;
             Program::fd_from_id(link.info()?.prog_id)
         };
         Ok(Self {

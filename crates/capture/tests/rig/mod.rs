@@ -51,7 +51,11 @@ pub(crate) struct LoopDevice {
 
 impl LoopDevice {
     pub(crate) fn new(size_bytes: u64) -> Self {
-        let file = tempfile::NamedTempFile::with_prefix("switchback-disk-").unwrap();
+        Self::in_folder(&std::env::temp_dir(), size_bytes)
+    }
+
+    pub(crate) fn in_folder(folder: &Path, size_bytes: u64) -> Self {
+        let file = tempfile::NamedTempFile::with_prefix_in("switchback-disk-", folder).unwrap();
         file.as_file().set_len(size_bytes).unwrap();
         let node = run("losetup", &["--find", "--show", "--partscan", text(file.path())]);
         Self { node: node.into(), file }
