@@ -2,14 +2,16 @@
 
 use super::{File, Violation};
 
-const MEANINGLESS: [&str; 8] =
-    ["common", "helper", "helpers", "manager", "misc", "util", "utils", "utilities"];
+/// Meaningless, alone or beside another word.
+const MEANINGLESS: [&str; 6] = ["common", "helpers", "manager", "misc", "utilities", "utils"];
+/// Meaningless alone; beside another word they can be a real thing (`freeze_helper`, a process).
+const MEANINGLESS_ALONE: [&str; 2] = ["helper", "util"];
 
-/// Every part of the path, with and without what it is composed of (`disk_utils`).
+/// Looks at every part of the path, and at the words it is composed of (`disk_utils`).
 pub(super) fn check(file: &File) -> Vec<Violation> {
     let meaningless = file.path.split('/').find(|part| {
         let stem = part.split('.').next().unwrap_or(part);
-        stem.split(['_', '-']).any(|word| MEANINGLESS.contains(&word))
+        MEANINGLESS_ALONE.contains(&stem) || stem.split(['_', '-']).any(|word| MEANINGLESS.contains(&word))
     });
     let why = "name a module after the one thing it is about";
     meaningless
@@ -40,7 +42,12 @@ mod tests {
 
     #[test]
     fn names_that_only_contain_such_a_word_are_fine() {
-        for path in ["crates/disk/src/commonality.rs", "docs/utilization.md", "crates/spool/src/segment.rs"] {
+        for path in [
+            "crates/disk/src/commonality.rs",
+            "docs/utilization.md",
+            "a/freeze_helper.rs",
+            "crates/spool/src/segment.rs",
+        ] {
             assert!(!is_refused(path), "{path}");
         }
     }

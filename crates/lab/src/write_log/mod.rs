@@ -15,10 +15,12 @@
 //!
 //! This reader shares no code with the engine: what it says about the engine is worth something.
 
+mod logged_disk;
 mod oracle;
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+pub use logged_disk::{Fragments, JudgeError, Judgement, LoggedDisk};
 pub use oracle::{Oracle, ReplayError, Verdict};
 
 /// The mark that the kernel ends a log with.
