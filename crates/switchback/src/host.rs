@@ -150,6 +150,10 @@ pub fn create_replica(
     sizes: &[DiskSpec],
     clock: &dyn Clock,
 ) -> Result<(), ReplicaError> {
+    if let Some(parent) = directory.parent() {
+        std::fs::create_dir_all(parent)
+            .map_err(|error| io_error("creating the directory", parent, &error))?;
+    }
     let volume = DirVolume::create(directory).or_else(|error| {
         // There from an attempt that failed, or made by its owner.
         DirVolume::open(directory).map_err(|_| error)

@@ -1,18 +1,21 @@
 //! One cycle, stage by stage.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchback_delta::{FRAME_MAX, Frame, nodes_of_disk};
-use switchback_disk::parallel;
+use switchback_disk::{Disk, parallel};
 use switchback_model::{Consistency, DiskIndex, Extent, ExtentSet, PartIndex, ResyncReason, Seq};
 use switchback_replica::{CommitCycle, CycleKind, OpenCycle, ReplicaError, ReplicaState, Watermarks};
 
 use super::compare::{NodeDone, compare};
 use super::sender::Sender;
-use super::{CycleReport, Engine, EngineError, Event, Frozen, MomentError};
+use super::{CycleReport, Engine, EngineError, EngineOptions, Event, Frozen, MomentError};
 
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Times that the last blocks are read in one moment.
+const READS_WHILE_FROZEN_MAX: u32 = 3;
 /// Times that one cycle is begun again as a resync because the target lost its beginning.
 const RESTARTS_MAX: u32 = 3;
 
@@ -219,7 +222,7 @@ impl Engine {
     }
 
     fn compare_disk(&mut self, cycle: &mut Cycle, disk: DiskIndex, from: u32) -> Result<(), EngineError> {
-        let source = std::sync::Arc::clone(&self.source.disks[usize::from(disk.0)]);
+        let source = Arc::clone(&self.source.disks[usize::from(disk.0)]);
         let nodes = from..nodes_of_disk(source.size());
         let (barrier_bytes, io_threads) = (self.options.barrier_bytes, self.options.io_threads);
         // Split borrows: the session is written by this call alone, the observer told in between.
@@ -305,35 +308,17 @@ impl Engine {
         let (tracker, disks, clock) = (&mut source.tracker, &source.disks, &source.clock);
         let mut read = None;
         let taken = source.moments.take(&mut || {
-            let changed = tracker.swap().map_err(MomentError::Doubt)?;
-            let bytes: u64 = changed.iter().map(ExtentSet::bytes).sum();
-            if bytes > options.final_bytes_max {
-                let limit = options.final_bytes_max;
-                return Err(MomentError::Void(format!(
-                    "{bytes} bytes changed since the last round, {limit} may"
-                )));
+            // A frozen file system may still discard what was freed before: what it touched is read once more, with all the
+            // rest, as nothing of it has been released.
+            for _ in 0..READS_WHILE_FROZEN_MAX {
+                let changed = tracker.swap().map_err(MomentError::Doubt)?;
+                let frames = read_all(disks, &changed, options)?;
+                let touched = tracker.touched(&changed).map_err(MomentError::Doubt)?;
+                read = Some((frames, touched, clock.now()));
+                if !touched {
+                    break;
+                }
             }
-            let mut frames = Vec::new();
-            for (index, (disk, extents)) in (0..).zip(disks.iter().zip(&changed)) {
-                let pieces = extents.iter().flat_map(|extent| extent.pieces(FRAME_MAX.into()));
-                let reading = parallel::ordered(
-                    pieces,
-                    options.io_threads,
-                    |piece| read_frame(&**disk, piece),
-                    |frame| {
-                        frames.push((DiskIndex(index), frame));
-                        Ok(())
-                    },
-                );
-                reading.map_err(|error| match error {
-                    EngineError::Source { disk, offset, source } => {
-                        MomentError::Source { disk, offset, detail: source.to_string() }
-                    }
-                    other => MomentError::Void(other.to_string()),
-                })?;
-            }
-            let touched = tracker.touched(&changed).map_err(MomentError::Doubt)?;
-            read = Some((frames, touched, clock.now()));
             Ok(())
         });
         match (taken, read) {
@@ -434,12 +419,40 @@ impl Engine {
     }
 }
 
+/// The contents of all changed blocks, if they are few enough to be read while the machine stands still.
+fn read_all(
+    disks: &[Arc<dyn Disk>],
+    changed: &[ExtentSet],
+    options: &EngineOptions,
+) -> Result<Vec<(DiskIndex, Frame)>, MomentError> {
+    let (bytes, limit) = (changed.iter().map(ExtentSet::bytes).sum::<u64>(), options.final_bytes_max);
+    if bytes > limit {
+        return Err(MomentError::Void(format!("{bytes} bytes changed since the last round, {limit} may")));
+    }
+    let mut frames = Vec::new();
+    for (index, (disk, extents)) in (0..).zip(disks.iter().zip(changed)) {
+        let pieces = extents.iter().flat_map(|extent| extent.pieces(FRAME_MAX.into()));
+        let read = |piece| read_frame(&**disk, piece);
+        let done = parallel::ordered(pieces, options.io_threads, read, |frame| {
+            frames.push((DiskIndex(index), frame));
+            Ok(())
+        });
+        done.map_err(|error| match error {
+            EngineError::Source { disk, offset, source } => {
+                MomentError::Source { disk, offset, detail: source.to_string() }
+            }
+            other => MomentError::Void(other.to_string()),
+        })?;
+    }
+    Ok(frames)
+}
+
 /// Whether trying again can help without anybody doing anything.
 fn is_passing(error: &EngineError) -> bool {
     matches!(error, EngineError::Replica(ReplicaError::Disconnected { .. } | ReplicaError::Paused(_)))
 }
 
-fn read_frame(disk: &dyn switchback_disk::Disk, piece: Extent) -> Result<Frame, EngineError> {
+fn read_frame(disk: &dyn Disk, piece: Extent) -> Result<Frame, EngineError> {
     match disk.read(piece) {
         Ok(data) => Ok(Frame::of(piece, data)),
         Err(source) => Err(EngineError::Source { disk: disk.name().into(), offset: piece.start, source }),

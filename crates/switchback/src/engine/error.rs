@@ -8,10 +8,10 @@ use switchback_replica::ReplicaError;
 #[non_exhaustive]
 pub enum EngineError {
     /// The tracker has lost track: make a new one, and compare.
-    #[error("{0}")]
+    #[error(transparent)]
     Doubt(#[from] ResyncReason),
     /// The replica refused, or stayed out of reach too long.
-    #[error("{0}")]
+    #[error(transparent)]
     Replica(#[from] ReplicaError),
     /// The source cannot be read.
     #[error("reading {disk} at byte {offset} failed: {source}")]
