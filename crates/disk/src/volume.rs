@@ -8,6 +8,27 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::io;
 
+/// The one name a volume keeps for itself: of the file with which [`Volume::lock`] is kept.
+pub(crate) const LOCK_NAME: &str = "lock";
+
+/// Longest name in bytes: `NAME_MAX` of Linux's file systems.
+const NAME_LEN_MAX: usize = 255;
+
+/// `InvalidInput` unless `name` is a plain file name that is not the volume's own.
+pub(crate) fn check_name(name: &str) -> io::Result<()> {
+    let wrong = if name.is_empty() || name.len() > NAME_LEN_MAX {
+        "must have 1 to 255 bytes"
+    } else if name == "." || name == ".." || name.contains(['/', '\0']) {
+        "must be a plain file name"
+    } else if name == LOCK_NAME {
+        "is the volume's own"
+    } else {
+        return Ok(());
+    };
+    let message = format!("a file cannot be called {name:?}: the name {wrong}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
 /// A file of a volume and its length.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct VolumeEntry {
