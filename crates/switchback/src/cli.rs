@@ -6,8 +6,10 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line is where output belongs")]
 
 mod freeze_helper;
+mod identity;
 mod network;
 mod output;
+mod receive;
 mod replica;
 mod sync;
 
@@ -36,6 +38,15 @@ enum Command {
     /// Look at a replica, go back to a recovery point, check it
     #[command(subcommand)]
     Replica(replica::ReplicaCommand),
+    /// Keep replicas for others, on port 9443
+    Receive(receive::ReceiveArgs),
+    /// Take replication data from others, keep it durably, and forward it
+    ProcessServer(receive::ProcessServerArgs),
+    /// This host's identity: found a site, show the passphrase
+    #[command(subcommand)]
+    Identity(identity::IdentityCommand),
+    /// Join a site with its passphrase
+    Enrol(identity::EnrolArgs),
     /// Freezes and thaws for a sync; started by it
     #[command(hide = true)]
     FreezeHelper,
@@ -49,6 +60,10 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Sync(args) => sync::run(&args),
         Command::Replica(command) => replica::run(&command),
+        Command::Receive(args) => receive::receive(&args),
+        Command::ProcessServer(args) => receive::process_server(&args),
+        Command::Identity(command) => identity::run(&command),
+        Command::Enrol(args) => identity::enrol(&args),
         Command::FreezeHelper => freeze_helper::run(),
     };
     done.unwrap_or_else(|error| {

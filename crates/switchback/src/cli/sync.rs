@@ -208,7 +208,7 @@ impl Target {
         match self {
             Self::Remote { address, replica } => {
                 let request = SessionRequest { replica, epoch: args.network.epoch(), writer, disks };
-                args.network.connect(address, request)
+                args.network.connect(&address, request)
             }
             Self::Local { targets, directory } => {
                 let replica: ReplicaName = "local".parse().expect("a valid name");
