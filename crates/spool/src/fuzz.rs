@@ -9,9 +9,9 @@ use crate::state::State;
 
 /// A file in memory that can only be read.
 #[derive(Debug)]
-struct Bytes(Vec<u8>);
+pub(crate) struct MemoryFile(pub(crate) Vec<u8>);
 
-impl VolumeFile for Bytes {
+impl VolumeFile for MemoryFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.len() as u64)
     }
@@ -41,7 +41,7 @@ pub fn segment(data: &[u8]) -> usize {
     // As the header says it is: else the fuzzer would have to guess 24 bytes.
     let spool = data.get(16..).and_then(|rest| rest.first_chunk::<16>()).copied().unwrap_or_default();
     let first = data.get(32..).and_then(|rest| rest.first_chunk::<8>()).copied().unwrap_or_default();
-    let file = Box::new(Bytes(data.to_vec()));
+    let file = Box::new(MemoryFile(data.to_vec()));
     let Ok(mut reader) = SegmentReader::open(file, spool, u64::from_le_bytes(first), None) else { return 0 };
     let mut records = 0;
     while reader.next().is_ok() {

@@ -61,6 +61,9 @@ pub(crate) struct Holder {
     /// Told apart by this, also from an earlier session of the same writer.
     pub(crate) ticket: u64,
     pub(crate) writer: WriterId,
+    pub(crate) epoch: Epoch,
+    /// The upheavals there had been when the session began: a later one has ended it.
+    pub(crate) upheavals: u64,
 }
 
 /// The log of one spool.
@@ -195,6 +198,11 @@ impl Log {
         })
     }
 
+    /// The session that may write now: one that has been superseded or ended holds nothing any more.
+    pub(crate) fn live_holder(&self) -> Option<Holder> {
+        self.holder.filter(|holder| holder.epoch >= self.state.epoch && holder.upheavals == self.upheaval.0)
+    }
+
     /// Whether a frame of `len` bytes has room.
     pub(crate) fn check_room(&self, len: usize) -> Result<(), LogError> {
         let (bytes, bytes_max) = (self.bytes() + (RECORD_HEADER_LEN + len) as u64, self.config.bytes_max);
@@ -311,6 +319,10 @@ impl Log {
     /// Cuts everything from `place` on, none of which was acknowledged.
     fn cut(&mut self, place: Place) -> Result<(), SpoolError> {
         debug_assert!(place.number >= self.acknowledged(), "what was acknowledged stays");
+        if self.next == place.number {
+            // What failed left no record: and the writer may hold earlier ones that are not written yet.
+            return Ok(());
+        }
         self.next = place.number;
         if let Some((first, writer)) = &mut self.writer
             && *first == place.segment

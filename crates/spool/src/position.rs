@@ -88,7 +88,7 @@ impl PositionFile {
         let offset = count % 2 * SLOT_LEN as u64;
         self.file
             .write_at(offset, &slot(self.spool, count, acknowledged))
-            .and_then(|()| self.file.sync())
+            .and_then(|()| self.file.sync().map_err(std::io::Error::other))
             .map_err(SpoolError::io(format!("writing {POSITION_NAME}")))?;
         (self.count, self.acknowledged) = (count, acknowledged);
         Ok(())

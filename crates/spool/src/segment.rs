@@ -171,10 +171,11 @@ impl SegmentWriter {
         kept.inspect(|kept| self.buffer.truncate(*kept)).is_some()
     }
 
-    /// Makes all of it durable.
+    /// Makes all of it durable. A disk that is full only now has lost what it had taken: that is a failure, not
+    /// something to wait for.
     pub(crate) fn sync(&mut self) -> Result<(), SpoolError> {
         self.flush(true)?;
-        self.file.sync().map_err(SpoolError::io(format!("syncing {}", self.name)))
+        self.file.sync().map_err(io::Error::other).map_err(SpoolError::io(format!("syncing {}", self.name)))
     }
 }
 

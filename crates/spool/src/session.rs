@@ -90,8 +90,8 @@ impl SpoolSession {
         }
         log.tickets += 1;
         let ticket = log.tickets;
-        log.holder = Some(Holder { ticket, writer: request.writer });
         let (upheavals, disks) = (log.upheaval.0, request.disks.clone());
+        log.holder = Some(Holder { ticket, writer: request.writer, epoch, upheavals });
         drop(log);
         shared.wake.notify_all();
         Ok(Self { shared, ticket, upheavals, epoch, disks, part: Part::None, ended: None })
@@ -211,7 +211,7 @@ fn check_writer(log: &Log, request: &SessionRequest) -> Result<(), ReplicaError>
     {
         return Err(ReplicaError::StaleEpoch { given, current });
     }
-    match log.holder {
+    match log.live_holder() {
         // A newer epoch takes over; so does the same writer, whose old connection may not know yet that it is lost.
         Some(holder) if holder.writer != request.writer && request.epoch.is_none_or(|e| e <= current) => {
             Err(ReplicaError::Locked { holder: format!("writer {}", holder.writer) })

@@ -18,6 +18,8 @@ use switchback_replica::{
 use switchback_spool::{Entropy, NextHop, Spool, SpoolConfig, Step};
 
 pub(crate) const DISK_SIZE: u64 = 64 * 1024;
+/// What the parts of [`send_cycle`] are salted with.
+pub(crate) const CYCLE_SALT: u64 = 0;
 pub(crate) const DISKS: usize = 2;
 
 type Part = (PartHeader, Vec<Frame>);
