@@ -292,17 +292,21 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_never_passes(len in 1_usize..5000, kind in 0_u8..3, bit in any::<prop::sample::Index>()) {
+        fn a_flipped_bit_never_passes_as_other_contents(len in 1_usize..5000, kind in 0_u8..3, bit in any::<prop::sample::Index>()) {
             let extent = Extent::new(4096, len as u64);
             let mut zstd = zstd::bulk::Compressor::new(-1).unwrap();
-            let frame = Frame::of(extent, sample(4096, len, kind)).compressed(&mut zstd);
+            let contents = sample(4096, len, kind);
+            let frame = Frame::of(extent, contents.clone()).compressed(&mut zstd);
             let mut bytes = [&frame.header()[..], &frame.stored].concat();
             let bit = bit.index(bytes.len() * 8);
             bytes[bit / 8] ^= 1 << (bit % 8);
             let (header, stored) = bytes.split_at(FRAME_HEADER_LEN);
             if let Ok((mut back, stored_len)) = Frame::parse_header(header.try_into().unwrap()) {
                 back.stored = Bytes::copy_from_slice(stored);
-                prop_assert!(stored_len != stored.len() || back.contents().is_err() || back == frame);
+                // Some bits of a zstd frame mean nothing: what is decoded is the same then. What encloses a frame (the
+                // delta file, TLS) notices those too.
+                let same = |back: &Frame| back.contents().is_ok_and(|(back, _)| back == contents);
+                prop_assert!(stored_len != stored.len() || back.contents().is_err() || same(&back));
             }
         }
     }

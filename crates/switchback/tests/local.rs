@@ -1,0 +1,65 @@
+//! One-off syncs on one host, and what can be done with the replica they leave.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod rig;
+
+use std::process::Stdio;
+
+use rig::{MIB, Process, Site, fail, same, scribble, succeed, switchback, wait_until};
+
+#[test]
+fn a_file_that_was_there_before_can_have_its_old_contents_back() {
+    let site = Site::new();
+    let (source, target) = (site.image("a.img", 8, 1), site.image("b.img", 8, 2));
+    std::fs::copy(&target, site.path("before.img")).unwrap();
+    succeed(switchback().arg("sync").arg(&source).arg(&target));
+    assert!(same(&source, &target));
+    let replica = site.path("b.img.switchback/local");
+    let asked = fail(switchback().args(["replica", "rollback", "--to", "0"]).arg(&replica));
+    assert!(asked.contains("--yes"), "{asked}");
+    succeed(switchback().args(["replica", "rollback", "--to", "0", "--yes"]).arg(&replica));
+    assert!(same(&site.path("before.img"), &target));
+    let none = fail(switchback().args(["replica", "rollback", "--to", "7", "--yes"]).arg(&replica));
+    assert!(none.contains("no such recovery point"), "{none}");
+}
+
+#[test]
+fn a_source_that_is_not_there_and_one_that_is_the_target_are_refused() {
+    let site = Site::new();
+    let source = site.image("a.img", 2, 1);
+    let missing = fail(switchback().arg("sync").arg(site.path("no.img")).arg(site.path("b.img")));
+    assert!(missing.contains("no.img"), "{missing}");
+    let itself = fail(switchback().arg("sync").arg(&source).arg(&source));
+    assert!(itself.contains("onto itself"), "{itself}");
+}
+
+#[test]
+fn an_exported_point_is_what_it_was_and_verify_finds_a_flipped_bit() {
+    let site = Site::new();
+    let (source, target) = (site.image("a.img", 16, 1), site.path("b.img"));
+    succeed(switchback().arg("sync").arg(&source).arg(&target));
+    std::fs::copy(&source, site.path("before.img")).unwrap();
+    scribble(&source, 3 * MIB + 17, 2_000_000, 5);
+    succeed(switchback().arg("sync").arg(&source).arg(&target));
+    let (replica, mount) = (site.path("b.img.switchback/local"), site.path("mount"));
+    std::fs::create_dir(&mount).unwrap();
+    let mut export = switchback();
+    export.args(["replica", "export", "--point", "1"]).arg(&replica).arg(&mount).stdout(Stdio::null());
+    let export = Process(export.spawn().unwrap());
+    let file = mount.join("disk-0.raw");
+    wait_until("the export is mounted", || file.exists());
+    assert!(same(&site.path("before.img"), &file));
+    assert!(std::fs::File::options().write(true).open(&file).is_err());
+    let busy = fail(switchback().args(["replica", "points"]).arg(&replica));
+    assert!(busy.contains("in use by process"), "{busy}");
+    let stopped = std::process::Command::new("kill").arg(export.0.id().to_string()).status().unwrap();
+    assert!(stopped.success());
+    wait_until("the export is gone", || !file.exists());
+    drop(export);
+    succeed(switchback().args(["replica", "verify"]).arg(&replica));
+    scribble(&target, 70_000, 1, 6);
+    let damaged = switchback().args(["replica", "verify"]).arg(&replica).output().unwrap();
+    let said = String::from_utf8(damaged.stdout).unwrap();
+    assert!(!damaged.status.success() && said.contains("DAMAGED"), "{said}");
+}
