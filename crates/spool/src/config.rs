@@ -14,7 +14,9 @@ pub const PART_BYTES_MAX: u64 = 64 << 20;
 
 /// Where random bytes come from; injected so that a simulation can be repeated.
 #[derive(Clone)]
-pub struct Entropy(Arc<dyn Fn(&mut [u8]) + Send + Sync>);
+pub struct Entropy(Arc<Fill>);
+
+type Fill = dyn Fn(&mut [u8]) + Send + Sync;
 
 impl Entropy {
     /// From the operating system.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use switchback_delta::{Frame, PartHasher};
+use switchback_delta::{FRAME_HEADER_LEN, Frame, PartHasher};
 use switchback_model::{DiskIndex, Epoch};
 use switchback_replica::{
     CommitCycle, CycleKind, DiskSpec, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus, PartHeader,
@@ -39,16 +39,19 @@ pub struct SpoolSession {
 #[derive(Debug)]
 enum Part {
     None,
-    Open {
-        hasher: PartHasher,
-        disk: DiskIndex,
-        /// Where the last frame ends, bytes from the disk's start.
-        end: u64,
-        contents_bytes: u64,
-        log_bytes: u64,
-    },
+    Open(Box<OpenPart>),
     /// There was no room for it; what its writer still sends of it is not taken either.
     Refused(PauseReason),
+}
+
+#[derive(Debug)]
+struct OpenPart {
+    hasher: PartHasher,
+    disk: DiskIndex,
+    /// Where the last frame ends, bytes from the disk's start.
+    end: u64,
+    contents_bytes: u64,
+    log_bytes: u64,
 }
 
 fn protocol(detail: impl Into<String>) -> ReplicaError {
@@ -221,7 +224,7 @@ fn check_writer(log: &Log, request: &SessionRequest) -> Result<(), ReplicaError>
 }
 
 fn expect_no_part(part: &Part) -> Result<(), ReplicaError> {
-    if let Part::Open { .. } = part { Err(protocol("a part is not ended")) } else { Ok(()) }
+    if let Part::Open(_) = part { Err(protocol("a part is not ended")) } else { Ok(()) }
 }
 
 fn watermarks(log: &Log) -> Watermarks {
@@ -284,32 +287,30 @@ fn open_cycle(log: &mut Log, request: &OpenCycle, epoch: Epoch) -> Result<OpenCy
 }
 
 fn put_frame(log: &mut Log, part: &mut Part, disks: &[DiskSpec], frame: Frame) -> Result<(), ReplicaError> {
-    let (hasher, disk, end, contents_bytes, log_bytes) = match part {
-        Part::Open { hasher, disk, end, contents_bytes, log_bytes } => {
-            (hasher, disk, end, contents_bytes, log_bytes)
-        }
+    let open = match part {
+        Part::Open(open) => open,
         Part::Refused(reason) => return Err(ReplicaError::Paused(reason.clone())),
         Part::None => return Err(protocol("a frame outside a part")),
     };
-    let extent = frame.extent;
-    if extent.start < *end {
-        return Err(protocol(format!("{extent} of disk {disk} come after byte {end}")));
+    let (extent, disk) = (frame.extent, open.disk);
+    if extent.start < open.end {
+        return Err(protocol(format!("{extent} of disk {disk} come after byte {}", open.end)));
     }
     let size = disks.get(usize::from(disk.0)).map_or(0, |disk| disk.size);
     if extent.end() > size {
         return Err(protocol(format!("{extent} are beyond the end of disk {disk}, byte {size}")));
     }
-    let len = 64 + frame.stored.len();
-    *contents_bytes += extent.len;
-    *log_bytes += (RECORD_HEADER_LEN + len) as u64;
-    if *contents_bytes > log.config.part_bytes_max || *log_bytes > log.config.part_log_bytes_max() {
+    let len = FRAME_HEADER_LEN + frame.stored.len();
+    open.contents_bytes += extent.len;
+    open.log_bytes += (RECORD_HEADER_LEN + len) as u64;
+    if open.contents_bytes > log.config.part_bytes_max || open.log_bytes > log.config.part_log_bytes_max() {
         return Err(protocol(format!("the part has more than {} bytes", log.config.part_bytes_max)));
     }
     if let Err(error) = frame.contents() {
         return Err(ReplicaError::Corrupt { detail: format!("disk {disk}, as received: {error}") });
     }
-    *end = extent.end();
-    hasher.push(&frame);
+    open.end = extent.end();
+    open.hasher.push(&frame);
     let room = log.check_room(len);
     room.and_then(|()| log.append(&Record::Frame(frame))).map_err(|error| refuse_part(log, part, error))
 }
@@ -375,7 +376,8 @@ impl ReplicaSession for SpoolSession {
             room.and_then(|()| log.append(&Record::PartBegin(header)))
                 .map_err(|error| refuse_part(log, part, error))?;
             let hasher = PartHasher::new();
-            *part = Part::Open { hasher, disk: header.disk, end: 0, contents_bytes: 0, log_bytes: 0 };
+            let open = OpenPart { hasher, disk: header.disk, end: 0, contents_bytes: 0, log_bytes: 0 };
+            *part = Part::Open(Box::new(open));
             Ok(())
         })
     }
@@ -387,7 +389,7 @@ impl ReplicaSession for SpoolSession {
     fn end_part(&mut self, checksum: [u8; 32]) -> Result<(), ReplicaError> {
         self.call(|log, part, _| {
             let (received, disk) = match part {
-                Part::Open { hasher, disk, .. } => (hasher.finish(), *disk),
+                Part::Open(open) => (open.hasher.finish(), open.disk),
                 Part::Refused(reason) => return Err(ReplicaError::Paused(reason.clone())),
                 Part::None => return Err(protocol("no part to end")),
             };

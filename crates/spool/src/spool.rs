@@ -186,7 +186,8 @@ fn run(shared: &Shared) {
         };
         let log = lock(&shared.log);
         let sleeps = |log: &mut Log| {
-            !shared.stop.load(Ordering::Acquire) && !(is_idle && log.acknowledged() != before)
+            let is_new = is_idle && log.acknowledged() != before;
+            !(is_new || shared.stop.load(Ordering::Acquire))
         };
         drop(shared.wake.wait_timeout_while(log, wait, sleeps));
     }

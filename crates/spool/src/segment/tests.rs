@@ -50,7 +50,7 @@ fn read(bytes: &[u8], first: u64, key: Option<&SpoolKey>) -> (Vec<Record>, ReadE
 fn sample() -> Vec<Record> {
     let header = PartHeader { seq: Seq(1), part: PartIndex(0), disk: DiskIndex(1) };
     let extent = switchback_model::Extent::new(4096, 300);
-    let contents: Vec<u8> = (0..300_u32).map(|at| (at * at / 7) as u8).collect();
+    let contents: Vec<u8> = (0..300_u32).map(|at| (at * at / 7).to_le_bytes()[0]).collect();
     vec![
         Record::PartBegin(header),
         Record::Frame(switchback_delta::Frame::of(extent, contents.into())),
@@ -85,7 +85,7 @@ fn every_flipped_bit_is_damage_at_its_record() {
             let (back, error) = read(&flipped, 7, key.as_ref());
             assert!(back.len() < records.len() && back == records[..back.len()], "bit {bit}: {error:?}");
             let ReadError::Damaged { offset, .. } = error else { panic!("bit {bit}: {error:?}") };
-            assert!(offset as usize <= bit / 8, "bit {bit} was found before {offset}");
+            assert!(offset <= bit as u64 / 8, "bit {bit} was found before {offset}");
         }
     }
 }

@@ -1,9 +1,8 @@
 //! The spool on a machine that dies at every operation of a scenario.
 
-mod model;
-
-use model::{Model, Promised, assert_points, drain, open, request, send_cycle};
-use switchback_disk::sim::{Restart, SimMachine};
+use crate::model::{self, Model, Promised, assert_points, drain, open, request, send_cycle};
+use switchback_disk::sim::Restart::{self, PowerLoss, ProcessKill};
+use switchback_disk::sim::SimMachine;
 use switchback_model::Seq;
 use switchback_replica::{ReplicaError, ReplicaSession};
 use switchback_spool::{Spool, SpoolError, Step};
@@ -47,10 +46,12 @@ fn check_promises(spool: &Spool, promised: &Promised, context: &str) {
     assert_eq!(spool.status().damage, None, "{context}");
 }
 
-fn run(seed: u64, crashes: &[u64], restart: Restart, context: &str) -> u64 {
+fn run(seed: u64, crashes: &[u64], restarts: &[Restart], context: &str) -> u64 {
     let (machine, model) = (SimMachine::new(seed), Model::new());
     let mut promised = Promised::default();
     let mut crashes = crashes.iter();
+    let mut restarts = restarts.iter().copied().cycle();
+    let mut restart = || machine.restart(restarts.next().unwrap());
     for life in 0.. {
         assert!(life < 100, "{context}");
         if let Some(n) = crashes.next() {
@@ -65,10 +66,10 @@ fn run(seed: u64, crashes: &[u64], restart: Restart, context: &str) -> u64 {
             break;
         }
         assert!(machine.is_off(), "{done:?}, {context}");
-        machine.restart(restart);
+        restart();
     }
     // What is there is forwarded, whatever the last life did not.
-    machine.restart(restart);
+    restart();
     let spool = open(machine.volume("cache"), &model);
     check_promises(&spool, &promised, context);
     drain(&spool);
@@ -92,12 +93,12 @@ fn check_if_on(machine: &SimMachine, spool: &Spool, promised: &Promised, context
 fn whatever_was_promised_survives_a_crash_at_any_operation() {
     std::panic::set_hook(Box::new(|_| {}));
     let outcome = std::panic::catch_unwind(|| {
-        for restart in [Restart::PowerLoss, Restart::ProcessKill] {
+        for restart in [PowerLoss, ProcessKill] {
             for seed in 0..2 {
-                let ops = run(seed, &[], restart, "no crash");
+                let ops = run(seed, &[], &[restart], "no crash");
                 assert!(ops > 100, "the scenario does something");
                 for n in 1..=ops {
-                    run(seed, &[n], restart, &format!("seed {seed}, crash at {n}, {restart:?}"));
+                    run(seed, &[n], &[restart], &format!("seed {seed}, crash at {n}, {restart:?}"));
                 }
             }
         }
@@ -112,8 +113,9 @@ fn whatever_was_promised_survives_a_crash_at_any_operation() {
 fn it_survives_crash_upon_crash() {
     for seed in 0..60 {
         let crashes: Vec<u64> = (0..12).map(|life| 3 + (seed * 31 + life * 17) % 60).collect();
-        for restart in [Restart::PowerLoss, Restart::ProcessKill] {
-            run(seed, &crashes, restart, &format!("seed {seed}, crashes {crashes:?}, {restart:?}"));
+        // What only the kernel has after the process died is lost with the power then.
+        for restarts in [&[PowerLoss][..], &[ProcessKill], &[ProcessKill, PowerLoss]] {
+            run(seed, &crashes, restarts, &format!("seed {seed}, crashes {crashes:?}, {restarts:?}"));
         }
     }
 }

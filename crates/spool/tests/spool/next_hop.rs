@@ -1,9 +1,7 @@
 //! A next hop that is lost at every call, that pauses, that has become another one.
 
-mod model;
-
-use model::{
-    Model, Promised, assert_points, changes, commit_of, config, contents, drain, open, request, resync,
+use crate::model::{
+    self, Model, Promised, assert_points, changes, commit_of, config, contents, drain, open, request, resync,
     send_cycle, send_part,
 };
 use switchback_delta::digest_of;
@@ -43,8 +41,8 @@ fn it_goes_on_wherever_the_next_hop_is_lost() {
         assert_points(&model, &CYCLES, &format!("{fail_at:?}"));
         assert_eq!(spool.status().resync_needed, None, "{fail_at:?}");
         assert_eq!(spool.status().watermarks.recoverable, Some(Seq(4)), "{fail_at:?}");
-        let calls = model.world().calls;
-        calls
+        let world = model.world();
+        world.calls
     };
     let all = calls(None);
     assert!(all > 60);
@@ -102,7 +100,8 @@ fn a_pause_of_the_next_hop_is_waited_for_and_shown() {
 /// Whatever shows that the target is not where it was left ends in a resync, never in changes on top of something else.
 #[test]
 fn a_target_with_another_history_needs_a_resync() {
-    let alterations: [(&str, fn(&Model)); 4] = [
+    type Alteration = (&'static str, fn(&Model));
+    let alterations: [Alteration; 4] = [
         ("a point is lost", |model| drop(model.world().points.pop())),
         ("the replica was made anew", |model| model.world().id = 7),
         ("somebody else wrote", |model| {

@@ -1,10 +1,8 @@
 //! Damage to what was acknowledged is found, told, and never skipped.
 
-mod model;
-
-use model::{
-    CYCLE_SALT, Model, Promised, changes, commit_of, contents, drain, open, request, resync, send_cycle,
-    send_part,
+use crate::model::{
+    self, CYCLE_SALT, Model, Promised, changes, commit_of, contents, drain, open, request, resync,
+    send_cycle, send_part,
 };
 use switchback_disk::Volume;
 use switchback_disk::sim::{Restart, SimMachine};

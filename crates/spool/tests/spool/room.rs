@@ -1,9 +1,7 @@
 //! A cache disk that is full, by its limit or really; and who may have the spool.
 
-mod model;
-
-use model::{
-    Model, Promised, assert_points, changes, commit_of, config, drain, frames, open, request, resync,
+use crate::model::{
+    self, Model, Promised, assert_points, changes, commit_of, config, drain, frames, open, request, resync,
     send_cycle, send_part,
 };
 use switchback_disk::Volume;

@@ -1,6 +1,4 @@
 //! A replica in memory, the model of what a next hop does, and a writer that knows what it was promised.
-#![allow(clippy::allow_attributes, dead_code, reason = "each test binary uses a part of it")]
-
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
