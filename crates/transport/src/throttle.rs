@@ -46,7 +46,7 @@ mod tests {
             let mut throttle = Throttle::new(rate);
             for _ in 0..3 {
                 let began = Instant::now();
-                let pieces = rate as usize * 10 / PIECE;
+                let pieces = rate * 10 / PIECE as u64;
                 for _ in 0..pieces {
                     throttle.take(PIECE).await;
                 }

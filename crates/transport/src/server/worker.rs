@@ -177,6 +177,3 @@ fn call(open: &mut Open, request: Request) -> Result<Option<Outgoing>, ReplicaEr
         }
     })
 }
-
-#[cfg(test)]
-mod tests;
