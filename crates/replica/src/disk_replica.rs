@@ -105,6 +105,38 @@ struct Core {
     views: BTreeMap<Seq, usize>,
 }
 
+/// What a look at a replica tells that opens nothing and disturbs nobody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaSummary {
+    /// Its identity.
+    pub id: ReplicaId,
+    /// The sizes of its disks in bytes.
+    pub disk_sizes: Vec<u64>,
+    /// Its recovery points, oldest first.
+    pub points: Vec<RecoveryPoint>,
+    /// The point that the disks hold.
+    pub applied: Option<Seq>,
+    /// Bytes that staged cycles and the ways back to older points take.
+    pub kept_bytes: u64,
+}
+
+impl ReplicaSummary {
+    /// Reads it, also while a process has the replica: a manifest is only ever replaced whole.
+    ///
+    /// # Errors
+    /// When there is no manifest, or it is damaged.
+    pub fn read(volume: &dyn Volume) -> Result<Self, ReplicaError> {
+        let manifest = Manifest::load(volume)?;
+        Ok(Self {
+            id: manifest.id,
+            disk_sizes: manifest.disks.iter().map(|disk| disk.size).collect(),
+            kept_bytes: manifest.bytes_kept(),
+            points: manifest.points,
+            applied: manifest.applied,
+        })
+    }
+}
+
 impl DiskReplica {
     /// Its recovery points, oldest first.
     #[must_use]

@@ -31,7 +31,9 @@ pub mod fuzz {
 }
 
 pub use applier::Applier;
-pub use disk_replica::{DiskReplica, DiskSession, Finding, FsckReport, PointView, ReplicaConfig};
+pub use disk_replica::{
+    DiskReplica, DiskSession, Finding, FsckReport, PointView, ReplicaConfig, ReplicaSummary,
+};
 pub use error::{PauseReason, ReplicaError};
 pub use session::{
     CommitCycle, CycleKind, DiskSpec, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus, PartHeader,

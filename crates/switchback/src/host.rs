@@ -226,6 +226,8 @@ pub fn open_replica(directory: &Path) -> Result<DiskReplica, ReplicaError> {
     let settings = load_settings(directory)?;
     let volume =
         DirVolume::open(directory).map_err(|error| io_error("opening the replica", directory, &error))?;
+    // Asked before the disks are: a process that has the replica has them too, and its name is the better answer.
+    drop(volume.lock().map_err(|error| ReplicaError::Locked { holder: error.to_string() })?);
     let config = ReplicaConfig { retention: settings.retention.clone(), ..ReplicaConfig::default() };
     DiskReplica::open(Arc::new(volume), open_targets(&settings)?, config)
 }

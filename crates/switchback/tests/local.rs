@@ -51,7 +51,8 @@ fn an_exported_point_is_what_it_was_and_verify_finds_a_flipped_bit() {
     wait_until("the export is mounted", || file.exists());
     assert!(same(&site.path("before.img"), &file));
     assert!(std::fs::File::options().write(true).open(&file).is_err());
-    let busy = fail(switchback().args(["replica", "points"]).arg(&replica));
+    succeed(switchback().args(["replica", "points"]).arg(&replica));
+    let busy = fail(switchback().args(["replica", "verify"]).arg(&replica));
     assert!(busy.contains("in use by process"), "{busy}");
     let stopped = std::process::Command::new("kill").arg(export.0.id().to_string()).status().unwrap();
     assert!(stopped.success());

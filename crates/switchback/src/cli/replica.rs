@@ -8,8 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
+use switchback_disk::DirVolume;
 use switchback_model::{ByteSize, RecoveryPoint, Seq};
-use switchback_replica::DiskReplica;
+use switchback_replica::{DiskReplica, ReplicaSummary};
 
 use super::output::{OutputFormat, format_time, print_table};
 use crate::engine::Stop;
@@ -104,6 +105,12 @@ impl PointName {
 }
 
 impl Place {
+    fn read(&self) -> anyhow::Result<ReplicaSummary> {
+        let summary = DirVolume::open(&self.directory).map_err(anyhow::Error::from);
+        let summary = summary.and_then(|volume| Ok(ReplicaSummary::read(&volume)?));
+        summary.with_context(|| format!("looking at the replica {}", self.directory.display()))
+    }
+
     fn open(&self) -> anyhow::Result<DiskReplica> {
         open_replica(&self.directory)
             .with_context(|| format!("opening the replica {}", self.directory.display()))
@@ -112,7 +119,7 @@ impl Place {
 
 pub(crate) fn run(command: &ReplicaCommand) -> anyhow::Result<ExitCode> {
     match command {
-        ReplicaCommand::Points { place, output } => points(&place.open()?, *output),
+        ReplicaCommand::Points { place, output } => points(&place.read()?, *output),
         ReplicaCommand::Rollback { place, to, yes } => roll_back(&place.open()?, to, *yes)?,
         ReplicaCommand::Export { place, point, mount_point } => {
             let replica = Arc::new(place.open()?);
@@ -130,19 +137,19 @@ pub(crate) fn run(command: &ReplicaCommand) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn points(replica: &DiskReplica, output: OutputFormat) {
-    let (points, applied) = (replica.points(), replica.applied());
+fn points(replica: &ReplicaSummary, output: OutputFormat) {
+    let ReplicaSummary { points, applied, kept_bytes, .. } = replica;
     if output == OutputFormat::Json {
-        let value = json!({"applied": applied, "kept_bytes": replica.bytes_kept(), "points": points});
+        let value = json!({"applied": applied, "kept_bytes": kept_bytes, "points": points});
         println!("{value:#}");
         return;
     }
     let row = |point: &RecoveryPoint| {
-        let on_disk = if Some(point.seq) == applied { "on the disks" } else { "" };
+        let on_disk = if Some(point.seq) == *applied { "on the disks" } else { "" };
         vec![point.seq.to_string(), format_time(point.time), point.consistency.to_string(), on_disk.into()]
     };
     print_table(&["POINT", "TIME", "CONSISTENCY", ""], &points.iter().map(row).collect::<Vec<_>>());
-    println!("{} points, {} kept for going back", points.len(), ByteSize(replica.bytes_kept()));
+    println!("{} points, {} kept for going back", points.len(), ByteSize(*kept_bytes));
 }
 
 fn roll_back(replica: &DiskReplica, to: &PointName, yes: bool) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! Two ends of a replication as real processes, in a directory of their own.
 
-#![expect(clippy::unwrap_used, dead_code, reason = "tests; each uses some of it")]
+#![expect(clippy::allow_attributes, reason = "which of it is unused differs from test to test")]
+#![allow(clippy::unwrap_used, dead_code, reason = "tests; each uses some of it")]
 
 use std::io::Write;
 use std::os::unix::fs::FileExt;
@@ -10,14 +11,14 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-pub const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// A process that is killed when the test ends.
-pub struct Process(pub Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
     /// SIGKILL, and gone.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.0.kill().ok();
         self.0.wait().ok();
     }
@@ -30,19 +31,19 @@ impl Drop for Process {
 }
 
 /// A directory with the identities and replicas of one test.
-pub struct Site {
-    pub directory: TempDir,
+pub(crate) struct Site {
+    pub(crate) directory: TempDir,
     port: u16,
 }
 
-pub fn switchback() -> Command {
+pub(crate) fn switchback() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchback"));
     command.env("SWITCHBACK_LOG", "warn").stdin(Stdio::null());
     command
 }
 
 /// Runs to its end and must succeed.
-pub fn succeed(command: &mut Command) -> String {
+pub(crate) fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -51,14 +52,14 @@ pub fn succeed(command: &mut Command) -> String {
 }
 
 /// Runs to its end and must fail; what it said.
-pub fn fail(command: &mut Command) -> String {
+pub(crate) fn fail(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let said = String::from_utf8_lossy(&stderr).into_owned();
     assert!(!status.success(), "{command:?} succeeded: {}", String::from_utf8_lossy(&stdout));
     said
 }
 
-pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
         assert!(began.elapsed() < Duration::from_secs(60), "waited a minute: {what}");
@@ -68,7 +69,7 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 
 impl Site {
     /// With a receiver's identity, not yet listening.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         // In the build directory, on a disk: /tmp may be memory.
         let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let site = Self { directory, port: 0 };
@@ -76,25 +77,29 @@ impl Site {
         site
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
     /// A command as the component `who`.
-    pub fn command(&self, who: &str) -> Command {
+    pub(crate) fn command(&self, who: &str) -> Command {
         let mut command = switchback();
         command.env("SWITCHBACK_IDENTITY", self.path(who)).current_dir(self.directory.path());
         command
     }
 
     /// Starts a component that listens; at the same port as the one before it if that was the receiver.
-    pub fn start(&mut self, who: &str, arguments: &[&str]) -> (Process, String) {
+    pub(crate) fn start(&mut self, who: &str, arguments: &[&str]) -> (Process, String) {
         let file = self.path(&format!("{who}.address"));
         std::fs::remove_file(&file).ok();
         let port = if who == "receiver" { self.port } else { 0 };
         let listen = format!("127.0.0.1:{port}");
         let mut command = self.command(who);
-        command.args(arguments).args(["--listen", &listen, "--address-file"]).arg(&file).stdout(Stdio::null());
+        command
+            .args(arguments)
+            .args(["--listen", &listen, "--address-file"])
+            .arg(&file)
+            .stdout(Stdio::null());
         let mut process = Process(command.spawn().unwrap());
         let mut address = String::new();
         wait_until("the component listens", || {
@@ -108,16 +113,16 @@ impl Site {
         (process, address)
     }
 
-    pub fn start_receiver(&mut self) -> (Process, String) {
+    pub(crate) fn start_receiver(&mut self) -> (Process, String) {
         self.start("receiver", &["receive", "--root", "replicas"])
     }
 
-    pub fn passphrase(&self) -> String {
+    pub(crate) fn passphrase(&self) -> String {
         succeed(self.command("receiver").args(["identity", "passphrase"]))
     }
 
     /// Joins the site as `who`.
-    pub fn enrol(&self, who: &str, role: &str, address: &str) {
+    pub(crate) fn enrol(&self, who: &str, role: &str, address: &str) {
         let passphrase = self.path("passphrase");
         std::fs::write(&passphrase, self.passphrase()).unwrap();
         let mut command = self.command(who);
@@ -126,7 +131,7 @@ impl Site {
     }
 
     /// An image of `mib` MiB: data in its first half, from `seed`, the rest a hole.
-    pub fn image(&self, name: &str, mib: u64, seed: u64) -> PathBuf {
+    pub(crate) fn image(&self, name: &str, mib: u64, seed: u64) -> PathBuf {
         let path = self.path(name);
         let mut file = std::fs::File::create(&path).unwrap();
         file.write_all(&noise(usize::try_from(mib / 2 * MIB).unwrap(), seed)).unwrap();
@@ -134,25 +139,20 @@ impl Site {
         path
     }
 
-    /// Points of a replica, as JSON, once nobody else has it.
-    pub fn points(&self, replica: &str) -> serde_json::Value {
+    /// Points of a replica, as JSON.
+    pub(crate) fn points(&self, replica: &str) -> serde_json::Value {
         let directory = self.path("replicas").join(replica);
-        let mut text = String::new();
-        wait_until("the replica is free", || {
-            let output = switchback().args(["replica", "points", "--output", "json"]).arg(&directory).output().unwrap();
-            text = String::from_utf8(output.stdout).unwrap();
-            output.status.success()
-        });
+        let text = succeed(switchback().args(["replica", "points", "--output", "json"]).arg(directory));
         serde_json::from_str(&text).unwrap()
     }
 
     /// The target disk of a replica that was given none.
-    pub fn target(&self, replica: &str) -> PathBuf {
+    pub(crate) fn target(&self, replica: &str) -> PathBuf {
         self.path("replicas").join(replica).join("disk-0.img")
     }
 }
 
-pub fn noise(len: usize, seed: u64) -> Vec<u8> {
+pub(crate) fn noise(len: usize, seed: u64) -> Vec<u8> {
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::{RngCore, SeedableRng};
     let mut data = vec![0; len];
@@ -161,18 +161,19 @@ pub fn noise(len: usize, seed: u64) -> Vec<u8> {
 }
 
 /// Overwrites `len` bytes of a file from `offset`.
-pub fn scribble(path: &Path, offset: u64, len: usize, seed: u64) {
+pub(crate) fn scribble(path: &Path, offset: u64, len: usize, seed: u64) {
     let file = std::fs::File::options().write(true).open(path).unwrap();
     file.write_all_at(&noise(len, seed), offset).unwrap();
 }
 
-/// Whether two files or devices have the same contents, by qemu-img, which has nothing of ours.
-pub fn same(a: &Path, b: &Path) -> bool {
-    let status = Command::new("qemu-img").args(["compare", "-q", "-f", "raw", "-F", "raw"]).arg(a).arg(b).status();
-    status.unwrap().success()
+/// Whether two files have the same contents, by cmp, which has nothing of ours and minds no locks.
+pub(crate) fn same(a: &Path, b: &Path) -> bool {
+    Command::new("cmp").arg("-s").args([a, b]).status().unwrap().success()
 }
 
 /// The events that a `--json` sync printed.
-pub fn events(text: &str) -> Vec<serde_json::Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
+pub(crate) fn events(text: &str) -> Vec<serde_json::Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
+        .collect()
 }
