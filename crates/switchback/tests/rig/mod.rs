@@ -1,6 +1,5 @@
 //! Two ends of a replication as real processes, in a directory of their own.
 
-#![expect(clippy::allow_attributes, reason = "which of it is unused differs from test to test")]
 #![allow(clippy::unwrap_used, dead_code, reason = "tests; each uses some of it")]
 
 use std::io::Write;
