@@ -23,7 +23,7 @@
 //! File systems are frozen in reverse order, so that one kept in a file of another comes before that.
 #![expect(unsafe_code, reason = "the ioctls FIFREEZE and FITHAW, and a signalfd")]
 
-mod helper;
+mod process;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -40,7 +40,7 @@ use rustix::net::{
 
 use crate::devices::{MountedFileSystem, MountsError};
 
-pub use helper::helper_main;
+pub use process::helper_main;
 
 /// File systems in one freeze; as many descriptors fit into one message (`SCM_MAX_FD` is 253).
 pub const FILE_SYSTEMS_MAX: usize = 128;
