@@ -38,8 +38,9 @@ counter! {
     Epoch(u64)
 }
 counter! {
-    /// The number of a cycle within one replica, and of the recovery point it becomes. Strictly
-    /// increasing, never reused, 0 for the state in which a replica was created.
+    /// The number of a cycle within one replica, and of the recovery point it becomes: one more than the
+    /// newest point's. 0 is what the disks held before. The number of a cycle that was given up, or of a point
+    /// that was rolled back, comes again.
     Seq(u64)
 }
 counter! {

@@ -53,7 +53,6 @@ impl DiskReplica {
             manifest.points.push(before);
             manifest.applied = Some(Seq(0));
         }
-        manifest.next_seq = Seq(1);
         manifest.save(&*volume)?;
         drop(lock);
         Self::open(volume, disks, config)

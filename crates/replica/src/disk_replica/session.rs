@@ -142,12 +142,11 @@ impl DiskSession {
             let fill = manifest.points.is_empty();
             manifest.filling |= fill;
             manifest.open = Some(OpenRecord {
-                seq: manifest.next_seq,
+                seq: manifest.next_seq(),
                 generation: request.generation,
                 kind: request.kind.clone(),
                 fill,
             });
-            manifest.next_seq = manifest.next_seq.next();
             if !changes {
                 manifest.generation = None;
             }
