@@ -282,9 +282,12 @@ impl ReplicaSession for RemoteSession {
         for some in nodes.chunks(LEAF_NODES_MAX) {
             let list = NodeList { disk, nodes: some.to_vec() };
             let payload = self.ask(Request::LeafDigests(list), Kind::Leaves)?;
-            leaves.extend(
-                wire::decode_leaves(&payload).map_err(|error| self.config.receive_error(error.into()))?,
-            );
+            let more =
+                wire::decode_leaves(&payload).map_err(|error| self.config.receive_error(error.into()))?;
+            if !more.iter().map(|leaves| leaves.node).eq(some.iter().copied()) {
+                return Err(unexpected(&self.config, Kind::Leaves));
+            }
+            leaves.extend(more);
         }
         Ok(leaves)
     }

@@ -72,13 +72,17 @@ async fn exchange(config: &EnrolConfig) -> Result<Credentials, EnrolError> {
     Ok(credentials)
 }
 
-/// The server's end of one enrolment.
+/// The server's end of one enrolment; `service`: where there is an authority.
 pub(crate) async fn admit(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    service: &EnrolmentService,
+    service: Option<&EnrolmentService>,
     from: IpAddr,
     binding: ChannelBinding,
 ) -> io::Result<()> {
+    let Some(service) = service else {
+        let detail = "there is no certificate authority on this host; enrol at the site's target".into();
+        return write_message(stream, &EnrolmentService::refusal(&EnrolError::Protocol { detail })).await;
+    };
     let begun = service.begin(from, binding, &read_message(stream).await?);
     let finished = match begun {
         Ok((pending, challenge)) => {

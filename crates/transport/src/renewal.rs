@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchback_disk::Volume;
-use switchback_identity::{Credentials, KeyRequest};
+use switchback_identity::{Authority, Credentials, KeyRequest, LiveCredentials};
 use switchback_replica::ReplicaError;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use crate::connect::{ConnectConfig, connect, unexpected};
@@ -52,28 +53,32 @@ pub async fn renew(config: &ConnectConfig) -> Result<Credentials, ReplicaError> 
 #[derive(Debug)]
 pub struct RenewalTask(JoinHandle<()>);
 
+/// Where a new certificate comes from.
+enum Issuer {
+    /// The authority on another host.
+    Remote(ConnectConfig),
+    /// The authority on this host, where nobody needs to be asked.
+    Local(Arc<Authority>, Arc<LiveCredentials>),
+}
+
 impl RenewalTask {
     /// Looks every five minutes whether `config.credentials` are due; then renews them at `config.address`, stores
     /// them in `volume`, shows them.
     #[must_use]
     pub fn start(config: ConnectConfig, volume: Arc<dyn Volume>) -> Self {
         let runtime = config.runtime.clone();
-        Self(runtime.spawn(async move {
-            loop {
-                let current = config.credentials.current();
-                if current.is_due_for_renewal(config.clock.now()) {
-                    match renew_and_store(&config, volume.clone()).await {
-                        Ok(()) => tracing::info!(identity = %current.identity(), "certificate renewed"),
-                        // A human must look once it is over, not while there is time.
-                        Err(error) => match current.check(config.clock.now()) {
-                            Ok(()) => tracing::warn!(%error, "the certificate could not be renewed yet"),
-                            Err(expired) => tracing::error!(%error, "{expired}"),
-                        },
-                    }
-                }
-                tokio::time::sleep(LOOK_EVERY).await;
-            }
-        }))
+        Self(runtime.spawn(keep_renewed(Issuer::Remote(config), volume)))
+    }
+
+    /// The same on the authority's own host.
+    #[must_use]
+    pub fn start_local(
+        authority: Arc<Authority>,
+        credentials: Arc<LiveCredentials>,
+        volume: Arc<dyn Volume>,
+        runtime: &Handle,
+    ) -> Self {
+        Self(runtime.spawn(keep_renewed(Issuer::Local(authority, credentials), volume)))
     }
 }
 
@@ -83,14 +88,47 @@ impl Drop for RenewalTask {
     }
 }
 
-async fn renew_and_store(config: &ConnectConfig, volume: Arc<dyn Volume>) -> Result<(), ReplicaError> {
+async fn keep_renewed(issuer: Issuer, volume: Arc<dyn Volume>) {
+    let (credentials, clock) = match &issuer {
+        Issuer::Remote(config) => (&config.credentials, &config.clock),
+        Issuer::Local(authority, credentials) => (credentials, authority.clock()),
+    };
+    loop {
+        let current = credentials.current();
+        if current.is_due_for_renewal(clock.now()) {
+            let outcome = async {
+                let renewed = match &issuer {
+                    Issuer::Remote(config) => renew(config).await?,
+                    Issuer::Local(authority, _) => authority
+                        .issue(current.identity())
+                        .map_err(|error| ReplicaError::Forbidden { detail: error.to_string() })?,
+                };
+                store_and_show(renewed, credentials, volume.clone()).await
+            };
+            match outcome.await {
+                Ok(()) => tracing::info!(identity = %current.identity(), "certificate renewed"),
+                // A human must look once it is over, not while there is time.
+                Err(error) => match current.check(clock.now()) {
+                    Ok(()) => tracing::warn!(%error, "the certificate could not be renewed yet"),
+                    Err(expired) => tracing::error!(%error, "{expired}"),
+                },
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn store_and_show(
+    renewed: Credentials,
+    credentials: &LiveCredentials,
+    volume: Arc<dyn Volume>,
+) -> Result<(), ReplicaError> {
     let io = |detail: String| ReplicaError::Io { action: "storing the renewed certificate".into(), detail };
-    let renewed = renew(config).await?;
     // Stored before it is shown: after a crash the newer one may be gone, but never the only one.
     let stored = renewed.clone();
     tokio::task::spawn_blocking(move || stored.store(&*volume))
         .await
         .map_err(|error| io(error.to_string()))?
         .map_err(|error| io(error.to_string()))?;
-    config.credentials.replace(renewed).map_err(|error| io(error.to_string()))
+    credentials.replace(renewed).map_err(|error| io(error.to_string()))
 }

@@ -230,10 +230,9 @@ async fn shake_hands(server: &Server, stream: TcpStream, address: SocketAddr) ->
         }
     };
     if enrols {
-        if let Some(service) = &server.config.enrolment {
-            let binding = ChannelBinding::of(stream.get_ref().1).map_err(io::Error::other)?;
-            crate::enrol::admit(&mut stream, service, address.ip(), binding).await?;
-        }
+        let binding = ChannelBinding::of(stream.get_ref().1).map_err(io::Error::other)?;
+        let service = server.config.enrolment.as_deref();
+        crate::enrol::admit(&mut stream, service, address.ip(), binding).await?;
         stream.shutdown().await?;
         linger(&mut stream).await;
         return Ok(None);

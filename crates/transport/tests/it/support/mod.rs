@@ -51,6 +51,7 @@ pub(crate) struct Site {
     pub(crate) clock: Arc<AheadClock>,
     pub(crate) replicas: FakeReplicas,
     pub(crate) address: SocketAddr,
+    pub(crate) server: Arc<LiveCredentials>,
     stop: Option<oneshot::Sender<()>>,
 }
 
@@ -79,7 +80,7 @@ impl Site {
         runtime.spawn(serve(listener, config, async {
             let _ = stopped.await;
         }));
-        Self { runtime, authority, clock, replicas, address, stop: Some(stop) }
+        Self { runtime, authority, clock, replicas, address, server, stop: Some(stop) }
     }
 
     pub(crate) fn stop(&mut self) {

@@ -64,6 +64,12 @@ fn pass(
         let written = to.write_all(&buffer[..usize::try_from(allowed).unwrap()]).is_ok();
         budgets[direction].fetch_sub(allowed, Ordering::SeqCst);
         counts[direction].fetch_add(allowed, Ordering::SeqCst);
+        if then == Then::Freeze && frozen && len == 0 {
+            // As a firewall that drops: one side's end is not told to the other.
+            loop {
+                std::thread::park();
+            }
+        }
         let over = allowed < len as u64;
         if len == 0 || !written || (over && then == Then::Cut) {
             let _ = from.shutdown(Shutdown::Both);
