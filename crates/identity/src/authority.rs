@@ -46,7 +46,7 @@ pub enum AuthorityError {
         volume: String,
     },
     /// There is none.
-    #[error("there is no certificate authority in {volume}; `switchback ca create` makes one")]
+    #[error("there is no certificate authority in {volume}; `switchback identity init` makes one")]
     Missing {
         /// Where.
         volume: String,

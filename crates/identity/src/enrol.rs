@@ -44,7 +44,7 @@ const PROTOCOL: &[u8] = b"switchback-enrol/1";
 pub enum EnrolError {
     /// The two ends do not know the same passphrase, or somebody sits between them.
     #[error(
-        "the passphrase is not that of this site; `switchback ca passphrase` on the target shows it. If it is right, something \
+        "the passphrase is not that of this site; `switchback identity passphrase` on the target shows it. If it is right, something \
          between here and there intercepts the connection"
     )]
     WrongPassphrase,

@@ -22,7 +22,7 @@ pub struct Passphrase(Zeroizing<String>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this is not a passphrase: one has 28 letters and digits, in groups of four; \
-     `switchback ca passphrase` on the target shows the current one"
+     `switchback identity passphrase` on the target shows the current one"
 )]
 pub struct InvalidPassphrase;
 

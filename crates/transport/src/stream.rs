@@ -2,8 +2,9 @@
 
 use std::io;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use switchback_delta::FRAME_HEADER_LEN;
+use switchback_disk::AlignedPool;
 use switchback_model::Epoch;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -84,7 +85,7 @@ pub(crate) async fn receive_request(
 
 /// A frame's stored bytes, straight into the buffer from which they will be written to disk.
 async fn receive_stored(stream: &mut (impl AsyncRead + Unpin), len: usize) -> io::Result<Bytes> {
-    let mut buffer = BytesMut::zeroed(len);
+    let mut buffer = AlignedPool::shared().take(len);
     stream.read_exact(&mut buffer).await?;
     Ok(buffer.freeze())
 }

@@ -80,7 +80,7 @@ fn a_wrong_or_replaced_passphrase_is_refused_and_the_message_says_where_to_look(
     for wrong in [Passphrase::generate(), old] {
         let error = enrol(&service, &wrong, web(), bindings(&site), &mut Vec::new()).unwrap_err();
         assert!(matches!(error, EnrolError::WrongPassphrase), "{error}");
-        assert!(error.to_string().contains("switchback ca passphrase"), "{error}");
+        assert!(error.to_string().contains("switchback identity passphrase"), "{error}");
     }
     let current = site.authority.passphrase();
     enrol(&service, &current, web(), bindings(&site), &mut Vec::new()).unwrap();

@@ -18,8 +18,8 @@ use tokio::runtime::Runtime;
 
 use crate::engine::{Connect, Stop};
 
-/// How often the server's own certificate is looked at.
-const RENEWAL_CHECK: Duration = Duration::from_secs(300);
+/// This host's credentials, and where they are kept.
+pub(crate) type Identity = (Arc<LiveCredentials>, Arc<dyn Volume>);
 
 /// Where this host's identity is kept.
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ impl IdentityArgs {
     }
 
     /// This host's credentials.
-    pub(crate) fn credentials(&self) -> anyhow::Result<(Arc<LiveCredentials>, Arc<dyn Volume>)> {
+    pub(crate) fn credentials(&self) -> anyhow::Result<Identity> {
         let loaded = DirVolume::open(&self.identity).map_err(anyhow::Error::from).and_then(|volume| {
             let volume: Arc<dyn Volume> = Arc::new(volume);
             Ok((Credentials::load(&*volume)?, volume))
@@ -110,13 +110,12 @@ impl Reach {
         Ok(Box::new(RemoteSession::connect(self.config.clone(), request.clone())?))
     }
 
-    /// To the host at `address`, as who `identity` says.
+    /// To the host at `address`, as who the identity says; renews it there.
     pub(crate) fn new(
-        identity: &IdentityArgs,
+        (credentials, volume): Identity,
         address: &str,
         bwlimit_kib: Option<u64>,
     ) -> anyhow::Result<Self> {
-        let (credentials, volume) = identity.credentials()?;
         let runtime = runtime()?;
         let clock = Arc::new(SystemClock);
         let mut config = ConnectConfig::new(address, credentials, clock, runtime.handle().clone());
@@ -132,7 +131,7 @@ impl NetworkArgs {
     }
 
     pub(crate) fn connect(&self, address: &str, request: SessionRequest) -> anyhow::Result<Connect> {
-        let reach = Reach::new(&self.identity, address, self.bwlimit)?;
+        let reach = Reach::new(self.identity.credentials()?, address, self.bwlimit)?;
         Ok(Box::new(move || reach.session(&request)))
     }
 }
@@ -145,15 +144,23 @@ pub(crate) struct ListenArgs {
     /// Address and port to listen on
     #[arg(long, default_value = "0.0.0.0:9443", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
+    /// HOST:PORT of the site's authority, where this host's certificate is renewed; not needed on the authority's own
+    /// host, nor by a process server that forwards to it
+    #[arg(long, value_name = "HOST:PORT")]
+    authority: Option<String>,
     /// Write the address that is listened on into this file (with port 0 the system chooses one)
     #[arg(long, value_name = "FILE")]
     address_file: Option<PathBuf>,
 }
 
 impl ListenArgs {
-    /// Serves sessions until interrupted.
-    pub(crate) fn serve(&self, handler: Arc<dyn SessionHandler>, what: &str) -> anyhow::Result<()> {
-        let (credentials, volume) = self.identity.credentials()?;
+    /// Serves sessions until interrupted, as who the identity says.
+    pub(crate) fn serve(
+        &self,
+        (credentials, volume): Identity,
+        handler: Arc<dyn SessionHandler>,
+        what: &str,
+    ) -> anyhow::Result<()> {
         let authority = self.identity.authority()?;
         let clock = Arc::new(SystemClock);
         let tls = server_config(&credentials, clock.clone())?;
@@ -175,38 +182,25 @@ impl ListenArgs {
                     .with_context(|| format!("writing {}", file.display()))?;
             }
             println!("{what} {} listens on {address}", credentials.current().identity());
-            let renewal = tokio::spawn(renew_own(authority, credentials, volume));
+            let runtime = tokio::runtime::Handle::current();
+            let _renewal = match (authority, &self.authority) {
+                (Some(authority), _) => {
+                    Some(RenewalTask::start_local(authority, credentials.clone(), volume, &runtime))
+                }
+                (None, Some(address)) => {
+                    let config = ConnectConfig::new(address, credentials.clone(), clock, runtime);
+                    Some(RenewalTask::start(config, volume))
+                }
+                (None, None) => None,
+            };
             serve(listener, config, async {
                 while !stop.is_stopped() {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             })
             .await;
-            renewal.abort();
             anyhow::Ok(())
         })
-    }
-}
-
-/// Where the authority lives, the server's own certificate is renewed without a network.
-async fn renew_own(
-    authority: Option<Arc<Authority>>,
-    credentials: Arc<LiveCredentials>,
-    volume: Arc<dyn Volume>,
-) {
-    let Some(authority) = authority else { return };
-    loop {
-        let current = credentials.current();
-        if current.is_due_for_renewal(SystemClock.now()) {
-            let renewed = authority.issue(current.identity()).and_then(|renewed| {
-                renewed.store(&*volume)?;
-                credentials.replace(renewed)
-            });
-            if let Err(error) = renewed {
-                tracing::error!(%error, "this server's certificate could not be renewed");
-            }
-        }
-        tokio::time::sleep(RENEWAL_CHECK).await;
     }
 }
 

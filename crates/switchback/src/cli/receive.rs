@@ -58,7 +58,7 @@ pub(crate) fn receive(args: &ReceiveArgs) -> anyhow::Result<ExitCode> {
         RetentionPolicy { bytes_max: args.retention_gib.map(|gib| gib << 30), ..RetentionPolicy::default() };
     let placement = Placement { targets: args.target.iter().cloned().collect(), retention };
     let host = Host::new(std::path::absolute(&args.root)?, placement, Arc::new(SystemClock));
-    args.listen.serve(Arc::new(Receiver(host)), "the receiver")?;
+    args.listen.serve(args.listen.identity.credentials()?, Arc::new(Receiver(host)), "the receiver")?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,15 +78,17 @@ impl SessionHandler for Receiver {
 pub(crate) fn process_server(args: &ProcessServerArgs) -> anyhow::Result<ExitCode> {
     let root = std::path::absolute(&args.spool)?;
     std::fs::create_dir_all(&root).with_context(|| format!("creating {}", root.display()))?;
+    // Shared: what is renewed at the next hop is shown to the senders, too.
+    let identity = args.listen.identity.credentials()?;
     let spools = Spools {
         writer: writer_id(&root)?,
         root,
         bytes_max: args.spool_gib << 30,
-        next: Arc::new(Reach::new(&args.listen.identity, &args.next, None)?),
+        next: Arc::new(Reach::new(identity.clone(), &args.next, None)?),
         open: Mutex::default(),
     };
     spools.open_existing()?;
-    args.listen.serve(Arc::new(spools), "the process server")?;
+    args.listen.serve(identity, Arc::new(spools), "the process server")?;
     Ok(ExitCode::SUCCESS)
 }
 
