@@ -5,8 +5,6 @@
 //! one left in the kernel. The replica as each point left it must equal the write log, replayed up to some entry between the marks set
 //! before and after. At the end the replica is rolled back through all its points, and each must be what it was.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! Replication between processes over mutual TLS: what arrives, what a death of any of them costs (nothing), and who is refused.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 mod rig;
 
 use std::time::Duration;
