@@ -1,5 +1,7 @@
 //! Bad input and faults, each with the error it must give and what must still be there afterwards.
 
+#![expect(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests, of small sizes")]
+
 use std::sync::Arc;
 
 use bytes::Bytes;

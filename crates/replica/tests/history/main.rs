@@ -4,6 +4,13 @@
 //! a random operation. A model keeps what each committed point must hold. After every crash, and at the end, every point
 //! that the replica lists is read through a view and compared, and no acknowledged point may be missing.
 
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests, of small sizes; the seed of a failure is printed"
+)]
+
 mod source;
 mod world;
 
