@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "a command line program: its output is its result")]
 
+mod bench;
 mod prepush;
 mod tidy;
 
@@ -15,6 +16,8 @@ use anyhow::{Context as _, bail};
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   tidy [--hints]   house rules that clippy cannot check; --hints also names files that grow large
+  bench engine [--size 8G] [--runs 5] [--only initial|resync|churn] [--work DIRECTORY]
+                   performance against peers, as root; the rows are explained in docs/performance.md
   prepush          format, clippy, tidy and the tests that need no guest: before a change is sent";
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -23,6 +26,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match words.as_slice() {
         ["tidy"] => tidy::run(&workspace_root()?, false),
         ["tidy", "--hints"] => tidy::run(&workspace_root()?, true),
+        ["bench", "engine", options @ ..] => bench::run(&workspace_root()?, options),
         ["prepush"] => prepush::run(&workspace_root()?),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -3,7 +3,7 @@
 //! What it is: [`engine`], the source's side of replication; [`host`], the target's; [`cli`], one file for each command. What it never does:
 //! formats, kernel programs, wire protocols; those are the crates below.
 //!
-//! The path of `switchback sync`: [`cli::sync`] resolves disks, attaches a tracker and opens a session (to a directory beside
+//! The path of `switchback sync`: the command resolves disks, attaches a tracker and opens a session (to a directory beside
 //! the target, or over the network); [`engine::Engine`] makes one cycle after the other; `receive` at the other
 //! end hands the session to [`host::Host`], which keeps the replicas.
 

@@ -1,7 +1,7 @@
 //! The data channel between components, on port 9443.
 //!
 //! What it is: [`RemoteSession`], a `ReplicaSession` whose replica is on another host, and [`serve`], which lets sessions of
-//! this host be used by others; and beside them enrolment ([`enrol`]) and the renewal of certificates ([`renew`]).
+//! this host be used by others; and beside them enrolment ([`enrol()`]) and the renewal of certificates ([`renew()`]).
 //! All of it over mutual TLS 1.3 (`docs/decisions/0004-transport.md`), messages as the header of `wire` describes them.
 //!
 //! What it never does: know what a frame means, decide who may write what (that is the [`SessionHandler`]'s), try again
