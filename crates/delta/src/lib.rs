@@ -3,7 +3,7 @@
 //!
 //! What it is: the [`Frame`] (up to 1 MiB of one disk with a checksum), the delta (a file or stream of sorted
 //! frames, [`DeltaWriter`], [`DeltaReader`], [`DeltaFile`]), what lies where when several deltas are laid over
-//! each other ([`Overlay`], [`merge`]), and the nodes of the digest tree ([`NodeRecord`]).
+//! each other ([`Overlay`], [`merge()`]), and the nodes of the digest tree ([`NodeRecord`]).
 //!
 //! What it never does: async, I/O beyond `Read`, `Write` and [`ReadAt`], making anything durable, deciding what
 //! to keep or whom to believe.
