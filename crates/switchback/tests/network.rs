@@ -79,7 +79,8 @@ fn a_sync_killed_in_the_middle_goes_on_where_it_was() {
 #[test]
 fn a_process_server_takes_data_while_the_target_is_away_and_survives_being_killed() {
     let mut site = Site::new();
-    let source = site.image("a.img", 64, 5);
+    // More than one answer about digests covers, so that questions come in the middle of the data.
+    let source = site.image("a.img", 600, 5);
     let (mut receiver, address) = site.start_receiver();
     site.enrol("source", "source", &address);
     site.enrol("ps", "process-server", &address);

@@ -88,7 +88,7 @@ impl Theirs {
     fn node(&mut self, node: u32, sender: &mut Sender<'_>) -> Result<Digest, EngineError> {
         if (node - self.first) as usize >= self.nodes.len() {
             let count = ASK_NODES.min(self.end - node);
-            self.nodes = sender.session().node_digests(self.index, node, count)?;
+            self.nodes = sender.ask()?.node_digests(self.index, node, count)?;
             self.first = node;
         }
         match self.nodes.get((node - self.first) as usize) {
@@ -117,7 +117,7 @@ fn send_node(
     let their_leaves = if their_node == Digest::ZERO {
         vec![Digest::ZERO; leaves]
     } else {
-        let mut answer = sender.session().leaf_digests(theirs.index, &[node])?;
+        let mut answer = sender.ask()?.leaf_digests(theirs.index, &[node])?;
         answer
             .pop()
             .filter(|answer| answer.leaves.len() == leaves)

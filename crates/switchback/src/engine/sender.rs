@@ -38,9 +38,11 @@ impl<'a> Sender<'a> {
         Self { session, seq, part_bytes_max, compressor, next_part, current, sent_bytes, stored_bytes }
     }
 
-    /// The session, for questions that may come between frames.
-    pub(super) fn session(&mut self) -> &mut dyn ReplicaSession {
-        &mut *self.session
+    /// The session, for a question between parts: what a question is about must not change while it is answered, so the
+    /// part in hand is ended.
+    pub(super) fn ask(&mut self) -> Result<&mut dyn ReplicaSession, ReplicaError> {
+        self.end()?;
+        Ok(&mut *self.session)
     }
 
     /// The number of the next part.
