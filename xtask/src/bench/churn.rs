@@ -50,7 +50,10 @@ pub(super) fn rows(lab: &Lab) -> anyhow::Result<Vec<Row>> {
     let result = follow(lab, &device, &mut row);
     load.stop()?;
     result?;
-    let fio: Value = serde_json::from_str(&fs::read_to_string(lab.work.join("fio.json"))?)?;
+    // A message about the signal stands before the result.
+    let told = fs::read_to_string(lab.work.join("fio.json"))?;
+    let start = told.find('{').context("fio told nothing")?;
+    let fio: Value = serde_json::from_str(&told[start..]).context("reading what fio told")?;
     let written = fio["jobs"][0]["write"]["bw_bytes"].as_f64().context("fio told no rate")? / 1e6;
     row.value("churn that fio reached, MB/s", &[written], Limit::AtLeast(19.0));
     row.note("agent: sync with its helper; the part of the tracker that runs in the writer's context is the writer's");

@@ -10,7 +10,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 use super::process::{Janitor, run};
 
@@ -20,6 +20,8 @@ pub(super) const BLOCK: u64 = 64 << 10;
 const STANDARD_SIZE: u64 = 8 << 30;
 const STANDARD_BLOCKS: u64 = 2800;
 const STANDARD_REGION: u64 = 100 << 20;
+/// Places tried for the region; about one in three will do.
+const TRIES_MAX: u32 = 10_000;
 /// O_DIRECT, from the kernel's fcntl.h of each architecture.
 #[cfg(target_arch = "aarch64")]
 const O_DIRECT: i32 = 0o200_000;
@@ -128,13 +130,7 @@ pub(super) fn changed(work: &Path, standard: &Path, size: u64) -> anyhow::Result
             blocks.insert(block);
         }
     }
-    let region = scaled(STANDARD_REGION)? / BLOCK;
-    let first = random.next() % (size / BLOCK - region);
-    for block in (first..first + region).step_by(10) {
-        if holds_something(&file, block)? {
-            blocks.insert(block);
-        }
-    }
+    blocks.extend(region(&file, scaled(STANDARD_REGION)? / BLOCK, size, &mut random)?);
     let mut buffer = vec![0; usize::try_from(BLOCK)?];
     for block in &blocks {
         random.fill(&mut buffer);
@@ -142,6 +138,22 @@ pub(super) fn changed(work: &Path, standard: &Path, size: u64) -> anyhow::Result
     }
     file.sync_all()?;
     Ok((image, blocks.into_iter().collect()))
+}
+
+/// One block in ten of a region that is in use.
+fn region(file: &File, len: u64, size: u64, random: &mut Random) -> anyhow::Result<Vec<u64>> {
+    for _ in 0..TRIES_MAX {
+        let first = random.next() % (size / BLOCK - len);
+        let blocks: Vec<u64> = (first..first + len).step_by(10).collect();
+        let mut all = true;
+        for block in &blocks {
+            all = all && holds_something(file, *block)?;
+        }
+        if all {
+            return Ok(blocks);
+        }
+    }
+    bail!("the standard image has no region of {len} blocks in use: remove it, it is made again")
 }
 
 fn holds_something(file: &File, block: u64) -> anyhow::Result<bool> {

@@ -19,6 +19,7 @@ pub(super) fn rows(lab: &Lab, image: &Path, runs: usize) -> anyhow::Result<Vec<R
     let (mut direct, mut spooled) = (Samples::default(), Samples::default());
     let (mut nbdcopy, mut convert) = (Samples::default(), Samples::default());
     let (server, server_address) = lab.process_server()?;
+    let mut refused = None;
     for run in 0..runs {
         eprintln!("initial: run {} of {runs}", run + 1);
         let name = format!("initial-{run}");
@@ -30,7 +31,11 @@ pub(super) fn rows(lab: &Lab, image: &Path, runs: usize) -> anyhow::Result<Vec<R
         if has_peer {
             copy_by_nbd(lab, image, &mut nbdcopy)?;
         }
-        through_process_server(lab, image, run, (&server, &server_address), &mut spooled)?;
+        if refused.is_none() {
+            // One kind of work that fails must not hide the results of the others.
+            let done = through_process_server(lab, image, run, (&server, &server_address), &mut spooled);
+            refused = done.err();
+        }
         if is_installed("qemu-img") {
             convert_by_qemu(lab, image, &mut convert)?;
         }
@@ -54,6 +59,10 @@ pub(super) fn rows(lab: &Lab, image: &Path, runs: usize) -> anyhow::Result<Vec<R
         if !has_peer {
             row.note("nbdcopy or qemu-nbd is not installed (Debian: libnbd-bin, qemu-utils): no peer");
         }
+    }
+    if let Some(error) = refused {
+        eprintln!("process-server: FAILED: {error:#}");
+        second.note(format!("FAILED: {error:#}"));
     }
     if convert.is_empty() {
         first.note("qemu-img is not installed (Debian: qemu-utils)");
