@@ -106,7 +106,8 @@ fn guest_recovery_points_are_states_the_disk_had() {
 
 /// What the guest tells of itself: without load or without tracking, the rest would prove little.
 fn assert_tracked_under_load(outcome: &Outcome) {
-    let rounds: Vec<usize> = outcome.facts("LOADED: ").map(|rounds| rounds.parse().unwrap()).collect();
+    let rounds: Vec<usize> =
+        outcome.facts("LOADED: ").map(|rounds| rounds.parse().expect("a number")).collect();
     assert!(
         rounds.len() == 2 && rounds.iter().all(|rounds| *rounds > POINTS),
         "there was no load: {rounds:?}"
