@@ -7,6 +7,10 @@
 //!
 //! *The right time*: while the file system is frozen for point N, a command of the sync puts the mark `moment-N` into the log, so
 //! everything before the mark is in the point. Once the program has reported the point, the scenario puts `after-N`.
+//!
+//! *Seen to fail* when capture leaves out discards, when one frame of one moment is dropped, and when moments neither freeze nor ask
+//! what was written meanwhile. *Not seen here*: a tracker that marks at issue alone. Its race, a write in flight across a swap, is too narrow
+//! for this load; that both marks are needed rests on the argument in the capture crate's `ebpf.rs`.
 
 use std::fs::File;
 use std::ops::RangeInclusive;
@@ -98,10 +102,10 @@ fn guest_recovery_points_are_states_the_disk_had() {
     assert!(outcome.is_ok(), "{}", outcome.console);
 
     assert_tracked_under_load(&outcome);
-    let unclean: Vec<_> = outcome.facts("UNCLEAN: ").collect();
-    assert!(unclean.is_empty(), "{unclean:?}\n{}", outcome.console);
     let judgement = disk.judge().unwrap_or_else(|error| panic!("{error}\n{}", outcome.console));
     assert_proven_in_order(&judgement, &outcome.console);
+    let unclean: Vec<_> = outcome.facts("UNCLEAN: ").collect();
+    assert!(unclean.is_empty(), "{unclean:?}\n{}", outcome.console);
 }
 
 /// What the guest tells of itself: without load or without tracking, the rest would prove little.
