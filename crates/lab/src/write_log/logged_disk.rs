@@ -85,6 +85,8 @@ pub struct Judgement {
     pub verdicts: Vec<Verdict>,
     /// For each point, the numbers of entries between its marks.
     pub windows: Vec<RangeInclusive<usize>>,
+    /// All marks in order, those of fragments too, each with the number of entries before it.
+    pub marks: Vec<(usize, String)>,
 }
 
 /// Why there is no judgement.
@@ -155,7 +157,8 @@ impl LoggedDisk {
         let mark = |name: String| oracle.entries_before_mark(&name).ok_or(JudgeError::NoMark(name));
         let window = |point| Ok(mark(format!("before-{point}"))?..=mark(format!("after-{point}"))?);
         let windows = (0..self.points).map(window).collect::<Result<_, JudgeError>>()?;
-        Ok(Judgement { is_log_right: oracle.disk() == disk.as_slice(), verdicts, windows })
+        let marks = oracle.marks().to_vec();
+        Ok(Judgement { is_log_right: oracle.disk() == disk.as_slice(), verdicts, windows, marks })
     }
 
     fn path(&self, name: &str) -> PathBuf {

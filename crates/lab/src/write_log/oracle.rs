@@ -182,6 +182,12 @@ impl<I: Read + Seek> Oracle<I> {
         &self.disk
     }
 
+    /// The marks passed, each with the number of entries replayed before it.
+    #[must_use]
+    pub fn marks(&self) -> &[(usize, String)] {
+        &self.marks
+    }
+
     /// The number of entries before the first mark of this name.
     #[must_use]
     pub fn entries_before_mark(&self, name: &str) -> Option<usize> {
