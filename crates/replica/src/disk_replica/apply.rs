@@ -183,25 +183,24 @@ impl DiskReplica {
     /// Removes files that the manifest has ceased to name. Failing is no harm: the next opening does it.
     pub(super) fn remove_files(&self, names: impl Iterator<Item = FileName>) -> Result<(), ReplicaError> {
         for name in names {
-            match self.volume.remove(&name.to_string()) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(volume_error(&*self.volume, &format!("removing {name}"), &error));
-                }
-                _ => {}
-            }
+            remove_if_there(&*self.volume, &name.to_string())?;
         }
         Ok(())
     }
 }
 
-/// A new file, in place of what an interrupted attempt may have left.
-fn create_new(volume: &dyn Volume, name: &str) -> Result<VolumeWriter, ReplicaError> {
+fn remove_if_there(volume: &dyn Volume, name: &str) -> Result<(), ReplicaError> {
     match volume.remove(name) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(volume_error(volume, &format!("removing {name}"), &error));
+            Err(volume_error(volume, &format!("removing {name}"), &error))
         }
-        _ => {}
+        _ => Ok(()),
     }
+}
+
+/// A new file, in place of what an interrupted attempt may have left.
+pub(super) fn create_new(volume: &dyn Volume, name: &str) -> Result<VolumeWriter, ReplicaError> {
+    remove_if_there(volume, name)?;
     let file = volume.create(name).map_err(|e| volume_error(volume, &format!("creating {name}"), &e))?;
     Ok(VolumeWriter::new(file))
 }

@@ -4,6 +4,7 @@ use switchback_delta::{DeltaContent, DeltaHeader, DeltaWriter, Frame, PartHasher
 use switchback_disk::VolumeFile;
 use switchback_model::{Extent, PartIndex, Seq};
 
+use super::apply::create_new;
 use super::{Core, DiskReplica};
 use crate::error::{delta_error, disk_error, volume_error};
 use crate::layer::VolumeDelta;
@@ -126,18 +127,9 @@ impl DiskReplica {
         self.make_room()?;
         let name = FileName::Stage { seq: header.seq, part: header.part, disk: header.disk, durable: false }
             .to_string();
-        // A part that was being received when its session ended.
-        match self.volume.remove(&name) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(volume_error(&*self.volume, &format!("removing {name}"), &error));
-            }
-            _ => {}
-        }
-        let file = self
-            .volume
-            .create(&name)
-            .map_err(|e| volume_error(&*self.volume, &format!("creating {name}"), &e))?;
-        let writer = DeltaWriter::new(VolumeWriter::new(file), &delta, self.config.key.as_ref())
+        // In place of a part that was being received when its session ended.
+        let file = create_new(&*self.volume, &name)?;
+        let writer = DeltaWriter::new(file, &delta, self.config.key.as_ref())
             .map_err(|e| delta_error(&*self.volume, &name, &e))?;
         Ok(PartWriter::Stage { header, writer: Box::new(writer), hasher })
     }
