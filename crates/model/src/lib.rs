@@ -8,10 +8,15 @@
 //! disk of it is durable at the target, the cycle has become a [`RecoveryPoint`]; a
 //! [`RetentionPolicy`] decides how long that is kept. All of it happens under an [`Epoch`]; whatever
 //! makes the tracking of changes doubtful is a [`ResyncReason`].
+//!
+//! The control plane's share: [`Protection`], the state machine of a protected machine, and [`component`], what the configuration
+//! server and its components say to each other.
 
+pub mod component;
 mod extent;
 mod ids;
 mod point;
+mod protection;
 mod reason;
 mod retention;
 mod units;
@@ -21,6 +26,7 @@ pub use ids::{
     DiskIndex, Epoch, GenerationId, InvalidName, PartIndex, ReplicaId, ReplicaName, Seq, WriterId,
 };
 pub use point::{Consistency, RecoveryPoint, UnixMillis};
+pub use protection::{Illegal, Operation, Phase, Protection, Side};
 pub use reason::ResyncReason;
 pub use retention::{RetentionPolicy, Thinning};
 pub use units::ByteSize;

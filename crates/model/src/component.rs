@@ -1,0 +1,481 @@
+//! What the configuration server and its components say to each other: desired state down, actual state up.
+//!
+//! What it is: the messages of the control channel as types. What it never does: transport, decisions.
+//!
+//! Components pull. Each sends a [`Report`] every few seconds and whenever something changed, and is answered with its [`Desired`]
+//! state, whole, with a `version`; between reports it waits for a newer version by long poll. Nothing is ever ordered ("do X now"):
+//! a component compares what should be with what is, and works on the difference, so a lost message, a restart of either side, or the
+//! same message twice change nothing. Who reports is told by the certificate of the connection, never by the message.
+//!
+//! ```text
+//! POST /components/v1/report   Report                → Answer
+//! POST /components/v1/wait     Wait { version }      → Answer, at the latest after WAIT_S
+//! POST /components/v1/moment   MomentCall            → MomentAnswer (multi-VM moments, see there)
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Consistency, Epoch, GenerationId, RecoveryPoint, ReplicaName, RetentionPolicy, Seq, UnixMillis};
+
+/// Longest that a long poll is held open, in seconds.
+pub const WAIT_S: u64 = 20;
+/// Bytes of a message at most.
+pub const MESSAGE_LEN_MAX: usize = 4 << 20;
+
+/// A component as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Its build, as `switchback --version` shows it.
+    pub build: String,
+    /// `HOST:PORT` of its data port as others reach it; empty without one.
+    #[serde(default)]
+    pub address: String,
+    /// When its process started, by its own clock.
+    pub started: UnixMillis,
+    /// What is particular to its role.
+    pub state: State,
+}
+
+/// What a component of a role tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "kebab-case")]
+pub enum State {
+    /// A mobility agent.
+    Agent(AgentState),
+    /// A process server.
+    ProcessServer(ProcessServerState),
+    /// A master target.
+    MasterTarget(MasterTargetState),
+}
+
+/// The answer to a report or a wait.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// Grows whenever the desired state may have changed.
+    pub version: u64,
+    /// What the component is to be like.
+    pub desired: Desired,
+}
+
+/// A long poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wait {
+    /// The version the component has; answered as soon as there is another.
+    pub version: u64,
+}
+
+/// What a component is to be like.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "role", rename_all = "kebab-case")]
+pub enum Desired {
+    /// A mobility agent.
+    Agent(AgentDesired),
+    /// A process server.
+    ProcessServer(ProcessServerDesired),
+    /// A master target.
+    MasterTarget(MasterTargetDesired),
+}
+
+// ---- Mobility agent
+
+/// What an agent is to do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentDesired {
+    /// How this instance of the machine stands.
+    pub standing: Standing,
+    /// Replicate so; `None`: do not (keep tracking if `keep_tracking`).
+    #[serde(default)]
+    pub replication: Option<Replication>,
+    /// The network settings of each place where this machine may wake up, to be kept on its disk.
+    #[serde(default)]
+    pub networks: Vec<NetworkProfile>,
+}
+
+/// How an instance of a machine stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Standing {
+    /// Not protected.
+    #[default]
+    Unprotected,
+    /// This instance is the machine.
+    Active,
+    /// The machine lives elsewhere by now; what is written here is lost. The agent sends nothing.
+    Superseded {
+        /// Where it lives.
+        by: String,
+    },
+}
+
+/// A replication as the agent runs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replication {
+    /// The replica at the target.
+    pub replica: ReplicaName,
+    /// `HOST:PORT` of the process server (or of the master target itself) to send to.
+    pub address: String,
+    /// Who must answer there: the component's name.
+    pub peer: String,
+    /// The epoch to write under.
+    pub epoch: Epoch,
+    /// Milliseconds between recovery points.
+    pub interval_ms: u64,
+    /// Milliseconds between app-consistent points; 0: none.
+    #[serde(default)]
+    pub app_interval_ms: u64,
+    /// Longest time in milliseconds that file systems may stand still.
+    pub freeze_budget_ms: u64,
+    /// zstd level, if data is to be compressed on its way.
+    #[serde(default)]
+    pub compression: Option<i32>,
+    /// Bytes per second at most.
+    #[serde(default)]
+    pub bytes_per_s_max: Option<u64>,
+    /// Take moments together with the other members of this replication group.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// Grows with each request of a user to compare everything again.
+    #[serde(default)]
+    pub resync_requested: u64,
+    /// Make one more point after all services have been told to stop, then stop replicating: for a planned failover. The
+    /// token tells one request from another and comes back in [`ReplicationState::final_point`].
+    #[serde(default)]
+    pub final_cycle: Option<String>,
+}
+
+/// The network settings of a machine at one place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkProfile {
+    /// The place: the SMBIOS system UUID of the instance, lower case with dashes.
+    pub system_uuid: String,
+    /// Interface settings by MAC address (lower case, colons) at that place.
+    pub interfaces: BTreeMap<String, InterfaceSettings>,
+}
+
+/// How an interface gets its address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum InterfaceSettings {
+    /// As the guest has it by itself: nothing is changed.
+    Untouched,
+    /// By DHCP.
+    Dhcp,
+    /// Fixed.
+    Static {
+        /// `ADDRESS/PREFIX`.
+        address: String,
+        /// Default gateway.
+        #[serde(default)]
+        gateway: Option<String>,
+        /// Name servers.
+        #[serde(default)]
+        name_servers: Vec<String>,
+    },
+}
+
+/// An agent as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentState {
+    /// SMBIOS system UUID, lower case with dashes: which instance this is.
+    pub system_uuid: String,
+    /// SMBIOS manufacturer and product.
+    pub platform: String,
+    /// Host name.
+    pub hostname: String,
+    /// Operating system and kernel.
+    pub system: String,
+    /// Identity of this boot, as the kernel gives it.
+    pub boot_id: String,
+    /// All disks that would be protected, in order.
+    pub disks: Vec<DiskFacts>,
+    /// Network interfaces.
+    pub interfaces: Vec<InterfaceFacts>,
+    /// How replication stands.
+    pub replication: Option<ReplicationState>,
+    /// What a person should know: failed scripts, unsupported disks, refused sessions.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
+}
+
+/// A disk in a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskFacts {
+    /// Kernel name, `vda`.
+    pub name: String,
+    /// Serial number, if it has one.
+    #[serde(default)]
+    pub serial: String,
+    /// Bytes.
+    pub size: u64,
+    /// How changes are found: `ebpf` or `scan`.
+    pub capture: String,
+}
+
+/// A network interface in a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceFacts {
+    /// Kernel name.
+    pub name: String,
+    /// MAC address, lower case with colons.
+    pub mac: String,
+    /// `ADDRESS/PREFIX` of each address.
+    pub addresses: Vec<String>,
+    /// Default gateway through it.
+    #[serde(default)]
+    pub gateway: Option<String>,
+}
+
+/// What a person should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable, for looking it up: `agent.freeze-failed`.
+    pub code: String,
+    /// What is wrong, the likely cause, what to do.
+    pub message: String,
+}
+
+/// How a replication stands, as its source sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplicationState {
+    /// The replica.
+    pub replica: ReplicaName,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// The tracker's generation.
+    #[serde(default)]
+    pub generation: Option<GenerationId>,
+    /// What it is doing.
+    pub activity: Activity,
+    /// Bytes of disks compared in this resync, of `disk_bytes`.
+    #[serde(default)]
+    pub compared_bytes: u64,
+    /// Bytes of all disks.
+    pub disk_bytes: u64,
+    /// Contents sent since this replication began.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Contents sent by its last comparison (initial replication, resync) alone.
+    #[serde(default)]
+    pub resync_sent_bytes: u64,
+    /// Its newest point durable at the next hop, with the moment's time.
+    #[serde(default)]
+    pub received: Option<(Seq, UnixMillis)>,
+    /// Its newest point that is a recovery point at the target.
+    #[serde(default)]
+    pub recoverable: Option<Seq>,
+    /// How long the last moment stood still, in milliseconds.
+    #[serde(default)]
+    pub frozen_ms: u64,
+    /// The point that answers a request for a last cycle: its token, and the point.
+    #[serde(default)]
+    pub final_point: Option<(String, Seq)>,
+    /// The last failure, until a cycle succeeds.
+    #[serde(default)]
+    pub failure: Option<Problem>,
+}
+
+/// What a replication is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activity {
+    /// Waiting for its next cycle.
+    Idle,
+    /// Comparing with the replica (initial replication or resync).
+    Comparing,
+    /// Sending changed blocks.
+    Sending,
+    /// Waiting for the other end.
+    Waiting,
+    /// The last cycle was asked for and is durable; nothing is sent any more.
+    Finished,
+    /// Refused as superseded: the replica knows a newer epoch.
+    Fenced,
+}
+
+// ---- Process server
+
+/// What a process server is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessServerDesired {
+    /// Replicas it takes data for; others are refused, and their spools removed once empty.
+    pub routes: Vec<Route>,
+    /// Bytes per second it may forward, all together.
+    #[serde(default)]
+    pub bytes_per_s_max: Option<u64>,
+}
+
+/// Where a replica's data goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// The replica.
+    pub replica: ReplicaName,
+    /// The agent that may send it.
+    pub source: String,
+    /// `HOST:PORT` of the master target.
+    pub next: String,
+    /// The master target's name.
+    pub peer: String,
+    /// Older epochs are refused.
+    pub epoch: Epoch,
+}
+
+/// A process server as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessServerState {
+    /// Its spools.
+    pub spools: Vec<SpoolState>,
+    /// Bytes free on the cache disk.
+    pub free_bytes: u64,
+    /// Bytes received and forwarded since it started.
+    pub received_bytes: u64,
+    /// See above.
+    pub forwarded_bytes: u64,
+}
+
+/// A spool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpoolState {
+    /// The replica.
+    pub replica: ReplicaName,
+    /// Bytes not yet forwarded.
+    pub bytes: u64,
+    /// Why it does not get on, if it does not.
+    #[serde(default)]
+    pub waiting: Option<String>,
+}
+
+// ---- Master target
+
+/// What a master target is to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterTargetDesired {
+    /// Replicas it keeps. One that is not named any more is closed and left alone; see [`ReplicaMode::Remove`].
+    pub replicas: Vec<ReplicaDesired>,
+}
+
+/// A replica as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaDesired {
+    /// The replica.
+    pub replica: ReplicaName,
+    /// Target disks, in order: paths at the master target.
+    pub targets: Vec<PathBuf>,
+    /// Their sizes in bytes.
+    pub sizes: Vec<u64>,
+    /// Process servers (or agents) that may write it, as `ROLE NAME`.
+    pub owners: Vec<String>,
+    /// Older epochs are refused from now on.
+    pub epoch: Epoch,
+    /// Which points to keep.
+    pub retention: RetentionPolicy,
+    /// What it is for just now.
+    pub mode: ReplicaMode,
+    /// Points to be shown as read-only files, for test failovers: a name and the point.
+    #[serde(default)]
+    pub views: BTreeMap<String, Seq>,
+}
+
+/// What a replica is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ReplicaMode {
+    /// Takes data, applies it.
+    Receive,
+    /// Takes nothing; its disks are brought to a point and let go, so that a machine can run on them. Newer points are kept
+    /// as long as the retention holds, for another choice.
+    StandAt {
+        /// The point.
+        seq: Seq,
+    },
+    /// As `StandAt` its newest point.
+    StandAtLatest,
+    /// Its history is removed; the disks stay as they are.
+    Remove,
+}
+
+/// A master target as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterTargetState {
+    /// Its replicas.
+    pub replicas: Vec<ReplicaActual>,
+    /// Bytes free on the retention drive.
+    pub free_bytes: u64,
+}
+
+/// A replica as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaActual {
+    /// The replica.
+    pub replica: ReplicaName,
+    /// The newest epoch it has seen.
+    pub epoch: Epoch,
+    /// The mode that has been reached: its disks are let go, if it says so.
+    #[serde(default)]
+    pub reached: Option<ReplicaMode>,
+    /// Where its disks stand.
+    #[serde(default)]
+    pub applied: Option<Seq>,
+    /// Its recovery points, oldest first.
+    #[serde(default)]
+    pub points: Vec<RecoveryPoint>,
+    /// What they take on the retention drive.
+    #[serde(default)]
+    pub retention_bytes: u64,
+    /// Where the views are: the disks' paths, by the view's name.
+    #[serde(default)]
+    pub views: BTreeMap<String, Vec<PathBuf>>,
+    /// What is wrong with it.
+    #[serde(default)]
+    pub problem: Option<Problem>,
+}
+
+// ---- Multi-VM moments
+
+/// An agent's call at a multi-VM moment. All members meet twice: *ready* (little is left to send) and *frozen* (file systems stand
+/// still). The answer comes when all have arrived, or the time is up. Only after a joint *frozen* does each swap its bitmap and thaw:
+/// no member thaws before all were frozen, so no point holds an effect without its cause.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MomentCall {
+    /// The replication group.
+    pub group: String,
+    /// At which meeting.
+    pub meeting: Meeting,
+}
+
+/// The two meetings of a moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Meeting {
+    /// Ready to freeze.
+    Ready,
+    /// Frozen, for the moment of this tag.
+    Frozen {
+        /// As the answer to `Ready` named it.
+        tag: String,
+    },
+}
+
+/// The answer to a [`MomentCall`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum MomentAnswer {
+    /// All have arrived.
+    Go {
+        /// The moment's tag, unique within the group.
+        tag: String,
+    },
+    /// They have not: make a point of your own, or none.
+    Alone {
+        /// Who was missing.
+        reason: String,
+    },
+}
+
+/// What a group's members must agree on for one of their points to be a multi-VM point.
+#[must_use]
+pub fn is_group_point(point: &RecoveryPoint, tag: &str) -> bool {
+    point.group_tag.as_deref() == Some(tag) && point.consistency >= Consistency::CrashConsistent
+}
