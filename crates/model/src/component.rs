@@ -44,7 +44,7 @@ pub struct Report {
 #[serde(tag = "role", rename_all = "kebab-case")]
 pub enum State {
     /// A mobility agent.
-    Agent(AgentState),
+    Agent(Box<AgentState>),
     /// A process server.
     ProcessServer(ProcessServerState),
     /// A master target.
@@ -72,7 +72,7 @@ pub struct Wait {
 #[serde(tag = "role", rename_all = "kebab-case")]
 pub enum Desired {
     /// A mobility agent.
-    Agent(AgentDesired),
+    Agent(Box<AgentDesired>),
     /// A process server.
     ProcessServer(ProcessServerDesired),
     /// A master target.
