@@ -122,6 +122,91 @@ id128! {
     WriterId
 }
 
+id128! {
+    /// The identity of a protected machine, drawn when it is first protected; it stays the same wherever the machine lives.
+    MachineId
+}
+id128! {
+    /// The identity of a job.
+    JobId
+}
+
+/// The name a user gave to something (a site, a group, a plan): 1 to 63 letters, digits, `.`, `_` or `-`, beginning with a letter
+/// or digit. Case is kept for showing and does not tell names apart, as in Azure Resource Manager.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ObjectName(String);
+
+impl ObjectName {
+    /// As it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// What tells it apart from others: lower case.
+    #[must_use]
+    pub fn key(&self) -> String {
+        self.0.to_ascii_lowercase()
+    }
+}
+
+impl PartialEq for ObjectName {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(&other.0)
+    }
+}
+
+impl Eq for ObjectName {}
+
+impl PartialOrd for ObjectName {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ObjectName {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for ObjectName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let valid = (1..=63).contains(&text.len())
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+        if valid {
+            Ok(Self(text.into()))
+        } else {
+            let rule = "1 to 63 letters, digits, '.', '_', '-', beginning with a letter or digit";
+            Err(InvalidName { text: text.into(), rule })
+        }
+    }
+}
+
+impl TryFrom<String> for ObjectName {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<ObjectName> for String {
+    fn from(name: ObjectName) -> Self {
+        name.0
+    }
+}
+
 /// The name of a replica at a target: 1 to 63 of `a-z 0-9 . _ -`, beginning with a letter or digit, so
 /// that it is safe as a file name and in a log line.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -185,7 +270,18 @@ impl From<ReplicaName> for String {
 
 #[cfg(test)]
 mod tests {
-    use super::{GenerationId, ReplicaName};
+    use super::{GenerationId, ObjectName, ReplicaName};
+
+    #[test]
+    fn the_names_of_objects_keep_their_case_and_are_told_apart_without_it() {
+        let (a, b): (ObjectName, ObjectName) =
+            ("PG1_Failback".parse().unwrap(), "pg1_failback".parse().unwrap());
+        assert_eq!(a, b);
+        assert_eq!((a.as_str(), a.key()), ("PG1_Failback", b.key()));
+        for bad in ["", "-a", "a/b", "a b", "é", &"x".repeat(64)] {
+            assert!(bad.parse::<ObjectName>().is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn names_that_could_leave_their_folder_or_break_a_log_line_are_refused() {

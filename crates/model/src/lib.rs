@@ -23,7 +23,8 @@ mod units;
 
 pub use extent::{Extent, ExtentSet, LEN_MAX};
 pub use ids::{
-    DiskIndex, Epoch, GenerationId, InvalidName, PartIndex, ReplicaId, ReplicaName, Seq, WriterId,
+    DiskIndex, Epoch, GenerationId, InvalidName, JobId, MachineId, ObjectName, PartIndex, ReplicaId,
+    ReplicaName, Seq, WriterId,
 };
 pub use point::{Consistency, RecoveryPoint, UnixMillis};
 pub use protection::{Illegal, Operation, Phase, Protection, Side};
