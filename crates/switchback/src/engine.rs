@@ -25,6 +25,7 @@ mod compare;
 mod cycle;
 mod error;
 mod moment;
+mod read;
 mod sender;
 
 use std::fmt::Debug;

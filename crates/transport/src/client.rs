@@ -3,6 +3,9 @@
 //! The caller's thread and the connection's task share one [`Shared`]: a queue of messages bounded in bytes, the reply
 //! awaited, and what has gone wrong. The caller waits on a condition variable, the task on a `Notify`. There is at
 //! most one reply awaited, as the caller waits for it; so replies need no table.
+//!
+//! Messages that are not answered and small (frames of a few KiB, above all) are gathered by the caller until there are enough for one
+//! write: to wake the task for each of them would cost more than to send it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 
 use crate::connect::{ConnectConfig, Connection, connect, unexpected};
-use crate::stream::{Sender, receive_head, receive_payload};
+use crate::stream::{GATHER_LEN, GATHERED_MAX, Sender, receive_head, receive_payload};
 use crate::wire::{self, Head, Kind, LEAF_NODES_MAX, NODES_MAX, NodeList, NodeRange, Outgoing, Request};
 
 /// Messages queued at most, however small.
@@ -38,6 +41,8 @@ pub struct RemoteSession {
     next_request: u16,
     /// The next message shows that the caller has seen a pause.
     resume: bool,
+    /// Small messages as they go on the wire, not queued yet.
+    gathered: Vec<u8>,
 }
 
 #[derive(Debug, Default)]
@@ -67,10 +72,23 @@ struct State {
 }
 
 #[derive(Debug)]
-struct Queued {
-    message: Outgoing,
-    request: u16,
-    resume: bool,
+enum Queued {
+    Message {
+        message: Outgoing,
+        request: u16,
+        resume: bool,
+    },
+    /// Several messages, as they go on the wire.
+    Encoded(Vec<u8>),
+}
+
+impl Queued {
+    fn len(&self) -> usize {
+        match self {
+            Self::Message { message, .. } => message.len(),
+            Self::Encoded(bytes) => bytes.len(),
+        }
+    }
 }
 
 impl Shared {
@@ -103,7 +121,7 @@ impl RemoteSession {
             .unwrap_or_else(|_| Err(config.lost(format!("no session within {} s", limit.as_secs_f32()))))?;
         let shared = Arc::new(Shared::default());
         config.runtime.spawn(run(connection, shared.clone(), config.clone(), epoch));
-        Ok(Self { shared, config, epoch, next_request: 1, resume: false })
+        Ok(Self { shared, config, epoch, next_request: 1, resume: false, gathered: Vec::new() })
     }
 
     /// The epoch this session writes under, as it was opened.
@@ -112,17 +130,50 @@ impl RemoteSession {
         self.epoch
     }
 
-    /// Queues a message, waiting for room; gives its number.
-    fn send(&mut self, message: Outgoing, awaits_reply: bool) -> Result<u16, ReplicaError> {
+    /// Sends a message that is not answered, or keeps it to be sent with its neighbours.
+    fn pipeline(&mut self, message: Outgoing) -> Result<(), ReplicaError> {
+        if message.bulk.len() > GATHER_LEN {
+            return self.send(message, false);
+        }
+        let head = message
+            .head(self.next_request, self.resume, self.epoch)
+            .map_err(|error| ReplicaError::Protocol { detail: error.to_string() })?;
+        self.resume = false;
+        self.next_request = self.next_request.wrapping_add(1);
+        self.gathered.extend_from_slice(&head.encode());
+        self.gathered.extend_from_slice(&message.small);
+        self.gathered.extend_from_slice(&message.bulk);
+        if self.gathered.len() < GATHERED_MAX { Ok(()) } else { self.queue_gathered() }
+    }
+
+    fn queue_gathered(&mut self) -> Result<(), ReplicaError> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let gathered =
+            std::mem::replace(&mut self.gathered, Vec::with_capacity(GATHERED_MAX + GATHER_LEN * 2));
+        self.queue(Queued::Encoded(gathered), None)
+    }
+
+    /// Queues a message, behind what was gathered.
+    fn send(&mut self, message: Outgoing, awaits_reply: bool) -> Result<(), ReplicaError> {
+        self.queue_gathered()?;
         let request = self.next_request;
         message
             .head(request, false, self.epoch)
             .map_err(|error| ReplicaError::Protocol { detail: error.to_string() })?;
+        self.next_request = request.wrapping_add(1);
+        let resume = std::mem::take(&mut self.resume);
+        self.queue(Queued::Message { message, request, resume }, awaits_reply.then_some(request))
+    }
+
+    /// Queues an item, waiting for room.
+    fn queue(&mut self, item: Queued, awaited: Option<u16>) -> Result<(), ReplicaError> {
         let shared = self.shared.clone();
         let mut state = shared.lock();
         let full = |state: &State| {
             !state.queue.is_empty()
-                && (state.queue_bytes + message.len() > self.config.queue_bytes_max
+                && (state.queue_bytes + item.len() > self.config.queue_bytes_max
                     || state.queue.len() >= QUEUE_LEN_MAX)
         };
         state = self.wait_while(state, full, "it takes no more data")?;
@@ -130,15 +181,13 @@ impl RemoteSession {
             self.resume = true;
             return Err(paused);
         }
-        self.next_request = request.wrapping_add(1);
-        state.queue_bytes += message.len();
-        state.awaited = awaits_reply.then_some(request);
+        state.queue_bytes += item.len();
+        state.awaited = awaited;
         state.reply = None;
-        let resume = std::mem::take(&mut self.resume);
-        state.queue.push_back(Queued { message, request, resume });
+        state.queue.push_back(item);
         drop(state);
         shared.wanted.notify_one();
-        Ok(request)
+        Ok(())
     }
 
     /// Sends a request and waits for its reply.
@@ -224,15 +273,15 @@ impl ReplicaSession for RemoteSession {
     }
 
     fn begin_part(&mut self, header: PartHeader) -> Result<(), ReplicaError> {
-        self.send(Request::BeginPart(header).encode(), false).map(drop)
+        self.pipeline(Request::BeginPart(header).encode())
     }
 
     fn put_frame(&mut self, frame: Frame) -> Result<(), ReplicaError> {
-        self.send(Request::Frame(frame).encode(), false).map(drop)
+        self.pipeline(Request::Frame(frame).encode())
     }
 
     fn end_part(&mut self, checksum: [u8; 32]) -> Result<(), ReplicaError> {
-        self.send(Request::EndPart(checksum).encode(), false).map(drop)
+        self.pipeline(Request::EndPart(checksum).encode())
     }
 
     fn barrier(&mut self) -> Result<Watermarks, ReplicaError> {
@@ -327,7 +376,7 @@ async fn send_queued<W: AsyncWrite + Unpin>(
 ) -> io::Error {
     loop {
         let next = shared.lock().queue.pop_front();
-        let Some(Queued { message, request, resume }) = next else {
+        let Some(item) = next else {
             if let Err(error) = sender.flush().await {
                 return error;
             }
@@ -338,12 +387,18 @@ async fn send_queued<W: AsyncWrite + Unpin>(
             }
             continue;
         };
-        if let Err(error) = sender.send(&message, request, resume, epoch).await {
+        let sent = match &item {
+            Queued::Message { message, request, resume } => {
+                sender.send(message, *request, *resume, epoch).await
+            }
+            Queued::Encoded(bytes) => sender.send_encoded(bytes).await,
+        };
+        if let Err(error) = sent {
             return error;
         }
         let mut state = shared.lock();
         // Only now is there room again: what is being sent counts as queued.
-        state.queue_bytes -= message.len();
+        state.queue_bytes -= item.len();
         state.progress += 1;
         drop(state);
         shared.changed.notify_all();

@@ -13,9 +13,9 @@ use crate::wire::{self, HEAD_LEN, Head, Kind, Outgoing, Request, WireError};
 
 /// Payloads up to this many bytes are gathered with their neighbours into one write; longer ones are sent from where
 /// they are. One TLS record.
-const GATHER_LEN: usize = 16 * 1024;
+pub(crate) const GATHER_LEN: usize = 16 * 1024;
 /// Bytes gathered at most before they are written.
-const GATHERED_MAX: usize = 64 * 1024;
+pub(crate) const GATHERED_MAX: usize = 64 * 1024;
 
 /// How receiving ended.
 #[derive(Debug, thiserror::Error)]
@@ -125,11 +125,21 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
             return self.write_gathered().await;
         }
         self.write_gathered().await?;
+        self.write(&message.bulk).await
+    }
+
+    /// Sends messages that are encoded already.
+    pub(crate) async fn send_encoded(&mut self, messages: &[u8]) -> io::Result<()> {
+        self.write_gathered().await?;
+        self.write(messages).await
+    }
+
+    async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.partial = true;
         match &mut self.throttle {
-            None => self.stream.write_all(&message.bulk).await?,
+            None => self.stream.write_all(bytes).await?,
             Some(throttle) => {
-                for piece in message.bulk.chunks(PIECE) {
+                for piece in bytes.chunks(PIECE) {
                     throttle.take(piece.len()).await;
                     self.stream.write_all(piece).await?;
                     self.stream.flush().await?;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchback_delta::{FRAME_MAX, Frame, nodes_of_disk};
-use switchback_disk::{Disk, parallel};
-use switchback_model::{Consistency, DiskIndex, Extent, ExtentSet, PartIndex, ResyncReason, Seq};
+use switchback_delta::{Frame, nodes_of_disk};
+use switchback_disk::Disk;
+use switchback_model::{Consistency, DiskIndex, ExtentSet, PartIndex, ResyncReason, Seq};
 use switchback_replica::{CommitCycle, CycleKind, OpenCycle, ReplicaError, ReplicaState, Watermarks};
 
 use super::compare::{NodeDone, compare};
+use super::read::read_extents;
 use super::sender::Sender;
 use super::{CycleReport, Engine, EngineError, EngineOptions, Event, Frozen, MomentError};
 
@@ -16,6 +17,8 @@ use super::{CycleReport, Engine, EngineError, EngineOptions, Event, Frozen, Mome
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Times that the last blocks are read in one moment.
 const READS_WHILE_FROZEN_MAX: u32 = 3;
+/// Changed bytes sent before they are told to the observer.
+const TELL_BYTES: u64 = 1 << 20;
 /// Times that one cycle is begun again as a resync because the target lost its beginning.
 const RESTARTS_MAX: u32 = 3;
 
@@ -237,7 +240,7 @@ impl Engine {
         let done = |sender: &mut Sender<'_>, done: NodeDone| {
             *compared += done.bytes;
             observer(Event::Compared { bytes: done.bytes });
-            tell_sent(sender, &mut told, observer);
+            tell_sent(sender, &mut told, observer, 1);
             if stop.is_stopped() {
                 return Err(EngineError::Stopped);
             }
@@ -251,7 +254,7 @@ impl Engine {
         };
         compare(&*source, disk, nodes, io_threads, &mut sender, done)?;
         sender.barrier()?;
-        tell_sent(&sender, &mut told, observer);
+        tell_sent(&sender, &mut told, observer, 1);
         (cycle.next_part, cycle.acknowledged) = (sender.next_part(), sender.next_part());
         (cycle.sent_bytes, cycle.stored_bytes) =
             (cycle.sent_bytes + sender.sent_bytes, cycle.stored_bytes + sender.stored_bytes);
@@ -288,15 +291,14 @@ impl Engine {
         let mut sender = Sender::new(session, place, options.part_bytes_max, options.compression);
         let mut told = (0, 0);
         for (index, (disk, extents)) in (0..).zip(source.disks.iter().zip(changed)) {
-            let pieces = extents.iter().flat_map(|extent| extent.pieces(FRAME_MAX.into()));
-            let read = |piece| read_frame(&**disk, piece);
-            parallel::ordered(pieces, options.io_threads, read, |frame| -> Result<(), EngineError> {
+            read_extents(disk, extents, options.io_threads, |frame| {
                 sender.send(DiskIndex(index), frame)?;
-                tell_sent(&sender, &mut told, observer);
+                tell_sent(&sender, &mut told, observer, TELL_BYTES);
                 Ok(())
             })?;
         }
         sender.barrier()?;
+        tell_sent(&sender, &mut told, observer, 1);
         (cycle.sent_bytes, cycle.stored_bytes) =
             (cycle.sent_bytes + sender.sent_bytes, cycle.stored_bytes + sender.stored_bytes);
         Ok(sender.next_part())
@@ -375,9 +377,9 @@ impl Engine {
         let mut told = (0, 0);
         for (disk, frame) in &moment.frames {
             sender.send(*disk, frame.clone())?;
-            tell_sent(&sender, &mut told, observer);
         }
         sender.barrier()?;
+        tell_sent(&sender, &mut told, observer, 1);
         let parts = sender.next_part();
         (cycle.sent_bytes, cycle.stored_bytes) =
             (cycle.sent_bytes + sender.sent_bytes, cycle.stored_bytes + sender.stored_bytes);
@@ -431,9 +433,7 @@ fn read_all(
     }
     let mut frames = Vec::new();
     for (index, (disk, extents)) in (0..).zip(disks.iter().zip(changed)) {
-        let pieces = extents.iter().flat_map(|extent| extent.pieces(FRAME_MAX.into()));
-        let read = |piece| read_frame(&**disk, piece);
-        let done = parallel::ordered(pieces, options.io_threads, read, |frame| {
+        let done = read_extents(disk, extents, options.io_threads, |frame| {
             frames.push((DiskIndex(index), frame));
             Ok(())
         });
@@ -452,17 +452,15 @@ fn is_passing(error: &EngineError) -> bool {
     matches!(error, EngineError::Replica(ReplicaError::Disconnected { .. } | ReplicaError::Paused(_)))
 }
 
-fn read_frame(disk: &dyn Disk, piece: Extent) -> Result<Frame, EngineError> {
-    match disk.read(piece) {
-        Ok(data) => Ok(Frame::of(piece, data)),
-        Err(source) => Err(EngineError::Source { disk: disk.name().into(), offset: piece.start, source }),
-    }
-}
-
-/// Tells what was sent since the last time.
-fn tell_sent(sender: &Sender<'_>, told: &mut (u64, u64), observer: &mut Box<dyn FnMut(Event) + Send>) {
+/// Tells what was sent since the last time, if it is at least `least` bytes.
+fn tell_sent(
+    sender: &Sender<'_>,
+    told: &mut (u64, u64),
+    observer: &mut Box<dyn FnMut(Event) + Send>,
+    least: u64,
+) {
     let (bytes, stored_bytes) = (sender.sent_bytes - told.0, sender.stored_bytes - told.1);
-    if bytes > 0 {
+    if bytes >= least {
         *told = (sender.sent_bytes, sender.stored_bytes);
         observer(Event::Sent { bytes, stored_bytes });
     }

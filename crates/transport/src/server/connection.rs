@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use switchback_identity::PeerIdentity;
 use switchback_replica::{ReplicaError, SessionRequest};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader};
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::registry::{Key, Place};
 use super::worker::{Reply, Work, Worker};
 use super::{Proven, Server, Slot, linger};
 use crate::connect::build;
-use crate::stream::{ReceiveError, Sender, receive_head, receive_payload, receive_request};
+use crate::stream::{GATHER_LEN, ReceiveError, Sender, receive_head, receive_payload, receive_request};
 use crate::wire::{self, Hello, Kind, Outgoing, Renew, Renewed, Request, VERSION_MAX, VERSION_MIN, Welcome};
 
 /// Requests received and not yet taken by the session, at most.
@@ -47,7 +47,9 @@ fn refuse(detail: impl ToString, request: u16) -> End {
 pub(super) async fn run(server: Arc<Server>, proven: Proven, mut stopped: watch::Receiver<()>) {
     let Proven { stream, activity, peer, address, slot } = proven;
     let limits = server.config.limits;
-    let (mut reader, writer) = tokio::io::split(stream);
+    let (reader, writer) = tokio::io::split(stream);
+    // Headers come out of what was decrypted with them; payloads longer than the buffer pass it by.
+    let mut reader = BufReader::with_capacity(GATHER_LEN, reader);
     let mut sender = Sender::new(writer, None);
     let (replies, mut outgoing) = mpsc::channel(REPLIES_MAX);
     let taken_over = Arc::new(Notify::new());
