@@ -264,12 +264,13 @@ fn open_cycle(log: &mut Log, request: &OpenCycle, epoch: Epoch) -> Result<OpenCy
     {
         return Ok(open.status());
     }
-    if is_changes && log.tip.generation != Some(request.generation) {
-        let detail = match log.tip.generation {
+    let last = log.tip.generation_without_open();
+    if is_changes && last != Some(request.generation) {
+        let detail = match last {
             Some(last) => {
                 format!("the last point was made under generation {last}, not {}", request.generation)
             }
-            None => "there is no point that changed blocks could follow".into(),
+            None => "no changed blocks can follow the last point".into(),
         };
         return Err(ReplicaError::ResyncNeeded { detail });
     }

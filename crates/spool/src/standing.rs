@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 use switchback_model::{GenerationId, PartIndex, RecoveryPoint, Seq};
-use switchback_replica::{CommitCycle, OpenCycle, OpenCycleStatus, PartHeader, ReplicaStatus};
+use switchback_replica::{CommitCycle, CycleKind, OpenCycle, OpenCycleStatus, PartHeader, ReplicaStatus};
 
 use crate::record::{OpenRecord, Record};
 
@@ -68,6 +68,15 @@ impl Standing {
         self.last_point.as_ref().map_or(Seq(0), |point| point.seq)
     }
 
+    /// The generation whose changed blocks may follow the last point once the open cycle is dropped. Its writer may have forgotten
+    /// which blocks the complete parts held, and a comparison forgets what was tracked before: none may follow then.
+    pub(crate) fn generation_without_open(&self) -> Option<GenerationId> {
+        let kept = |open: &OpenCycleStanding| {
+            open.next_part == PartIndex(0) && open.record.request.kind == CycleKind::Changes
+        };
+        self.generation.filter(|_| self.open.as_ref().is_none_or(kept))
+    }
+
     /// Whether the place is between units (parts, openings, commits), not within a part.
     pub(crate) fn is_between_parts(&self) -> bool {
         self.part.is_none()
@@ -90,6 +99,7 @@ impl Standing {
             (Record::PartEnd { .. }, true) => self.end_part(),
             (Record::Commit(commit), false) => self.commit(commit),
             (Record::Abort { .. }, false) => {
+                self.generation = self.generation_without_open();
                 self.open = None;
                 Ok(())
             }
@@ -103,6 +113,9 @@ impl Standing {
     fn open(&mut self, number: u64, open: &OpenRecord) -> Result<(), String> {
         if self.open.is_some() || open.seq != self.last_seq().next() {
             return Err(format!("cycle {} is opened after {}", open.seq, self.last_seq()));
+        }
+        if open.request.kind != CycleKind::Changes {
+            self.generation = None;
         }
         self.open =
             Some(OpenCycleStanding { number: Some(number), record: open.clone(), next_part: PartIndex(0) });

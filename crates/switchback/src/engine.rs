@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 
 use switchback_capture::ChangeTracker;
 use switchback_disk::{Clock, Disk};
-use switchback_model::{Consistency, Seq};
+use switchback_model::{Consistency, GenerationId, Seq};
 use switchback_replica::{CycleKind, ReplicaError, ReplicaSession, Watermarks};
 
 pub use error::EngineError;
@@ -216,6 +216,8 @@ pub struct Engine {
     observer: Box<dyn FnMut(Event) + Send>,
     stop: Stop,
     session: Option<Box<dyn ReplicaSession>>,
+    /// The last point that was acknowledged, and under which generation it was made.
+    acknowledged: Option<(GenerationId, Seq)>,
 }
 
 impl Debug for Engine {
@@ -236,12 +238,22 @@ impl Engine {
         stop: Stop,
         observer: Box<dyn FnMut(Event) + Send>,
     ) -> Self {
-        Self { source, connect, options, observer, stop, session: None }
+        Self { source, connect, options, observer, stop, session: None, acknowledged: None }
     }
 
     /// The source, for whoever must rebuild its tracker after a doubt.
     pub fn source_mut(&mut self) -> &mut Source {
         &mut self.source
+    }
+
+    /// What an earlier life of this source was told to be safe last: changed blocks follow that point only.
+    pub fn remember(&mut self, generation: GenerationId, seq: Seq) {
+        self.acknowledged = Some((generation, seq));
+    }
+
+    /// Ends the session; the next cycle opens another, perhaps elsewhere.
+    pub fn disconnect(&mut self) {
+        self.session = None;
     }
 
     /// How far data has come, asking the replica.

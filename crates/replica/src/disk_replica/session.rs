@@ -303,6 +303,7 @@ impl ReplicaSession for DiskSession {
     fn leaf_digests(&mut self, disk: DiskIndex, nodes: &[u32]) -> Result<Vec<LeafDigests>, ReplicaError> {
         let _turn = self.replica.enter(self.key)?;
         let size = self.check_nodes(disk, nodes)?;
+        self.replica.apply_all()?;
         let of_node = |node: &u32| {
             let record = self.replica.digests(disk).complete(*node, self.replica.disk(disk))?;
             let leaves = (0..leaves_of_node(size, *node)).map(|leaf| record.leaf(leaf).expect("complete"));

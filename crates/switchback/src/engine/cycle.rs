@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use switchback_delta::{Frame, nodes_of_disk};
 use switchback_disk::Disk;
-use switchback_model::{Consistency, DiskIndex, ExtentSet, PartIndex, ResyncReason, Seq};
-use switchback_replica::{CommitCycle, CycleKind, OpenCycle, ReplicaError, ReplicaState, Watermarks};
+use switchback_model::{Consistency, DiskIndex, ExtentSet, GenerationId, PartIndex, ResyncReason, Seq};
+use switchback_replica::{
+    CommitCycle, CycleKind, OpenCycle, ReplicaError, ReplicaState, ReplicaStatus, Watermarks,
+};
 
 use super::compare::{NodeDone, compare};
 use super::read::read_extents;
@@ -112,6 +114,7 @@ impl Engine {
             took: cycle.began.elapsed(),
             watermarks,
         };
+        self.acknowledged = Some((self.source.tracker.generation(), report.seq));
         self.tell(Event::Committed(report.clone()));
         Ok(report)
     }
@@ -125,7 +128,7 @@ impl Engine {
         let reason = match (resync, status.generation) {
             (Some(reason), _) => Some(reason.clone()),
             _ if always => Some(ResyncReason::NoTracking),
-            (None, Some(theirs)) if theirs == generation => None,
+            (None, Some(theirs)) if theirs == generation => self.missed_points(generation, &status),
             (None, _) if status.state == ReplicaState::Empty => Some(ResyncReason::Initial),
             (None, theirs) => {
                 let detail = match theirs {
@@ -146,11 +149,14 @@ impl Engine {
             if status.open.is_some() {
                 self.session()?.abort_cycle()?;
             }
-            // Everything written before this is read by the comparison.
+        }
+        let opened = self.session()?.open_cycle(&OpenCycle { generation, kind: kind.clone() })?;
+        if compares {
+            // Everything written before this is read by the comparison. Only now, as the replica takes no changed blocks of this
+            // generation any more: whatever happens to this process next, what is released here is compared.
             self.source.tracker.swap()?;
             self.source.tracker.release();
         }
-        let opened = self.session()?.open_cycle(&OpenCycle { generation, kind: kind.clone() })?;
         let disk_bytes = self.source.disks.iter().map(|disk| disk.size()).sum();
         self.tell(Event::Opened { seq: opened.seq, kind: kind.clone(), disk_bytes });
         let stage = if compares { Stage::Compare { disk: DiskIndex(0), node: 0 } } else { Stage::Round };
@@ -169,6 +175,18 @@ impl Engine {
             stored_bytes: 0,
             began: Instant::now(),
         })
+    }
+
+    /// Why changed blocks cannot follow the replica's last point although it was made under this generation: it is not the one that this
+    /// source was told to be safe. So it is when a process server died with cycles that it had not forwarded, and another took its place.
+    fn missed_points(&self, generation: GenerationId, status: &ReplicaStatus) -> Option<ResyncReason> {
+        let (ours, theirs) = (self.acknowledged?, status.last_point.as_ref().map(|point| point.seq));
+        if ours.0 != generation || theirs == Some(ours.1) {
+            return None;
+        }
+        let theirs = theirs.map_or("none".into(), |seq| seq.to_string());
+        let detail = format!("its last point is {theirs}, point {} had been acknowledged", ours.1);
+        Some(ResyncReason::ReplicaMismatch { detail })
     }
 
     /// Finds the cycle again after a lost session or a pause.
