@@ -20,6 +20,7 @@ mod file_disk;
 pub mod parallel;
 mod pool;
 pub mod sim;
+pub mod spans;
 mod sys;
 #[doc(hidden)]
 pub mod testing;

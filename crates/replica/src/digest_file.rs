@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use switchback_delta::{Digest, NODE_LEAVES, NODE_RECORD_LEN, NodeRecord, leaves_of_node, node_extent};
-use switchback_disk::{Disk, Volume, VolumeFile};
+use switchback_disk::{Disk, Volume, VolumeFile, parallel};
 use switchback_model::{DiskIndex, Extent};
 
 use crate::ReplicaError;
@@ -98,7 +98,12 @@ impl DigestFile {
     }
 
     /// The record of a node with every leaf known, reading the unknown ones from the disk.
-    pub(crate) fn complete(&mut self, node: u32, disk: &dyn Disk) -> Result<NodeRecord, ReplicaError> {
+    pub(crate) fn complete(
+        &mut self,
+        node: u32,
+        disk: &dyn Disk,
+        io_threads: usize,
+    ) -> Result<NodeRecord, ReplicaError> {
         let file_error = |error: io::Error| ReplicaError::Io {
             action: format!("reading or writing the digests of {}", disk.name()),
             detail: error.to_string(),
@@ -108,7 +113,7 @@ impl DigestFile {
         if record.is_complete(leaves) {
             return Ok(record);
         }
-        read_unknown(&mut record, node, self.disk_size, disk)?;
+        read_unknown(&mut record, node, self.disk_size, disk, io_threads)?;
         self.put(node, record.clone()).map_err(file_error)?;
         Ok(record)
     }
@@ -131,35 +136,39 @@ fn place(node: u32) -> u64 {
     u64::from(node) * NODE_RECORD_LEN as u64
 }
 
-/// Fills in the unknown leaves of a node: holes without reading, the rest in reads of up to [`READ_LEN`].
+/// Fills in the unknown leaves of a node: holes without reading, the rest in reads of up to [`READ_LEN`], several at a time.
 fn read_unknown(
     record: &mut NodeRecord,
     node: u32,
     disk_size: u64,
     disk: &dyn Disk,
+    io_threads: usize,
 ) -> Result<(), ReplicaError> {
     let window = node_extent(disk_size, node);
     let allocated = disk.allocated(window).map_err(|e| disk_error(disk, "reading the allocation of", &e))?;
     let leaf_of = |offset: u64| usize::try_from((offset - window.start) / u64::from(switchback_delta::LEAF));
-    for chunk in window.pieces(READ_LEN) {
-        let unknown = chunk
+    let is_unknown = |chunk: &Extent| {
+        chunk
             .pieces(switchback_delta::LEAF.into())
-            .any(|leaf| record.leaf(leaf_of(leaf.start).expect("256 leaves")).is_none());
-        if !unknown {
-            continue;
+            .any(|leaf| record.leaf(leaf_of(leaf.start).expect("256 leaves")).is_none())
+    };
+    let chunks: Vec<_> = window.pieces(READ_LEN).filter(is_unknown).collect();
+    let threads = if chunks.len() < 2 { 1 } else { io_threads };
+    let read = |chunk: &Extent| -> Result<Vec<(Extent, Digest)>, ReplicaError> {
+        if allocated.iter().all(|extent| extent.intersection(*chunk).is_empty()) {
+            return Ok(chunk
+                .pieces(switchback_delta::LEAF.into())
+                .map(|leaf| (leaf, Digest::ZERO))
+                .collect());
         }
-        let hole = allocated.iter().all(|extent| extent.intersection(chunk).is_empty());
-        let data =
-            if hole { None } else { Some(disk.read(chunk).map_err(|e| disk_error(disk, "reading", &e))?) };
-        let digests: Vec<_> = match &data {
-            None => chunk.pieces(switchback_delta::LEAF.into()).map(|leaf| (leaf, Digest::ZERO)).collect(),
-            Some(data) => switchback_delta::pieces(chunk, data)
-                .map(|(leaf, bytes)| (leaf, switchback_delta::digest_of(bytes)))
-                .collect(),
-        };
+        let data = disk.read(*chunk).map_err(|e| disk_error(disk, "reading", &e))?;
+        let leaves = switchback_delta::pieces(*chunk, &data);
+        Ok(leaves.map(|(leaf, bytes)| (leaf, switchback_delta::digest_of(bytes))).collect())
+    };
+    parallel::ordered(chunks.iter(), threads, read, |digests| {
         for (leaf, digest) in digests {
             record.set(leaf_of(leaf.start).expect("256 leaves"), Some(digest));
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }

@@ -53,10 +53,13 @@ impl VolumeDelta {
     }
 }
 
+/// Which file, and which of its frames.
+pub(crate) type FrameAt = (u32, u32);
+
 /// The contents of one frame, with the digests of its leaf pieces.
 #[derive(Clone)]
 struct Decoded {
-    at: (u32, u32),
+    at: FrameAt,
     extent: Extent,
     contents: Bytes,
     digests: Vec<Digest>,
@@ -66,8 +69,7 @@ struct Decoded {
 #[derive(Default)]
 pub(crate) struct Layer {
     files: Vec<VolumeDelta>,
-    /// Values: (which file, which frame).
-    overlay: Overlay<(u32, u32)>,
+    overlay: Overlay<FrameAt>,
     decoded: Mutex<Option<Decoded>>,
 }
 
@@ -89,7 +91,7 @@ impl Layer {
         self.put(delta, |overlay, extent, at| overlay.put_under(extent, at));
     }
 
-    fn put(&mut self, delta: VolumeDelta, add: impl Fn(&mut Overlay<(u32, u32)>, Extent, (u32, u32))) {
+    fn put(&mut self, delta: VolumeDelta, add: impl Fn(&mut Overlay<FrameAt>, Extent, FrameAt)) {
         let file = u32::try_from(self.files.len()).expect("fewer files than that are ever open");
         for (frame, entry) in (0..).zip(delta.file.entries()) {
             add(&mut self.overlay, entry.extent, (file, frame));
@@ -103,7 +105,7 @@ impl Layer {
     }
 
     /// `window` in order: pieces with the frame that holds them, if any does.
-    pub(crate) fn lookup(&self, window: Extent) -> impl Iterator<Item = (Extent, Option<(u32, u32)>)> + '_ {
+    pub(crate) fn lookup(&self, window: Extent) -> impl Iterator<Item = (Extent, Option<FrameAt>)> + '_ {
         self.overlay.lookup(window)
     }
 
@@ -113,7 +115,7 @@ impl Layer {
         &self,
         volume: &dyn Volume,
         piece: Extent,
-        at: (u32, u32),
+        at: FrameAt,
     ) -> Result<(Bytes, Vec<Digest>), ReplicaError> {
         let decoded = self.decode(volume, at)?;
         let within = |offset: u64| usize::try_from(offset - decoded.extent.start).expect("within a frame");
@@ -136,11 +138,12 @@ impl Layer {
         Ok((contents, digests))
     }
 
-    fn decode(&self, volume: &dyn Volume, at: (u32, u32)) -> Result<Decoded, ReplicaError> {
-        let mut last = self.decoded.lock().expect("no panic while it is held");
-        if let Some(decoded) = last.as_ref().filter(|decoded| decoded.at == at) {
+    fn decode(&self, volume: &dyn Volume, at: FrameAt) -> Result<Decoded, ReplicaError> {
+        let last = || self.decoded.lock().expect("no panic while it is held");
+        if let Some(decoded) = last().as_ref().filter(|decoded| decoded.at == at) {
             return Ok(decoded.clone());
         }
+        // Not under the lock: several threads decode at a time.
         let delta = &self.files[at.0 as usize];
         let fail = |error: &_| delta_error(volume, delta.name, error);
         let frame = delta.file.frame(at.1 as usize).map_err(|e| fail(&e))?;
@@ -148,7 +151,7 @@ impl Layer {
             detail: format!("{} in {}: {error}", delta.name, volume.name()),
         })?;
         let decoded = Decoded { at, extent: frame.extent, contents, digests };
-        *last = Some(decoded.clone());
+        *last() = Some(decoded.clone());
         Ok(decoded)
     }
 }

@@ -25,7 +25,6 @@ mod compare;
 mod cycle;
 mod error;
 mod moment;
-mod read;
 mod sender;
 
 use std::fmt::Debug;

@@ -1,16 +1,19 @@
 //! Applying staged cycles to the disks, each with its way back.
 
-use switchback_delta::{DeltaContent, DeltaError, DeltaHeader, DeltaSummary, DeltaWriter, FRAME_MAX, Frame};
-use switchback_disk::{Volume, parallel};
+use switchback_delta::{DeltaContent, DeltaError, DeltaHeader, DeltaSummary, DeltaWriter, Frame};
+use switchback_disk::{Volume, parallel, spans};
 use switchback_model::{DiskIndex, Extent, Seq};
 
 use super::DiskReplica;
 use super::stage::{VolumeWriter, write_contents};
 use crate::ReplicaError;
 use crate::error::{delta_error, disk_error, volume_error};
-use crate::layer::{Layer, VolumeDelta};
+use crate::layer::{FrameAt, Layer, VolumeDelta};
 use crate::layout::FileName;
 use crate::manifest::{ReverseDelta, ReverseFile, StagedCycle, Work};
+
+/// Bytes that a thread writes before the next batch begins.
+const BATCH_BYTES: u64 = 256 << 10;
 
 impl ReverseDelta {
     pub(super) fn name(&self, disk: DiskIndex) -> FileName {
@@ -98,16 +101,12 @@ impl DiskReplica {
             if extents.is_empty() {
                 continue;
             }
-            let pieces = extents.iter().flat_map(|extent| extent.pieces(FRAME_MAX.into()));
             let source = self.disk(disk);
             let name = reverse.name(disk);
             let summary = self.write_reverse(name, disk, from, to, |mut writer| {
-                let read = |piece: Extent| {
-                    let data = source.read(piece).map_err(|e| disk_error(source, "reading", &e))?;
-                    Ok(Frame::of(piece, data))
-                };
+                let unread = |_, error| disk_error(source, "reading", &error);
                 let fail = |error: DeltaError| delta_error(&*self.volume, name, &error);
-                parallel::ordered(pieces, self.config.io_threads, read, |frame| {
+                spans::read_extents(source, &extents, self.config.io_threads, Frame::of, unread, |frame| {
                     writer.push(&frame).map_err(fail)
                 })?;
                 writer.finish().map_err(fail)
@@ -157,15 +156,19 @@ impl DiskReplica {
         let disk = self.disk(index);
         let size = self.core().manifest.disks[usize::from(index.0)].size;
         let held = layer.lookup(Extent::new(0, size)).filter_map(|(piece, at)| Some((piece, at?)));
-        let held: Vec<_> = held.collect();
-        let write = |(piece, at): (Extent, (u32, u32))| {
-            let (contents, digests) = layer.read(&*self.volume, piece, at)?;
-            let zero = digests.iter().all(|digest| *digest == switchback_delta::Digest::ZERO);
-            write_contents(disk, piece, zero, &contents)?;
-            Ok((piece, digests))
+        let batches = batches(held);
+        let write = |batch: &Vec<(Extent, FrameAt)>| {
+            let write = |(piece, at): &(Extent, FrameAt)| {
+                let (contents, digests) = layer.read(&*self.volume, *piece, *at)?;
+                let zero = digests.iter().all(|digest| *digest == switchback_delta::Digest::ZERO);
+                write_contents(disk, *piece, zero, &contents)?;
+                Ok((*piece, digests))
+            };
+            batch.iter().map(write).collect::<Result<Vec<_>, ReplicaError>>()
         };
-        parallel::ordered(held.into_iter(), self.config.io_threads, write, |(piece, digests)| {
-            let noted = self.digests(index).written(piece, &digests);
+        parallel::ordered(batches.iter(), self.config.io_threads, write, |written| {
+            let mut digests = self.digests(index);
+            let noted = written.iter().try_for_each(|(piece, new)| digests.written(*piece, new));
             noted.map_err(|e| volume_error(&*self.volume, "writing digests", &e))
         })
     }
@@ -187,6 +190,23 @@ impl DiskReplica {
         }
         Ok(())
     }
+}
+
+/// Pieces that one thread writes in a row: many small ones, or a few large ones.
+fn batches(held: impl Iterator<Item = (Extent, FrameAt)>) -> Vec<Vec<(Extent, FrameAt)>> {
+    let mut batches: Vec<Vec<_>> = Vec::new();
+    let mut bytes = 0;
+    for (piece, at) in held {
+        match batches.last_mut() {
+            Some(batch) if bytes < BATCH_BYTES => batch.push((piece, at)),
+            _ => {
+                batches.push(vec![(piece, at)]);
+                bytes = 0;
+            }
+        }
+        bytes += piece.len;
+    }
+    batches
 }
 
 fn remove_if_there(volume: &dyn Volume, name: &str) -> Result<(), ReplicaError> {

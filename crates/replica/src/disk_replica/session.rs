@@ -176,7 +176,11 @@ impl DiskSession {
         self.ahead = Some(std::thread::spawn(move || {
             for node in nodes {
                 // Whoever asks for it will get the error.
-                if replica.digests(disk).complete(node, replica.disk(disk)).is_err() {
+                if replica
+                    .digests(disk)
+                    .complete(node, replica.disk(disk), replica.config.io_threads)
+                    .is_err()
+                {
                     break;
                 }
             }
@@ -291,7 +295,11 @@ impl ReplicaSession for DiskSession {
             size = self.check_nodes(disk, &nodes)?;
             self.replica.apply_all()?;
             for node in nodes {
-                let record = self.replica.digests(disk).complete(node, self.replica.disk(disk))?;
+                let record = self.replica.digests(disk).complete(
+                    node,
+                    self.replica.disk(disk),
+                    self.replica.config.io_threads,
+                )?;
                 let digest = record.node_digest(leaves_of_node(size, node)).expect("a complete record");
                 digests.push(NodeDigest(digest));
             }
@@ -305,7 +313,11 @@ impl ReplicaSession for DiskSession {
         let size = self.check_nodes(disk, nodes)?;
         self.replica.apply_all()?;
         let of_node = |node: &u32| {
-            let record = self.replica.digests(disk).complete(*node, self.replica.disk(disk))?;
+            let record = self.replica.digests(disk).complete(
+                *node,
+                self.replica.disk(disk),
+                self.replica.config.io_threads,
+            )?;
             let leaves = (0..leaves_of_node(size, *node)).map(|leaf| record.leaf(leaf).expect("complete"));
             Ok(LeafDigests { node: *node, leaves: leaves.collect() })
         };

@@ -30,31 +30,54 @@ pub(super) enum PartWriter {
     Fill { header: PartHeader, hasher: Box<PartHasher>, end: u64 },
 }
 
-/// A file of a volume, written from its start.
+/// Small writes are gathered until there are so many bytes.
+const GATHERED_MAX: usize = 256 << 10;
+
+/// A file of a volume, written from its start. What is small is gathered: nothing counts as written before a flush.
 #[derive(Debug)]
 pub(crate) struct VolumeWriter {
     file: Box<dyn VolumeFile>,
     at: u64,
+    gathered: Vec<u8>,
 }
 
 impl VolumeWriter {
     pub(crate) fn new(file: Box<dyn VolumeFile>) -> Self {
-        Self { file, at: 0 }
+        Self { file, at: 0, gathered: Vec::new() }
     }
 
+    /// Makes what was flushed durable.
     pub(crate) fn sync(&self) -> std::io::Result<()> {
         self.file.sync()
+    }
+
+    fn write_out(&mut self, data: &[u8]) -> std::io::Result<()> {
+        self.file.write_at(self.at, data)?;
+        self.at += data.len() as u64;
+        Ok(())
     }
 }
 
 impl std::io::Write for VolumeWriter {
     fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
-        self.file.write_at(self.at, data)?;
-        self.at += data.len() as u64;
+        if self.gathered.len() + data.len() > GATHERED_MAX {
+            self.flush()?;
+        }
+        if data.len() > GATHERED_MAX {
+            self.write_out(data)?;
+        } else {
+            self.gathered.extend_from_slice(data);
+        }
         Ok(data.len())
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
+        let gathered = std::mem::take(&mut self.gathered);
+        if !gathered.is_empty() {
+            self.write_out(&gathered)?;
+        }
+        self.gathered = gathered;
+        self.gathered.clear();
         Ok(())
     }
 }

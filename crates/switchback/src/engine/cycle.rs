@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchback_delta::{Frame, nodes_of_disk};
-use switchback_disk::Disk;
+use switchback_disk::{Disk, spans};
 use switchback_model::{Consistency, DiskIndex, ExtentSet, GenerationId, PartIndex, ResyncReason, Seq};
 use switchback_replica::{
     CommitCycle, CycleKind, OpenCycle, ReplicaError, ReplicaState, ReplicaStatus, Watermarks,
 };
 
 use super::compare::{NodeDone, compare};
-use super::read::read_extents;
 use super::sender::Sender;
 use super::{CycleReport, Engine, EngineError, EngineOptions, Event, Frozen, MomentError};
 
@@ -309,7 +308,7 @@ impl Engine {
         let mut sender = Sender::new(session, place, options.part_bytes_max, options.compression);
         let mut told = (0, 0);
         for (index, (disk, extents)) in (0..).zip(source.disks.iter().zip(changed)) {
-            read_extents(disk, extents, options.io_threads, |frame| {
+            read_frames(&**disk, extents, options.io_threads, |frame| {
                 sender.send(DiskIndex(index), frame)?;
                 tell_sent(&sender, &mut told, observer, TELL_BYTES);
                 Ok(())
@@ -451,7 +450,7 @@ fn read_all(
     }
     let mut frames = Vec::new();
     for (index, (disk, extents)) in (0..).zip(disks.iter().zip(changed)) {
-        let done = read_extents(disk, extents, options.io_threads, |frame| {
+        let done = read_frames(&**disk, extents, options.io_threads, |frame| {
             frames.push((DiskIndex(index), frame));
             Ok(())
         });
@@ -468,6 +467,17 @@ fn read_all(
 /// Whether trying again can help without anybody doing anything.
 fn is_passing(error: &EngineError) -> bool {
     matches!(error, EngineError::Replica(ReplicaError::Disconnected { .. } | ReplicaError::Paused(_)))
+}
+
+/// Reads changed blocks and hands them on as frames, in order.
+fn read_frames(
+    disk: &dyn Disk,
+    extents: &ExtentSet,
+    io_threads: usize,
+    each: impl FnMut(Frame) -> Result<(), EngineError>,
+) -> Result<(), EngineError> {
+    let fail = |offset, source| EngineError::Source { disk: disk.name().into(), offset, source };
+    spans::read_extents(disk, extents, io_threads, Frame::of, fail, each)
 }
 
 /// Tells what was sent since the last time, if it is at least `least` bytes.
