@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::{Deserialize, Serialize};
-use switchback_delta::Frame;
+use switchback_delta::{DeltaKey, Frame};
 use switchback_disk::{Clock, DirVolume, Disk, FileDisk, Volume};
 use switchback_model::{DiskIndex, ReplicaId, ReplicaName, RetentionPolicy};
 use switchback_replica::{
@@ -22,6 +22,8 @@ use switchback_replica::{
     OpenCycleStatus, PartHeader, ReplicaConfig, ReplicaError, ReplicaSession, ReplicaStatus, SessionRequest,
     Watermarks,
 };
+
+use crate::storage_key;
 
 const SETTINGS: &str = "settings";
 const SETTINGS_LEN_MAX: usize = 1 << 20;
@@ -37,6 +39,9 @@ pub struct Settings {
     /// Which points to keep.
     #[serde(default)]
     pub retention: RetentionPolicy,
+    /// Where the key is that its history is encrypted under (`storage_key`), an absolute path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// Where new replicas go, and how they are kept.
@@ -46,6 +51,8 @@ pub struct Placement {
     pub targets: BTreeMap<ReplicaName, Vec<PathBuf>>,
     /// For new replicas.
     pub retention: RetentionPolicy,
+    /// Encrypts the history of new replicas under the key in this file, an absolute path.
+    pub key_file: Option<PathBuf>,
 }
 
 /// A directory of replicas.
@@ -101,6 +108,20 @@ impl Host {
         Ok(HostedSession { session, hosted })
     }
 
+    /// The replica of a name, whether somebody writes it or not. Whoever holds it keeps it open.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be opened.
+    pub fn hosted(&self, name: &ReplicaName) -> Result<Arc<Hosted>, ReplicaError> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hosted) = open.get(name).and_then(Weak::upgrade) {
+            return Ok(hosted);
+        }
+        let hosted = Arc::new(Hosted::open(&self.root.join(name.as_str()))?);
+        open.insert(name.clone(), Arc::downgrade(&hosted));
+        Ok(hosted)
+    }
+
     fn open_or_create(
         &self,
         directory: &Path,
@@ -116,6 +137,7 @@ impl Host {
             targets: targets.unwrap_or_else(|| default_targets(directory, request.disks.len())),
             owner: owner.map(Into::into),
             retention: self.placement.retention.clone(),
+            key_file: self.placement.key_file.clone(),
         };
         create_replica(directory, &settings, &request.disks, &*self.clock)?;
         Hosted::open(directory)
@@ -171,8 +193,8 @@ pub fn create_replica(
                 .map_err(|error| io_error("creating the target", target, &error))?;
         }
     }
+    let config = config(settings)?;
     save_settings(&*volume, settings)?;
-    let config = ReplicaConfig { retention: settings.retention.clone(), ..ReplicaConfig::default() };
     let (disks, id) = (open_targets(settings)?, ReplicaId(new_id()));
     DiskReplica::create(volume, disks, sizes.to_vec(), id, clock.now(), config).map(drop)
 }
@@ -228,8 +250,27 @@ pub fn open_replica(directory: &Path) -> Result<DiskReplica, ReplicaError> {
         DirVolume::open(directory).map_err(|error| io_error("opening the replica", directory, &error))?;
     // Asked before the disks are: a process that has the replica has them too, and its name is the better answer.
     drop(volume.lock().map_err(|error| ReplicaError::Locked { holder: error.to_string() })?);
-    let config = ReplicaConfig { retention: settings.retention.clone(), ..ReplicaConfig::default() };
+    let config = config(&settings)?;
     DiskReplica::open(Arc::new(volume), open_targets(&settings)?, config)
+}
+
+fn config(settings: &Settings) -> Result<ReplicaConfig, ReplicaError> {
+    let key = match &settings.key_file {
+        None => None,
+        Some(path) => {
+            let key = storage_key::load(path).map_err(|error| ReplicaError::Io {
+                action: "opening the replica's history, which is encrypted".into(),
+                detail: with_causes(&error),
+            })?;
+            Some(DeltaKey::new(*key))
+        }
+    };
+    Ok(ReplicaConfig { retention: settings.retention.clone(), key, ..ReplicaConfig::default() })
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// Sixteen random bytes from the system.

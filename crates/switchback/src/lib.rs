@@ -10,6 +10,8 @@
 pub mod cli;
 pub mod engine;
 pub mod export;
+pub mod exporting;
 mod freezing;
 pub mod host;
 pub mod machine;
+pub mod storage_key;

@@ -62,3 +62,56 @@ fn an_exported_point_is_what_it_was_and_verify_finds_a_flipped_bit() {
     let said = String::from_utf8(damaged.stdout).unwrap();
     assert!(!damaged.status.success() && said.contains("DAMAGED"), "{said}");
 }
+
+/// Whether any file below the directory holds these bytes.
+fn holds(directory: &std::path::Path, marker: &[u8]) -> bool {
+    std::fs::read_dir(directory).unwrap().any(|entry| {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            return holds(&path, marker);
+        }
+        let data = std::fs::read(path).unwrap();
+        data.windows(marker.len()).any(|window| window == marker)
+    })
+}
+
+#[test]
+fn a_history_is_encrypted_under_a_key_that_only_its_owner_can_read() {
+    const MARKER: &[u8] = b"the old contents of this block are nobody's business";
+    let site = Site::new();
+    let (source, target) = (site.image("a.img", 8, 1), site.image("b.img", 8, 2));
+    let key = site.path("storage.key");
+    let file = std::fs::File::options().write(true).open(&target).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, MARKER, MIB).unwrap();
+    drop(file);
+    std::fs::copy(&target, site.path("before.img")).unwrap();
+    succeed(switchback().args(["identity", "storage-key"]).arg(&key));
+    let mut sync = switchback();
+    succeed(sync.args(["sync", "--key-file"]).arg(&key).arg(&source).arg(&target));
+    assert!(same(&source, &target));
+    let history = site.path("b.img.switchback/local");
+    assert!(!holds(&history, MARKER), "the marker went into the way back, encrypted");
+
+    // Without its key, or with another, nothing is done.
+    let roll_back = || {
+        let mut command = switchback();
+        command.args(["replica", "rollback", "--to", "0", "--yes"]).arg(&history);
+        command
+    };
+    let kept = std::fs::read(&key).unwrap();
+    std::fs::remove_file(&key).unwrap();
+    let said = fail(&mut roll_back());
+    assert!(said.contains("storage.key") && said.contains("encrypted"), "{said}");
+    succeed(switchback().args(["identity", "storage-key"]).arg(&key));
+    let said = fail(&mut roll_back());
+    assert!(said.contains("encrypted with key"), "{said}");
+    assert!(same(&source, &target));
+    std::fs::write(&key, kept).unwrap();
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let said = fail(&mut roll_back());
+    assert!(said.contains("chmod 600"), "{said}");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    succeed(switchback().args(["replica", "verify"]).arg(&history));
+    succeed(&mut roll_back());
+    assert!(same(&site.path("before.img"), &target));
+}

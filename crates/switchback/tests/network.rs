@@ -156,3 +156,61 @@ fn an_old_epoch_and_unfitting_disks_are_refused() {
     let small = fail(&mut sync(&site, "a.img", &format!("{address}/small"), []));
     assert!(small.contains("at least as large"), "{small}");
 }
+
+#[test]
+fn a_point_is_exported_while_the_receiver_goes_on_applying() {
+    let mut site = Site::new();
+    let source = site.image("a.img", 64, 1);
+    let (receiver, address) = site.start_receiver();
+    site.enrol("source", "source", &address);
+    let to = format!("{address}/web01");
+    succeed(&mut sync(&site, "a.img", &to, []));
+    std::fs::copy(&source, site.path("before.img")).unwrap();
+    // Keeps the replica open in the receiver, with a new point five times a second.
+    let mut follow = sync(&site, "a.img", &to, ["--follow", "--interval", "0.2"]);
+    let follow = Process(follow.stdout(std::process::Stdio::null()).spawn().unwrap());
+    let newest =
+        || site.points("web01")["points"].as_array().unwrap().last().unwrap()["seq"].as_u64().unwrap();
+    wait_until("it is followed", || newest() > 2);
+
+    let (replica, mount) = (site.path("replicas/web01"), site.path("mount"));
+    std::fs::create_dir(&mount).unwrap();
+    let export = |point: &str| {
+        let mut command = switchback();
+        command.args(["replica", "export", "--point", point]).arg(&replica).arg(&mount);
+        command
+    };
+    let refused = fail(&mut export("999999"));
+    assert!(refused.contains("999999"), "{refused}");
+    let start = || Process(export("1").stdout(std::process::Stdio::null()).spawn().unwrap());
+    let mut client = start();
+    let file = mount.join("disk-0.raw");
+    wait_until("the export is mounted", || file.exists());
+    for round in 0..3 {
+        scribble(&source, round * 9 * MIB + 17, 2_000_000, round);
+        let seen = newest();
+        wait_until("newer points are made and applied", || newest() > seen + 2);
+        assert!(same(&site.path("before.img"), &file), "round {round}");
+    }
+    let busy = fail(switchback().args(["replica", "rollback", "--to", "1", "--yes"]).arg(&replica));
+    assert!(busy.contains("in use by process"), "{busy}");
+    // A client that is killed leaves no mount behind.
+    client.kill();
+    wait_until("the export is gone", || !file.exists());
+    let mut client = start();
+    wait_until("it can be exported again", || file.exists());
+    client.kill();
+    wait_until("the export is gone again", || !file.exists());
+
+    // Nor does a receiver that is killed leave a socket that stands in the way.
+    drop(follow);
+    drop(receiver);
+    let (_receiver, _) = site.start_receiver();
+    let client = start();
+    wait_until("it is exported after a restart", || file.exists());
+    drop(client);
+    wait_until("and gone", || {
+        std::process::Command::new("umount").arg(&mount).stderr(std::process::Stdio::null()).status().ok();
+        !file.exists()
+    });
+}

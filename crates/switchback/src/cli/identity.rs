@@ -36,6 +36,11 @@ pub(crate) enum IdentityCommand {
         #[arg(long)]
         rotate: bool,
     },
+    /// Make a key for encryption at rest, in a new file that only its owner can read
+    StorageKey {
+        /// The file
+        file: PathBuf,
+    },
     /// Show who this host is
     Show {
         #[command(flatten)]
@@ -85,6 +90,13 @@ pub(crate) fn run(command: &IdentityCommand) -> anyhow::Result<ExitCode> {
             };
             let passphrase = if *rotate { authority.rotate_passphrase()? } else { authority.passphrase() };
             println!("{}", *passphrase.reveal());
+        }
+        IdentityCommand::StorageKey { file } => {
+            crate::storage_key::create(file)?;
+            println!(
+                "A new key is in {}. Keep a copy elsewhere: what it encrypts is lost without it.",
+                file.display()
+            );
         }
         IdentityCommand::Show { identity } => {
             let (credentials, _) = identity.credentials()?;

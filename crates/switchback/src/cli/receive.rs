@@ -11,11 +11,13 @@ use switchback_disk::{DirVolume, SystemClock, Volume};
 use switchback_identity::PeerIdentity;
 use switchback_model::{ReplicaName, RetentionPolicy, WriterId};
 use switchback_replica::{ReplicaError, ReplicaSession, SessionRequest};
-use switchback_spool::{Spool, SpoolConfig};
+use switchback_spool::{Spool, SpoolConfig, SpoolKey};
 use switchback_transport::SessionHandler;
 
 use super::network::{ListenArgs, Reach};
+use crate::exporting::Exports;
 use crate::host::{Host, Placement, new_id};
+use crate::storage_key;
 
 #[derive(Debug, Args)]
 pub(crate) struct ReceiveArgs {
@@ -28,6 +30,10 @@ pub(crate) struct ReceiveArgs {
     /// Most GiB that a new replica may keep for going back; the oldest points go first
     #[arg(long, value_name = "GIB")]
     retention_gib: Option<u64>,
+    /// Encrypt the history of new replicas under the key in this file (`switchback identity storage-key` makes one). Their
+    /// settings name the file; keep it, and a copy elsewhere: without it the history is lost
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
     #[command(flatten)]
     listen: ListenArgs,
 }
@@ -43,6 +49,9 @@ pub(crate) struct ProcessServerArgs {
     /// Most GiB to spool for each replica; senders wait beyond it
     #[arg(long, default_value_t = 64, value_name = "GIB", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     spool_gib: u64,
+    /// Encrypt what is spooled under the key in this file (`switchback identity storage-key` makes one)
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
     #[command(flatten)]
     listen: ListenArgs,
 }
@@ -56,13 +65,23 @@ fn target(text: &str) -> Result<(ReplicaName, Vec<PathBuf>), String> {
 pub(crate) fn receive(args: &ReceiveArgs) -> anyhow::Result<ExitCode> {
     let retention =
         RetentionPolicy { bytes_max: args.retention_gib.map(|gib| gib << 30), ..RetentionPolicy::default() };
-    let placement = Placement { targets: args.target.iter().cloned().collect(), retention };
-    let host = Host::new(std::path::absolute(&args.root)?, placement, Arc::new(SystemClock));
+    let key_file = args.key_file.as_deref().map(usable_key_file).transpose()?;
+    let placement = Placement { targets: args.target.iter().cloned().collect(), retention, key_file };
+    let root = std::path::absolute(&args.root)?;
+    let host = Arc::new(Host::new(root.clone(), placement, Arc::new(SystemClock)));
+    let _exports = Exports::serve(Arc::clone(&host), &root)
+        .with_context(|| format!("serving exports in {}", root.display()))?;
     args.listen.serve(args.listen.identity.credentials()?, Arc::new(Receiver(host)), "the receiver")?;
     Ok(ExitCode::SUCCESS)
 }
 
-struct Receiver(Host);
+/// The file's absolute path, if it holds a key: better now than at the first replica.
+pub(super) fn usable_key_file(path: &Path) -> anyhow::Result<PathBuf> {
+    storage_key::load(path)?;
+    Ok(std::path::absolute(path)?)
+}
+
+struct Receiver(Arc<Host>);
 
 impl SessionHandler for Receiver {
     fn open(
@@ -84,6 +103,7 @@ pub(crate) fn process_server(args: &ProcessServerArgs) -> anyhow::Result<ExitCod
         writer: writer_id(&root)?,
         root,
         bytes_max: args.spool_gib << 30,
+        key: args.key_file.as_deref().map(storage_key::load).transpose()?.map(|key| SpoolKey::new(*key)),
         next: Arc::new(Reach::new(identity.clone(), &args.next, None)?),
         open: Mutex::default(),
     };
@@ -109,6 +129,7 @@ struct Spools {
     root: PathBuf,
     writer: WriterId,
     bytes_max: u64,
+    key: Option<SpoolKey>,
     next: Arc<Reach>,
     open: Mutex<BTreeMap<ReplicaName, Spool>>,
 }
@@ -136,7 +157,8 @@ impl Spools {
             other => other,
         };
         let volume = volume.map_err(|error| failed(error.to_string()))?;
-        let config = SpoolConfig::new(name.clone(), self.writer, self.bytes_max);
+        let mut config = SpoolConfig::new(name.clone(), self.writer, self.bytes_max);
+        config.key.clone_from(&self.key);
         let next = Arc::clone(&self.next);
         let next_hop = Box::new(move |request: &SessionRequest| next.session(request));
         Spool::open(Arc::new(volume), config, next_hop).map_err(|error| failed(error.to_string()))

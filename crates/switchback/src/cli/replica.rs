@@ -1,6 +1,6 @@
 //! `switchback replica`: points, rollback, export, verify, prune. Works on a replica's directory, on its host.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,12 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use switchback_disk::DirVolume;
 use switchback_model::{ByteSize, RecoveryPoint, Seq};
-use switchback_replica::{DiskReplica, ReplicaSummary};
+use switchback_replica::{DiskReplica, ReplicaError, ReplicaSummary};
 
 use super::output::{OutputFormat, format_time, print_table};
 use crate::engine::Stop;
 use crate::export::Export;
+use crate::exporting::export_by_owner;
 use crate::host::open_replica;
 
 #[derive(Debug, Subcommand)]
@@ -122,12 +123,7 @@ pub(crate) fn run(command: &ReplicaCommand) -> anyhow::Result<ExitCode> {
         ReplicaCommand::Points { place, output } => points(&place.read()?, *output),
         ReplicaCommand::Rollback { place, to, yes } => roll_back(&place.open()?, to, *yes)?,
         ReplicaCommand::Export { place, point, mount_point } => {
-            let replica = Arc::new(place.open()?);
-            let point = point.find(&replica)?;
-            let view = Arc::new(replica.view(point.seq)?);
-            let export = Export::mount(view, mount_point).with_context(|| {
-                format!("mounting at {} (is FUSE there, /dev/fuse?)", mount_point.display())
-            })?;
+            let (point, export) = export(place, point, mount_point)?;
             println!("point {} of {} is at {}", point.seq, format_time(point.time), mount_point.display());
             wait_for_interrupt()?;
             drop(export);
@@ -135,6 +131,41 @@ pub(crate) fn run(command: &ReplicaCommand) -> anyhow::Result<ExitCode> {
         ReplicaCommand::Verify { place, output } => return verify(&place.open()?, *output),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Mounts a point: by this process, or by the one that has the replica open. What is returned keeps it mounted.
+fn export(
+    place: &Place,
+    point: &PointName,
+    mount_point: &Path,
+) -> anyhow::Result<(RecoveryPoint, Box<dyn std::any::Any>)> {
+    match open_replica(&place.directory) {
+        Err(ReplicaError::Locked { holder }) => {
+            let seq = match point {
+                PointName::Latest => None,
+                PointName::Number(seq) => Some(*seq),
+            };
+            let remote = export_by_owner(&place.directory, seq, mount_point)
+                .with_context(|| format!("exporting by {holder}, which has the replica open"))?;
+            let Some(remote) = remote else {
+                bail!(
+                    "the replica is open in {holder}, which serves no exports; try again when it has ended"
+                );
+            };
+            Ok((remote.point.clone(), Box::new(remote)))
+        }
+        replica => {
+            let replica =
+                replica.with_context(|| format!("opening the replica {}", place.directory.display()))?;
+            let replica = Arc::new(replica);
+            let point = point.find(&replica)?;
+            let view = Arc::new(replica.view(point.seq)?);
+            let export = Export::mount(view, mount_point).with_context(|| {
+                format!("mounting at {} (is FUSE there, /dev/fuse?)", mount_point.display())
+            })?;
+            Ok((point, Box::new(export)))
+        }
+    }
 }
 
 fn points(replica: &ReplicaSummary, output: OutputFormat) {

@@ -67,6 +67,9 @@ pub(crate) struct SyncArgs {
     /// Keep all recovery points of a new replica, instead of 24 hours of all, 3 days of hourly, 15 days of daily ones
     #[arg(long)]
     keep_all: bool,
+    /// Encrypt the history of a new replica on this host under the key in this file (`switchback identity storage-key` makes one)
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
     #[command(flatten)]
     network: super::network::NetworkArgs,
     /// Report as lines of JSON on standard output
@@ -214,7 +217,9 @@ impl Target {
                 let replica: ReplicaName = "local".parse().expect("a valid name");
                 let retention =
                     if args.keep_all { RetentionPolicy::keep_all() } else { RetentionPolicy::default() };
-                let placement = Placement { targets: [(replica.clone(), targets)].into(), retention };
+                let key_file = args.key_file.as_deref().map(super::receive::usable_key_file).transpose()?;
+                let placement =
+                    Placement { targets: [(replica.clone(), targets)].into(), retention, key_file };
                 let host = Host::new(directory, placement, Arc::new(SystemClock));
                 let request = SessionRequest { replica, epoch: args.network.epoch(), writer, disks };
                 Ok(Box::new(move || -> Result<Box<dyn ReplicaSession>, ReplicaError> {
