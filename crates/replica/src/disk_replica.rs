@@ -31,6 +31,7 @@
 //! `ways_back`, `digests`.
 
 mod apply;
+mod fill;
 mod fsck;
 mod open;
 mod prune;
@@ -83,6 +84,8 @@ pub struct DiskReplica {
     config: ReplicaConfig,
     core: Mutex<Core>,
     turn: Mutex<()>,
+    /// Held shared by whoever writes for a session beside its thread, see `fill`.
+    gate: RwLock<()>,
     work: Mutex<()>,
     /// The manifest's `reverse`, for those who must not wait for `core`.
     ways_back: RwLock<Vec<ReverseDelta>>,

@@ -85,7 +85,8 @@ impl DiskReplica {
         };
         let ways_back = RwLock::new(core.manifest.reverse.clone());
         let (core, turn, work) = (Mutex::new(core), Mutex::new(()), Mutex::new(()));
-        let replica = Self { volume, disks, config, core, turn, work, ways_back, digests, _lock: lock };
+        let gate = RwLock::default();
+        let replica = Self { volume, disks, config, core, turn, gate, work, ways_back, digests, _lock: lock };
         replica.recover()?;
         Ok(replica)
     }

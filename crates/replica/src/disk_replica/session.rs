@@ -26,7 +26,7 @@ pub(super) struct Writer {
 
 /// What a session shows at every call.
 #[derive(Clone, Copy, Debug)]
-struct SessionKey {
+pub(super) struct SessionKey {
     session: u64,
     epoch: Epoch,
 }
@@ -74,6 +74,8 @@ impl DiskReplica {
         let session = core.sessions;
         core.writer = Some(Writer { id: request.writer, session });
         drop(core);
+        // What the former writer's threads have in hand is on the disk when this one begins; they take no more.
+        drop(self.gate.write().unwrap_or_else(PoisonError::into_inner));
         Ok(DiskSession {
             replica: Arc::clone(self),
             key: SessionKey { session, epoch },
@@ -85,10 +87,15 @@ impl DiskReplica {
     /// Lets this call in, if the session still is the writer's.
     fn enter(&self, key: SessionKey) -> Result<MutexGuard<'_, ()>, ReplicaError> {
         let turn = self.turn();
+        self.check_session(key).map(|()| turn)
+    }
+
+    /// Whether the session still is the writer's.
+    pub(super) fn check_session(&self, key: SessionKey) -> Result<(), ReplicaError> {
         let core = self.core();
         core.check_epoch(key.epoch)?;
         match &core.writer {
-            Some(writer) if writer.session == key.session => Ok(turn),
+            Some(writer) if writer.session == key.session => Ok(()),
             Some(writer) => Err(ReplicaError::Locked { holder: format!("writer {}, since", writer.id) }),
             None => Err(ReplicaError::Locked { holder: "nobody; this session was ended".into() }),
         }
@@ -202,6 +209,7 @@ impl ReplicaSession for DiskSession {
 
     fn open_cycle(&mut self, request: &OpenCycle) -> Result<OpenCycleStatus, ReplicaError> {
         self.part = None;
+        self.part = None;
         let _turn = self.replica.enter(self.key)?;
         let replica = &*self.replica;
         let joins = replica.core().open_status().is_some_and(|open| {
@@ -225,7 +233,7 @@ impl ReplicaSession for DiskSession {
     fn begin_part(&mut self, header: PartHeader) -> Result<(), ReplicaError> {
         self.part = None;
         let _turn = self.replica.enter(self.key)?;
-        let part = self.replica.begin_part(header)?;
+        let part = self.replica.begin_part(self.key, header)?;
         self.part = Some(part);
         Ok(())
     }
@@ -233,7 +241,7 @@ impl ReplicaSession for DiskSession {
     fn put_frame(&mut self, frame: Frame) -> Result<(), ReplicaError> {
         let mut part = self.part.take().ok_or_else(no_part)?;
         let _turn = self.replica.enter(self.key)?;
-        self.replica.put_frame(&mut part, &frame)?;
+        self.replica.put_frame(self.key, &mut part, frame)?;
         self.part = Some(part);
         Ok(())
     }
@@ -327,6 +335,8 @@ impl ReplicaSession for DiskSession {
 
 impl Drop for DiskSession {
     fn drop(&mut self) {
+        // Before anybody else may write.
+        self.part = None;
         self.join_ahead();
         let mut core = self.replica.core();
         if core.writer.as_ref().is_some_and(|writer| writer.session == self.key.session) {

@@ -1,10 +1,14 @@
 //! Staging: the open cycle and its parts.
 
+use std::sync::Arc;
+
 use switchback_delta::{DeltaContent, DeltaHeader, DeltaWriter, Frame, PartHasher};
 use switchback_disk::VolumeFile;
 use switchback_model::{Extent, PartIndex, Seq};
 
 use super::apply::create_new;
+use super::fill::FillThreads;
+use super::session::SessionKey;
 use super::{Core, DiskReplica};
 use crate::error::{delta_error, disk_error, volume_error};
 use crate::layer::VolumeDelta;
@@ -26,8 +30,8 @@ pub(super) struct OpenParts {
 pub(super) enum PartWriter {
     /// To the retention drive.
     Stage { header: PartHeader, writer: Box<DeltaWriter<VolumeWriter>>, hasher: Box<PartHasher> },
-    /// Straight to the disk.
-    Fill { header: PartHeader, hasher: Box<PartHasher>, end: u64 },
+    /// Straight to the disk, by threads unless there is to be one only.
+    Fill { header: PartHeader, hasher: Box<PartHasher>, end: u64, threads: Option<FillThreads> },
 }
 
 /// Small writes are gathered until there are so many bytes.
@@ -127,7 +131,11 @@ impl Core {
 }
 
 impl DiskReplica {
-    pub(super) fn begin_part(&self, header: PartHeader) -> Result<PartWriter, ReplicaError> {
+    pub(super) fn begin_part(
+        self: &Arc<Self>,
+        key: SessionKey,
+        header: PartHeader,
+    ) -> Result<PartWriter, ReplicaError> {
         let (fill, delta) = {
             let core = self.core();
             let fill = core.expect_part(header)?;
@@ -145,7 +153,8 @@ impl DiskReplica {
         };
         let hasher = Box::new(PartHasher::default());
         if fill {
-            return Ok(PartWriter::Fill { header, hasher, end: 0 });
+            let threads = (self.config.io_threads > 1).then(|| FillThreads::start(self, key, header.disk));
+            return Ok(PartWriter::Fill { header, hasher, end: 0, threads });
         }
         self.make_room()?;
         let name = FileName::Stage { seq: header.seq, part: header.part, disk: header.disk, durable: false }
@@ -157,19 +166,23 @@ impl DiskReplica {
         Ok(PartWriter::Stage { header, writer: Box::new(writer), hasher })
     }
 
-    pub(super) fn put_frame(&self, part: &mut PartWriter, frame: &Frame) -> Result<(), ReplicaError> {
-        let (contents, digests) = frame.contents().map_err(|error| ReplicaError::Corrupt {
-            detail: format!("a frame of part {} as it was received: {error}", part.header().part),
-        })?;
+    pub(super) fn put_frame(
+        &self,
+        key: SessionKey,
+        part: &mut PartWriter,
+        frame: Frame,
+    ) -> Result<(), ReplicaError> {
         match part {
             PartWriter::Stage { writer, hasher, header } => {
-                hasher.push(frame);
+                frame.contents().map_err(|error| ReplicaError::Corrupt {
+                    detail: format!("a frame of part {} as it was received: {error}", header.part),
+                })?;
+                hasher.push(&frame);
                 writer
-                    .push(frame)
+                    .push(&frame)
                     .map_err(|e| delta_error(&*self.volume, format!("part {}", header.part), &e))
             }
-            PartWriter::Fill { header, hasher, end } => {
-                hasher.push(frame);
+            PartWriter::Fill { header, hasher, end, threads } => {
                 let size = self.core().manifest.disks[usize::from(header.disk.0)].size;
                 if frame.extent.start < *end || frame.extent.end() > size {
                     let detail =
@@ -177,10 +190,11 @@ impl DiskReplica {
                     return Err(ReplicaError::Protocol { detail });
                 }
                 *end = frame.extent.end();
-                let disk = self.disk(header.disk);
-                write_contents(disk, frame.extent, frame.stored.is_empty(), &contents)?;
-                let noted = self.digests(header.disk).written(frame.extent, &digests);
-                noted.map_err(|e| volume_error(&*self.volume, "writing digests", &e))
+                hasher.push(&frame);
+                match threads {
+                    Some(threads) => threads.write(frame),
+                    None => self.fill(key, header.disk, &frame),
+                }
             }
         }
     }
@@ -189,7 +203,10 @@ impl DiskReplica {
     pub(super) fn end_part(&self, part: PartWriter, checksum: [u8; 32]) -> Result<(), ReplicaError> {
         let header = part.header();
         let (hasher, file_len) = match part {
-            PartWriter::Fill { hasher, .. } => (hasher, 0),
+            PartWriter::Fill { hasher, threads, .. } => {
+                threads.map_or(Ok(()), |mut threads| threads.finish())?;
+                (hasher, 0)
+            }
             PartWriter::Stage { writer, hasher, .. } => {
                 let finished = writer.finish();
                 let (_, summary) =
