@@ -22,7 +22,7 @@ use switchback_replica::{
 const SIZE: u64 = 8 << 20;
 const BLOCK: u64 = 64 << 10;
 
-/// A disk that can be told to fail its writes, or to hold them up.
+/// A disk that can be told to fail its writes, or to hold up those of blocks of ones.
 #[derive(Debug)]
 struct Told {
     disk: FileDisk,
@@ -49,9 +49,10 @@ impl Disk for Told {
     }
 
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.waiting.fetch_add(1, Ordering::SeqCst);
-        drop(self.held.lock().unwrap());
-        self.waiting.fetch_sub(1, Ordering::SeqCst);
+        if data[0] == 1 {
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            drop(self.held.lock().unwrap());
+        }
         if self.fails.load(Ordering::SeqCst) {
             return Err(io::Error::other("told to fail"));
         }
@@ -79,10 +80,10 @@ struct Rig {
 
 fn rig() -> Rig {
     let directory = tempfile::tempdir().unwrap();
-    let disk = FileDisk::create(&directory.path().join("disk"), SIZE).unwrap();
+    let disk = FileDisk::create(directory.path().join("disk"), SIZE).unwrap();
     let told = Told { disk, fails: false.into(), held: Mutex::new(()), waiting: AtomicU32::new(0) };
     let disk = Arc::new(told);
-    let volume = Arc::new(DirVolume::create(&directory.path().join("retention")).unwrap());
+    let volume = Arc::new(DirVolume::create(directory.path().join("retention")).unwrap());
     let config = ReplicaConfig { io_threads: 4, ..ReplicaConfig::default() };
     let (disks, sizes): (Vec<Arc<dyn Disk>>, _) = (vec![disk.clone()], vec![DiskSpec { size: SIZE }]);
     let replica =

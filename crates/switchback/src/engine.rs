@@ -122,7 +122,7 @@ pub struct EngineOptions {
     pub io_threads: usize,
     /// Contents of one part, in bytes.
     pub part_bytes_max: u64,
-    /// Bytes sent between two barriers of a comparison.
+    /// Bytes sent at least between two barriers of a comparison, and some seconds.
     pub barrier_bytes: u64,
     /// Rounds before a moment is tried whatever is left.
     pub rounds_max: u32,

@@ -1,5 +1,7 @@
 //! One-off syncs on one host, and what can be done with the replica they leave.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod rig;
 
 use std::process::Stdio;

@@ -18,7 +18,8 @@ use switchback_replica::NodeDigest;
 use super::EngineError;
 use super::sender::Sender;
 
-/// Nodes whose digests are asked for at once: 256 MiB of disk.
+/// Nodes whose digests are asked for at once: 256 MiB of disk. An answer comes when everything sent before has been worked off, so
+/// each question costs the time of what is under way.
 const ASK_NODES: u32 = 16;
 
 /// A MiB of the source with the digests of its leaves.
@@ -44,6 +45,8 @@ pub(super) fn compare(
     index: DiskIndex,
     nodes: Range<u32>,
     io_threads: usize,
+    // Whether the replica has nothing yet: then all its digests are known at once.
+    is_empty: bool,
     sender: &mut Sender<'_>,
     mut done: impl FnMut(&mut Sender<'_>, NodeDone) -> Result<(), EngineError>,
 ) -> Result<(), EngineError> {
@@ -61,7 +64,9 @@ pub(super) fn compare(
         let digests = pieces(extent, &data).map(|(_, bytes)| digest_of(bytes)).collect();
         Ok(Chunk { extent, data: Some(data), digests })
     };
-    let mut theirs = Theirs { index, end: nodes_of_disk(size), first: nodes.start, nodes: Vec::new() };
+    let at_once = if is_empty { u32::MAX } else { ASK_NODES };
+    let mut theirs =
+        Theirs { index, end: nodes_of_disk(size), first: nodes.start, nodes: Vec::new(), at_once };
     let mut chunks: Vec<Chunk> = Vec::new();
     parallel::ordered(window.pieces(FRAME_MAX.into()), io_threads, read, |chunk| {
         let extent = chunk.extent;
@@ -82,12 +87,14 @@ struct Theirs {
     end: u32,
     first: u32,
     nodes: Vec<NodeDigest>,
+    /// Nodes in one question.
+    at_once: u32,
 }
 
 impl Theirs {
     fn node(&mut self, node: u32, sender: &mut Sender<'_>) -> Result<Digest, EngineError> {
         if (node - self.first) as usize >= self.nodes.len() {
-            let count = ASK_NODES.min(self.end - node);
+            let count = self.at_once.min(self.end - node);
             self.nodes = sender.ask()?.node_digests(self.index, node, count)?;
             self.first = node;
         }

@@ -18,6 +18,8 @@ use super::{CycleReport, Engine, EngineError, EngineOptions, Event, Frozen, Mome
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Times that the last blocks are read in one moment.
 const READS_WHILE_FROZEN_MAX: u32 = 3;
+/// Shortest time between two barriers of a comparison: at each, source and target wait for one another.
+const BARRIER_EVERY: Duration = Duration::from_secs(5);
 /// Changed bytes sent before they are told to the observer.
 const TELL_BYTES: u64 = 1 << 20;
 /// Times that one cycle is begun again as a resync because the target lost its beginning.
@@ -27,6 +29,8 @@ const RESTARTS_MAX: u32 = 3;
 struct Cycle {
     seq: Seq,
     kind: CycleKind,
+    /// The replica has no point yet.
+    is_empty: bool,
     next_part: PartIndex,
     /// Parts that a barrier has confirmed: fewer at the target means that it lost some.
     acknowledged: PartIndex,
@@ -162,6 +166,7 @@ impl Engine {
         Ok(Cycle {
             seq: opened.seq,
             kind,
+            is_empty: status.state == ReplicaState::Empty,
             next_part: opened.next_part,
             acknowledged: opened.next_part,
             stage,
@@ -244,6 +249,7 @@ impl Engine {
     fn compare_disk(&mut self, cycle: &mut Cycle, disk: DiskIndex, from: u32) -> Result<(), EngineError> {
         let source = Arc::clone(&self.source.disks[usize::from(disk.0)]);
         let nodes = from..nodes_of_disk(source.size());
+        let is_empty = cycle.is_empty;
         let (barrier_bytes, io_threads) = (self.options.barrier_bytes, self.options.io_threads);
         // Split borrows: the session is written by this call alone, the observer told in between.
         self.session()?;
@@ -251,7 +257,7 @@ impl Engine {
         let session = &mut **session.as_mut().expect("just opened");
         let place = (cycle.seq, cycle.next_part);
         let mut sender = Sender::new(session, place, options.part_bytes_max, options.compression);
-        let (mut told, mut behind_barrier) = ((0, 0), 0);
+        let (mut told, mut behind_barrier, mut last_barrier) = ((0, 0), 0, Instant::now());
         let (next_node, acknowledged) = (&mut cycle.stage, &mut cycle.acknowledged);
         let compared = &mut cycle.compared_bytes;
         let done = |sender: &mut Sender<'_>, done: NodeDone| {
@@ -261,15 +267,16 @@ impl Engine {
             if stop.is_stopped() {
                 return Err(EngineError::Stopped);
             }
-            if sender.sent_bytes - behind_barrier >= barrier_bytes {
+            let due = last_barrier.elapsed() >= BARRIER_EVERY;
+            if due && sender.sent_bytes - behind_barrier >= barrier_bytes {
                 sender.barrier()?;
-                behind_barrier = sender.sent_bytes;
+                (behind_barrier, last_barrier) = (sender.sent_bytes, Instant::now());
                 *acknowledged = sender.next_part();
                 *next_node = Stage::Compare { disk, node: done.node + 1 };
             }
             Ok(())
         };
-        compare(&*source, disk, nodes, io_threads, &mut sender, done)?;
+        compare(&*source, disk, nodes, io_threads, is_empty, &mut sender, done)?;
         sender.barrier()?;
         tell_sent(&sender, &mut told, observer, 1);
         (cycle.next_part, cycle.acknowledged) = (sender.next_part(), sender.next_part());
