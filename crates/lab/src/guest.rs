@@ -15,8 +15,8 @@ use crate::{Accelerator, Foundation, GuestImage};
 
 /// How often a running guest is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
-/// How much of the console an error shows.
-const CONSOLE_LINES_SHOWN: usize = 40;
+/// How much of the console an error shows: a kernel's panic takes some fifty lines, and what led to it stands above them.
+const CONSOLE_LINES_SHOWN: usize = 120;
 
 /// Why a guest did not come to an end of its own.
 #[derive(Debug, thiserror::Error)]

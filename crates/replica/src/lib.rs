@@ -9,6 +9,7 @@
 //! merges it into an older way back, and at last lets it go.
 
 mod applier;
+pub mod conformance;
 mod digest_file;
 mod disk_replica;
 mod error;

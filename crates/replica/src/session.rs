@@ -6,10 +6,12 @@
 //! ```
 //! `begin_part`, `put_frame` and `end_part` may return before anything is durable or even sent; an error
 //! of theirs may therefore surface at a later call, at the latest at the next `barrier` or `commit`.
+//! Within a part only `put_frame`, `end_part`, `status`, `barrier` and `abort_cycle` are allowed. After [`ReplicaError::Paused`] the part
+//! in hand is void: it is begun anew, with the same number.
 //! After any error but [`ReplicaError::Paused`] the session is dead: open a new one, ask for its status, go on from there.
 //!
 //! Every request carries the epoch of its [`SessionRequest`]; a replica that knows a newer one answers
-//! [`ReplicaError::StaleEpoch`], also in the middle of a session.
+//! [`ReplicaError::StaleEpoch`], also in the middle of a session. All of it is held to by [`conformance`](crate::conformance).
 
 use serde::{Deserialize, Serialize};
 use switchback_delta::{Digest, Frame};
@@ -186,7 +188,8 @@ pub trait ReplicaSession: Send {
     /// Repeating the commit of the last committed cycle is answered as the first time.
     fn commit(&mut self, commit: &CommitCycle) -> Result<Watermarks, ReplicaError>;
 
-    /// Drops the open cycle, if there is one.
+    /// Drops the open cycle, if there is one. If parts of it had been acknowledged, or it was a resync, no changed blocks can follow: the source may
+    /// have forgotten which they were.
     fn abort_cycle(&mut self) -> Result<(), ReplicaError>;
 
     /// The digests of `count` nodes of a disk from node `first`, as they are once everything sent before is

@@ -259,7 +259,8 @@ fn open_cycle(log: &mut Log, request: &OpenCycle, epoch: Epoch) -> Result<OpenCy
         return Err(ReplicaError::ResyncNeeded { detail: needed.detail.clone() });
     }
     if let Some(open) = &log.tip.open
-        && open.record.request == *request
+        && open.record.request.generation == request.generation
+        && (open.record.request.kind == CycleKind::Changes) == is_changes
         && open.record.epoch == epoch
     {
         return Ok(open.status());

@@ -162,6 +162,16 @@ impl DiskSession {
         Ok(())
     }
 
+    fn expect_no_part(&self) -> Result<(), ReplicaError> {
+        match &self.part {
+            Some(part) => {
+                let detail = format!("part {} is not ended", part.header().part);
+                Err(ReplicaError::Protocol { detail })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The nodes `first..first + count` of a disk, checked.
     fn check_nodes(&self, disk: DiskIndex, nodes: &[u32]) -> Result<u64, ReplicaError> {
         let core = self.replica.core();
@@ -208,7 +218,7 @@ impl ReplicaSession for DiskSession {
     }
 
     fn open_cycle(&mut self, request: &OpenCycle) -> Result<OpenCycleStatus, ReplicaError> {
-        self.part = None;
+        self.expect_no_part()?;
         self.part = None;
         let _turn = self.replica.enter(self.key)?;
         let replica = &*self.replica;
@@ -231,7 +241,7 @@ impl ReplicaSession for DiskSession {
     }
 
     fn begin_part(&mut self, header: PartHeader) -> Result<(), ReplicaError> {
-        self.part = None;
+        self.expect_no_part()?;
         let _turn = self.replica.enter(self.key)?;
         let part = self.replica.begin_part(self.key, header)?;
         self.part = Some(part);
@@ -274,9 +284,7 @@ impl ReplicaSession for DiskSession {
                 return Err(ReplicaError::Protocol { detail });
             }
         }
-        if self.part.is_some() {
-            return Err(ReplicaError::Protocol { detail: "a part is still being sent".into() });
-        }
+        self.expect_no_part()?;
         replica.sync_parts()?;
         replica.commit_open(commit)
     }
@@ -293,6 +301,7 @@ impl ReplicaSession for DiskSession {
         first: u32,
         count: u32,
     ) -> Result<Vec<NodeDigest>, ReplicaError> {
+        self.expect_no_part()?;
         self.join_ahead();
         let end = first.checked_add(count).ok_or_else(no_part)?;
         let mut digests = Vec::new();
@@ -317,6 +326,7 @@ impl ReplicaSession for DiskSession {
     }
 
     fn leaf_digests(&mut self, disk: DiskIndex, nodes: &[u32]) -> Result<Vec<LeafDigests>, ReplicaError> {
+        self.expect_no_part()?;
         let _turn = self.replica.enter(self.key)?;
         let size = self.check_nodes(disk, nodes)?;
         self.replica.apply_all()?;
