@@ -22,6 +22,8 @@ use crate::{Consistency, Epoch, GenerationId, RecoveryPoint, ReplicaName, Retent
 
 /// Longest that a long poll is held open, in seconds.
 pub const WAIT_S: u64 = 20;
+/// Longest that a machine stands still after its last point, in seconds.
+pub const FINAL_HOLD_S: u64 = 120;
 /// Bytes of a message at most.
 pub const MESSAGE_LEN_MAX: usize = 4 << 20;
 
@@ -33,6 +35,9 @@ pub struct Report {
     /// `HOST:PORT` of its data port as others reach it; empty without one.
     #[serde(default)]
     pub address: String,
+    /// The site it serves; agents name none, they are recognised by their machine.
+    #[serde(default)]
+    pub site: String,
     /// When its process started, by its own clock.
     pub started: UnixMillis,
     /// What is particular to its role.
@@ -54,7 +59,7 @@ pub enum State {
 /// The answer to a report or a wait.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Grows whenever the desired state may have changed.
+    /// Another one whenever the desired state has changed: to be compared for equality only.
     pub version: u64,
     /// What the component is to be like.
     pub desired: Desired,
@@ -92,6 +97,31 @@ pub struct AgentDesired {
     /// The network settings of each place where this machine may wake up, to be kept on its disk.
     #[serde(default)]
     pub networks: Vec<NetworkProfile>,
+    /// Scripts of recovery plans to be run once each; the answers come in [`AgentState::scripts`].
+    #[serde(default)]
+    pub scripts: Vec<ScriptCall>,
+}
+
+/// A script to be run in the guest, once for each token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptCall {
+    /// Tells one call from another; also over restarts of the agent.
+    pub token: String,
+    /// A file in the guest's script directory (`/etc/switchback/scripts`), nothing else.
+    pub script: String,
+    /// Seconds it may take.
+    pub limit_s: u64,
+}
+
+/// What became of a [`ScriptCall`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptResult {
+    /// Of the call.
+    pub token: String,
+    /// Exit status 0.
+    pub succeeded: bool,
+    /// The end of what it printed, or why it could not be run.
+    pub output: String,
 }
 
 /// How an instance of a machine stands.
@@ -140,8 +170,10 @@ pub struct Replication {
     /// Grows with each request of a user to compare everything again.
     #[serde(default)]
     pub resync_requested: u64,
-    /// Make one more point after all services have been told to stop, then stop replicating: for a planned failover. The
-    /// token tells one request from another and comes back in [`ReplicationState::final_point`].
+    /// For a planned failover: run the guest's stop script if it has one, freeze, make one more point, **and stay frozen**
+    /// (for [`FINAL_HOLD_S`] at most), so that nothing can be written that is not in the point: then the machine's power is cut. The token
+    /// tells one request from another and comes back in [`ReplicationState::final_point`]. When the hold is over, or the request is
+    /// withdrawn, the machine thaws, the point is no final one any more, and replication goes on.
     #[serde(default)]
     pub final_cycle: Option<String>,
 }
@@ -195,6 +227,9 @@ pub struct AgentState {
     pub interfaces: Vec<InterfaceFacts>,
     /// How replication stands.
     pub replication: Option<ReplicationState>,
+    /// Scripts that have been run.
+    #[serde(default)]
+    pub scripts: Vec<ScriptResult>,
     /// What a person should know: failed scripts, unsupported disks, refused sessions.
     #[serde(default)]
     pub problems: Vec<Problem>,
@@ -269,12 +304,23 @@ pub struct ReplicationState {
     /// How long the last moment stood still, in milliseconds.
     #[serde(default)]
     pub frozen_ms: u64,
-    /// The point that answers a request for a last cycle: its token, and the point.
+    /// The point that answers a request for a last cycle, as long as the machine stands still.
     #[serde(default)]
-    pub final_point: Option<(String, Seq)>,
+    pub final_point: Option<FinalPoint>,
     /// The last failure, until a cycle succeeds.
     #[serde(default)]
     pub failure: Option<Problem>,
+}
+
+/// The last point before a planned failover; see [`Replication::final_cycle`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinalPoint {
+    /// Of the request.
+    pub token: String,
+    /// The point, durable at the next hop.
+    pub seq: Seq,
+    /// Milliseconds for which the machine stands still yet, as of this report.
+    pub held_for_ms: u64,
 }
 
 /// What a replication is doing.

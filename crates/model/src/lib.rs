@@ -9,23 +9,36 @@
 //! [`RetentionPolicy`] decides how long that is kept. All of it happens under an [`Epoch`]; whatever
 //! makes the tracking of changes doubtful is a [`ResyncReason`].
 //!
-//! The control plane's share: [`Protection`], the state machine of a protected machine, and [`component`], what the configuration
-//! server and its components say to each other.
+//! The control plane's share: [`Protection`], the state machine of a protected machine; [`ProtectedItem`], [`ProtectionGroup`], [`RecoveryPlan`],
+//! [`Job`], what the configuration server keeps; and [`component`], what it and its components say to each other.
 
 pub mod component;
+mod event;
 mod extent;
 mod ids;
+mod inventory;
+mod job;
+mod plan;
 mod point;
 mod protection;
 mod reason;
 mod retention;
 mod units;
 
+pub use event::{AccessRole, AuditRecord, Event, Severity};
 pub use extent::{Extent, ExtentSet, LEN_MAX};
 pub use ids::{
     DiskIndex, Epoch, GenerationId, InvalidName, JobId, MachineId, ObjectName, PartIndex, ReplicaId,
     ReplicaName, Seq, WriterId,
 };
+pub use inventory::{
+    FailoverRecord, Instance, InstanceNic, NetworkMapping, PointChoice, ProtectedItem, ProtectionGroup,
+    ReplicationPath, ReplicationPolicy, RetiredReplica, Site, SiteKind, TestCopy,
+};
+pub use job::{
+    ItemOperation, Job, JobError, JobRequest, JobState, ProtectRequest, ReprotectOptions, Task, TaskState,
+};
+pub use plan::{ActionKind, PlanAction, PlanGroup, RecoveryPlan};
 pub use point::{Consistency, RecoveryPoint, UnixMillis};
 pub use protection::{Illegal, Operation, Phase, Protection, Side};
 pub use reason::ResyncReason;

@@ -1,0 +1,336 @@
+//! What the configuration server knows of: sites, protection groups, network mappings, and the machines that are protected.
+//!
+//! What it is: plain data, as it is stored and shown. What it never does: decide (that is [`Protection`]'s table and the control plane's), know
+//! how a site is reached.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Consistency, Epoch, JobId, MachineId, ObjectName, Protection, ReplicaName, RetentionPolicy, Seq, Side,
+    UnixMillis,
+};
+
+/// A site: a place that machines run at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// Its name.
+    pub name: ObjectName,
+    /// What it is, and how it is reached.
+    pub kind: SiteKind,
+}
+
+/// What a site is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum SiteKind {
+    /// QEMU machines described in a directory of the configuration server's host.
+    Local {
+        /// An absolute path.
+        directory: PathBuf,
+    },
+}
+
+/// How the machines of a protection group are replicated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationPolicy {
+    /// Milliseconds between crash-consistent recovery points.
+    pub interval_ms: u64,
+    /// Milliseconds between app-consistent recovery points; 0: none.
+    #[serde(default)]
+    pub app_interval_ms: u64,
+    /// Age in milliseconds of the newest recovery point from which on an alarm is raised.
+    pub rpo_threshold_ms: u64,
+    /// Which points are kept.
+    pub retention: RetentionPolicy,
+    /// Longest time in milliseconds that file systems may stand still for a point.
+    pub freeze_budget_ms: u64,
+    /// zstd level on the way, if data is to be compressed.
+    #[serde(default)]
+    pub compression: Option<i32>,
+    /// Bytes per second at most, per machine.
+    #[serde(default)]
+    pub bytes_per_s_max: Option<u64>,
+    /// Machines of the group take recovery points together (multi-VM consistency).
+    pub multi_vm: bool,
+}
+
+impl Default for ReplicationPolicy {
+    /// A point every 15 s, an app-consistent one every hour, an alarm after 15 minutes (ASR's threshold), a freeze budget of 250 ms.
+    fn default() -> Self {
+        Self {
+            interval_ms: 15_000,
+            app_interval_ms: 0,
+            rpo_threshold_ms: 15 * 60_000,
+            retention: RetentionPolicy::default(),
+            freeze_budget_ms: 250,
+            compression: None,
+            bytes_per_s_max: None,
+            multi_vm: false,
+        }
+    }
+}
+
+/// A protection group or its failback twin. Creating one creates both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectionGroup {
+    /// `PG1`, or `PG1_Failback`.
+    pub name: ObjectName,
+    /// The other one of the pair.
+    pub twin: ObjectName,
+    /// Where its machines are replicated to: [`Side::Away`] for `PG1`, [`Side::Home`] for `PG1_Failback`.
+    pub towards: Side,
+    /// The site its machines run at.
+    pub source_site: ObjectName,
+    /// The site they are replicated to.
+    pub target_site: ObjectName,
+    /// How.
+    pub policy: ReplicationPolicy,
+}
+
+impl ProtectionGroup {
+    /// A pair: the group and its failback twin, `NAME_Failback`.
+    ///
+    /// # Errors
+    /// When the twin's name would be too long.
+    pub fn pair(
+        name: ObjectName,
+        source_site: ObjectName,
+        target_site: ObjectName,
+        policy: ReplicationPolicy,
+    ) -> Result<(Self, Self), crate::InvalidName> {
+        let twin: ObjectName = format!("{name}_Failback").parse()?;
+        let back = Self {
+            name: twin.clone(),
+            twin: name.clone(),
+            towards: Side::Home,
+            source_site: target_site.clone(),
+            target_site: source_site.clone(),
+            policy: policy.clone(),
+        };
+        Ok((Self { name, twin, towards: Side::Away, source_site, target_site, policy }, back))
+    }
+}
+
+/// Networks that correspond: a network card at the one site is connected to this network at the other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkMapping {
+    /// The site of the first network.
+    pub site: ObjectName,
+    /// The first network's name at its site.
+    pub network: String,
+    /// The site of the second.
+    pub target_site: ObjectName,
+    /// The second network's name.
+    pub target_network: String,
+    /// The network of test failovers there; none: they are not connected.
+    #[serde(default)]
+    pub test_network: Option<String>,
+}
+
+/// A machine under protection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectedItem {
+    /// Its name, which never changes; agents enrol under it (in lower case).
+    pub name: ObjectName,
+    /// Its identity, which stays the same wherever it lives.
+    pub machine: MachineId,
+    /// The forward protection group; when it replicates home, its twin is the one in force.
+    pub group: ObjectName,
+    /// How it stands.
+    pub protection: Protection,
+    /// Its instance at home.
+    pub home: Instance,
+    /// Its instance at the recovery site.
+    pub away: Instance,
+    /// Bytes of each protected disk, in order.
+    pub disk_sizes: Vec<u64>,
+    /// Where the current replication goes; `None`: nothing replicates (after a commit).
+    #[serde(default)]
+    pub replication: Option<ReplicationPath>,
+    /// Replicas of earlier directions, to be removed by their master targets.
+    #[serde(default)]
+    pub retired: Vec<RetiredReplica>,
+    /// The recovery point of the failover in hand or the last one.
+    #[serde(default)]
+    pub failover: Option<FailoverRecord>,
+    /// A test failover's copy.
+    #[serde(default)]
+    pub test: Option<TestCopy>,
+    /// The token of a last cycle that is asked for.
+    #[serde(default)]
+    pub final_cycle: Option<String>,
+    /// How often a user asked to compare everything again.
+    #[serde(default)]
+    pub resync_requested: u64,
+    /// The instance that was left has been seen alive: when, and what it said it is.
+    #[serde(default)]
+    pub stale_seen: Option<UnixMillis>,
+    /// When it was last failed over.
+    #[serde(default)]
+    pub last_failover: Option<UnixMillis>,
+    /// When a test failover last succeeded.
+    #[serde(default)]
+    pub last_test_failover: Option<UnixMillis>,
+    /// The job that works on it: another is refused.
+    #[serde(default)]
+    pub job: Option<JobId>,
+}
+
+impl ProtectedItem {
+    /// The instance on a side.
+    #[must_use]
+    pub const fn instance(&self, side: Side) -> &Instance {
+        match side {
+            Side::Home => &self.home,
+            Side::Away => &self.away,
+        }
+    }
+
+    /// The same, to be changed.
+    pub const fn instance_mut(&mut self, side: Side) -> &mut Instance {
+        match side {
+            Side::Home => &mut self.home,
+            Side::Away => &mut self.away,
+        }
+    }
+
+    /// The instance that is the machine.
+    #[must_use]
+    pub const fn active(&self) -> &Instance {
+        self.instance(self.protection.active)
+    }
+
+    /// The instance that is replicated to, or was left.
+    #[must_use]
+    pub const fn passive(&self) -> &Instance {
+        self.instance(self.protection.passive())
+    }
+}
+
+/// One of the two instances of a protected machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its site.
+    pub site: ObjectName,
+    /// Its id at that site; `None`: it does not exist (yet, or any more).
+    #[serde(default)]
+    pub id: Option<String>,
+    /// Its SMBIOS system UUID (lower case with dashes), by which its agent is recognised.
+    #[serde(default)]
+    pub system_uuid: String,
+    /// Switchback made it, so Switchback may delete it.
+    #[serde(default)]
+    pub created_by_us: bool,
+    /// Its network cards' settings, by position.
+    #[serde(default)]
+    pub nics: Vec<InstanceNic>,
+}
+
+/// A network card of an instance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceNic {
+    /// MAC address, lower case with colons.
+    pub mac: String,
+    /// The network at its site.
+    pub network: String,
+    /// What the agent sets there. At home, once seen: what the guest had.
+    pub settings: crate::component::InterfaceSettings,
+}
+
+/// Where a replication goes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationPath {
+    /// The replica; a new one for each change of direction.
+    pub replica: ReplicaName,
+    /// The process server's name.
+    pub process_server: String,
+    /// The master target's name.
+    pub master_target: String,
+    /// The epoch it is written under.
+    pub epoch: Epoch,
+    /// Target disks: paths at the master target.
+    pub targets: Vec<PathBuf>,
+}
+
+/// A replica whose history is to go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetiredReplica {
+    /// The replica.
+    pub replica: ReplicaName,
+    /// Whose it is.
+    pub master_target: String,
+    /// The process server that may still hold a spool for it.
+    pub process_server: String,
+}
+
+/// A failover's recovery point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverRecord {
+    /// The point in the replica's history.
+    pub seq: Seq,
+    /// When the source was in that state.
+    pub time: UnixMillis,
+    /// What is known of it.
+    pub consistency: Consistency,
+    /// The multi-VM moment it belongs to.
+    #[serde(default)]
+    pub group_tag: Option<String>,
+    /// Nothing was lost: the source was shut down after its last cycle.
+    pub planned: bool,
+}
+
+/// A test failover's copy of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestCopy {
+    /// Its id at the passive side's site.
+    pub id: String,
+    /// Its recovery point.
+    pub seq: Seq,
+    /// The view at the master target that its disks stand on.
+    pub view: String,
+}
+
+/// Which recovery point a failover takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum PointChoice {
+    /// The newest that can be had: what the process server still holds is delivered first (lowest loss).
+    #[default]
+    Latest,
+    /// The newest that is at the target already (lowest time).
+    LatestProcessed,
+    /// The newest app-consistent one.
+    LatestAppConsistent,
+    /// The newest that all machines of the replication group share.
+    LatestMultiVm,
+    /// The newest app-consistent one that all machines of the replication group share.
+    LatestMultiVmAppConsistent,
+    /// This one.
+    Point {
+        /// Its number.
+        seq: Seq,
+    },
+    /// That of this multi-VM moment.
+    Tag {
+        /// The moment's tag.
+        tag: String,
+    },
+}
+
+impl fmt::Display for PointChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Latest => f.write_str("latest"),
+            Self::LatestProcessed => f.write_str("latest-processed"),
+            Self::LatestAppConsistent => f.write_str("latest-app-consistent"),
+            Self::LatestMultiVm => f.write_str("latest-multi-vm"),
+            Self::LatestMultiVmAppConsistent => f.write_str("latest-multi-vm-app-consistent"),
+            Self::Point { seq } => write!(f, "point {seq}"),
+            Self::Tag { tag } => write!(f, "multi-VM moment {tag}"),
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Jobs: durable, resumable units of work with tasks, progress and errors.
+//!
+//! What it is: a job as it is stored and shown. What it never does: run (that is the control plane's executor).
+//!
+//! ```text
+//! NotStarted ─▶ InProgress ─▶ Succeeded
+//!                 │  ▲  ├───▶ Failed ──restart──▶ InProgress
+//!                 │  │  └───▶ Cancelled            (undone as far as it can be)
+//!                 ▼  │ resume
+//!              Suspended                            (a manual action waits for a person)
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{JobId, ObjectName, Operation, PointChoice, UnixMillis};
+
+/// A job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its identity.
+    pub id: JobId,
+    /// What it is to do.
+    pub request: JobRequest,
+    /// How it stands.
+    pub state: JobState,
+    /// Its tasks, in order; one that was undone says so.
+    pub tasks: Vec<Task>,
+    /// Who asked for it: a token's name, or `switchback`.
+    pub by: String,
+    /// When it was asked for.
+    pub created: UnixMillis,
+    /// When it began.
+    #[serde(default)]
+    pub started: Option<UnixMillis>,
+    /// When it ended.
+    #[serde(default)]
+    pub ended: Option<UnixMillis>,
+    /// Somebody wants it cancelled.
+    #[serde(default)]
+    pub cancel_requested: bool,
+    /// The job that it is part of.
+    #[serde(default)]
+    pub parent: Option<JobId>,
+    /// What its steps have to remember.
+    #[serde(default)]
+    pub notes: BTreeMap<String, String>,
+}
+
+/// What a job is to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum JobRequest {
+    /// Begin to protect a machine.
+    Protect(Box<ProtectRequest>),
+    /// An operation on a protected machine.
+    Operate {
+        /// The machine.
+        item: ObjectName,
+        /// What.
+        operation: ItemOperation,
+    },
+    /// An operation on the machines of a recovery plan.
+    Plan {
+        /// The plan.
+        plan: ObjectName,
+        /// What.
+        operation: ItemOperation,
+    },
+}
+
+impl JobRequest {
+    /// The machine or plan it is about.
+    #[must_use]
+    pub fn object(&self) -> &ObjectName {
+        match self {
+            Self::Protect(request) => &request.name,
+            Self::Operate { item, .. } => item,
+            Self::Plan { plan, .. } => plan,
+        }
+    }
+}
+
+/// What is needed to protect a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectRequest {
+    /// The protected machine's name to be.
+    pub name: ObjectName,
+    /// Its id at the group's source site.
+    pub machine: String,
+    /// The protection group.
+    pub group: ObjectName,
+    /// The process server at the source site; `None`: the one there is.
+    #[serde(default)]
+    pub process_server: Option<String>,
+    /// The master target at the target site; `None`: the one there is.
+    #[serde(default)]
+    pub master_target: Option<String>,
+    /// The datastore at the target site; `None`: the one there is.
+    #[serde(default)]
+    pub datastore: Option<String>,
+    /// What the target's network cards get, by position; missing ones get DHCP.
+    #[serde(default)]
+    pub nics: Vec<crate::component::InterfaceSettings>,
+}
+
+/// An operation with all that the user said about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "operation", rename_all = "kebab-case")]
+pub enum ItemOperation {
+    /// See [`Operation::TestFailover`].
+    TestFailover {
+        /// Which point.
+        point: PointChoice,
+    },
+    /// See [`Operation::TestFailoverCleanup`].
+    TestFailoverCleanup {
+        /// The rehearsal's result in words.
+        #[serde(default)]
+        comments: String,
+    },
+    /// See [`Operation::PlannedFailover`].
+    PlannedFailover,
+    /// See [`Operation::UnplannedFailover`].
+    UnplannedFailover {
+        /// Which point.
+        point: PointChoice,
+        /// Shut the source down first, if it can be reached.
+        shut_down: bool,
+    },
+    /// See [`Operation::ChangeRecoveryPoint`].
+    ChangeRecoveryPoint {
+        /// Which point.
+        point: PointChoice,
+    },
+    /// See [`Operation::CancelFailover`].
+    CancelFailover,
+    /// See [`Operation::Commit`].
+    Commit,
+    /// See [`Operation::Reprotect`].
+    Reprotect(ReprotectOptions),
+    /// See [`Operation::Resynchronize`].
+    Resynchronize,
+    /// See [`Operation::Disable`].
+    Disable {
+        /// Also delete the instance at the passive side, if Switchback made it.
+        clean_up: bool,
+    },
+    /// Delete the instance that was left behind, if Switchback made it: after a failback that has been reprotected the other way by
+    /// another machine, or one whose protection was given up.
+    CleanUp,
+}
+
+/// What a user says for a reprotect; what is not said is found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReprotectOptions {
+    /// The process server at the side the machine runs on.
+    #[serde(default)]
+    pub process_server: Option<String>,
+    /// The master target at the other side.
+    #[serde(default)]
+    pub master_target: Option<String>,
+    /// Alternate location: a new machine in this datastore, instead of the disks that were left.
+    #[serde(default)]
+    pub alternate_datastore: Option<String>,
+}
+
+impl ItemOperation {
+    /// The operation in the table of transitions; `None` for a clean-up, which changes no protection.
+    #[must_use]
+    pub const fn operation(&self) -> Option<Operation> {
+        Some(match self {
+            Self::TestFailover { .. } => Operation::TestFailover,
+            Self::TestFailoverCleanup { .. } => Operation::TestFailoverCleanup,
+            Self::PlannedFailover => Operation::PlannedFailover,
+            Self::UnplannedFailover { .. } => Operation::UnplannedFailover,
+            Self::ChangeRecoveryPoint { .. } => Operation::ChangeRecoveryPoint,
+            Self::CancelFailover => Operation::CancelFailover,
+            Self::Commit => Operation::Commit,
+            Self::Reprotect(_) => Operation::Reprotect,
+            Self::Resynchronize => Operation::Resynchronize,
+            Self::Disable { .. } => Operation::Disable,
+            Self::CleanUp => return None,
+        })
+    }
+}
+
+/// How a job stands. Names as Azure Site Recovery shows them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum JobState {
+    /// Waits for its turn.
+    NotStarted,
+    /// Runs.
+    InProgress,
+    /// Waits for a person.
+    Suspended,
+    /// All done.
+    Succeeded,
+    /// A task failed; it can be restarted.
+    Failed,
+    /// Given up on request, undone as far as it can be.
+    Cancelled,
+}
+
+impl JobState {
+    /// Whether nothing more happens by itself.
+    #[must_use]
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+impl fmt::Display for JobState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A task of a job.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// Its name, ASR's where there is one: `ShutdownVmOnPrimaryForUFO`.
+    pub name: String,
+    /// What people read.
+    pub friendly_name: String,
+    /// How it stands.
+    pub state: TaskState,
+    /// When it began.
+    #[serde(default)]
+    pub started: Option<UnixMillis>,
+    /// When it ended.
+    #[serde(default)]
+    pub ended: Option<UnixMillis>,
+    /// Percent.
+    #[serde(default)]
+    pub progress: Option<u8>,
+    /// What it is doing or has done.
+    #[serde(default)]
+    pub message: String,
+    /// Why it failed.
+    #[serde(default)]
+    pub error: Option<JobError>,
+    /// Jobs that are part of it.
+    #[serde(default)]
+    pub jobs: Vec<JobId>,
+}
+
+/// How a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum TaskState {
+    /// Its turn has not come.
+    NotStarted,
+    /// Runs.
+    InProgress,
+    /// Waits for a person.
+    Suspended,
+    /// Done.
+    Succeeded,
+    /// There was nothing to do.
+    Skipped,
+    /// Failed.
+    Failed,
+    /// Was done, and has been undone.
+    Undone,
+}
+
+/// Why something failed, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobError {
+    /// Stable, for looking it up: `failover.no-recovery-point`.
+    pub code: String,
+    /// What failed.
+    pub message: String,
+    /// The likely cause.
+    #[serde(default)]
+    pub cause: String,
+    /// What to do.
+    #[serde(default)]
+    pub remedy: String,
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if !self.cause.is_empty() {
+            write!(f, "; likely cause: {}", self.cause)?;
+        }
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", self.remedy)?;
+        }
+        Ok(())
+    }
+}

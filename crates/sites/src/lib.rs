@@ -1,0 +1,328 @@
+//! Sites: the places machines run at, behind one trait.
+//!
+//! What it is: [`Site`], what the control plane needs of a place: its inventory, machines made, started, stopped, removed, snapshots.
+//! What it never does: decide; move disk contents (that is a master target's, through [`MachineDisk::path`]); keep state of its own: what a site tells
+//! is what is there.
+//!
+//! The path of one failover: the control plane has made a machine with disks at the recovery site ([`Site::create_machine`]); a master target
+//! writes those disks; at the failover a snapshot is taken ([`Site::create_snapshot`]) and the machine started ([`Site::power_on`]); the commit removes
+//! the snapshot and so makes what it wrote final ([`Site::delete_snapshot`]), another choice of recovery point goes back to it ([`Site::revert_snapshot`]).
+//!
+//! Every call can be repeated: what is as it should be already is success. Calls block, each with a time limit of its own.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A machine at a site, as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Its id at the site, unique there.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// SMBIOS system UUID, lower case with dashes.
+    pub system_uuid: String,
+    /// Whether it runs.
+    pub power: Power,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory_mib: u32,
+    /// How it boots.
+    pub boot: Boot,
+    /// Its disks, in order.
+    pub disks: Vec<MachineDisk>,
+    /// Its network cards, in order.
+    pub nics: Vec<Nic>,
+    /// Its snapshots, oldest first.
+    pub snapshots: Vec<String>,
+    /// A mark by which Switchback knows what it made: the protected machine's id and its purpose.
+    pub mark: Option<String>,
+}
+
+/// Whether a machine runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Power {
+    /// Surely off: nothing of it can write its disks.
+    Off,
+    /// Runs, or may.
+    On,
+}
+
+/// How a machine boots.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Boot {
+    /// From its first disk, by BIOS.
+    #[default]
+    Bios,
+    /// From its first disk, by UEFI.
+    Uefi,
+    /// A kernel is handed to it.
+    Kernel {
+        /// Absolute path on the host.
+        kernel: PathBuf,
+        /// Absolute path on the host.
+        initrd: Option<PathBuf>,
+        /// Its command line.
+        command_line: String,
+    },
+}
+
+/// A machine's disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineDisk {
+    /// Where its contents are, as the site's master targets reach them: a raw image or block device. With snapshots: the oldest state, which
+    /// does not change while the snapshot exists.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// Serial number that the guest sees.
+    pub serial: String,
+}
+
+/// A machine's network card.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// MAC address, lower case with colons.
+    pub mac: String,
+    /// Name of the site's network; `None`: not connected.
+    pub network: Option<String>,
+}
+
+/// A machine to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMachine {
+    /// Its id, chosen by the caller: made twice under one id, it is the same machine.
+    pub id: String,
+    /// What people call it.
+    pub name: String,
+    /// SMBIOS system UUID; `None`: the site chooses.
+    pub system_uuid: Option<String>,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory.
+    pub memory_mib: u32,
+    /// How it boots.
+    pub boot: Boot,
+    /// Its disks, in order.
+    pub disks: Vec<NewDisk>,
+    /// Its network cards: an empty MAC address lets the site choose.
+    pub nics: Vec<Nic>,
+    /// See [`Machine::mark`].
+    pub mark: Option<String>,
+}
+
+/// A disk to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDisk {
+    /// Bytes.
+    pub size: u64,
+    /// Serial number; empty: the site chooses.
+    pub serial: String,
+    /// What it begins with.
+    pub origin: DiskOrigin,
+}
+
+/// What a new disk begins with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DiskOrigin {
+    /// Zeros, in this datastore.
+    Empty {
+        /// The datastore's name.
+        datastore: String,
+    },
+    /// The contents of a raw image, which is only read; what the machine writes goes to a file of its own in this datastore.
+    Over {
+        /// The raw image.
+        image: PathBuf,
+        /// The datastore's name.
+        datastore: String,
+    },
+}
+
+/// A place for disks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Datastore {
+    /// Its name.
+    pub name: String,
+    /// Bytes.
+    pub capacity: u64,
+    /// Bytes.
+    pub free: u64,
+}
+
+/// A network of a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// What it is, for people: `user-mode NAT 10.1.0.0/24`, `segment`, `bridge br0`.
+    pub description: String,
+}
+
+/// A site. See the crate's header.
+pub trait Site: Send + Sync + Debug {
+    /// All machines.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    fn machines(&self) -> Result<Vec<Machine>, SiteError>;
+
+    /// One machine.
+    ///
+    /// # Errors
+    /// [`SiteError::NoSuchMachine`].
+    fn machine(&self, id: &str) -> Result<Machine, SiteError>;
+
+    /// Its datastores.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    fn datastores(&self) -> Result<Vec<Datastore>, SiteError>;
+
+    /// Its networks.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    fn networks(&self) -> Result<Vec<Network>, SiteError>;
+
+    /// Makes a machine, off. One with this id and mark that is there already is it; what a failed attempt left is completed. On an error nothing of it
+    /// is left.
+    ///
+    /// # Errors
+    /// [`SiteError::NoRoom`], [`SiteError::Taken`] when the id belongs to another machine.
+    fn create_machine(&self, machine: &NewMachine) -> Result<Machine, SiteError>;
+
+    /// Removes a machine with its disks, snapshots and files. One that is not there is removed.
+    ///
+    /// # Errors
+    /// [`SiteError::Running`] unless it is off.
+    fn delete_machine(&self, id: &str) -> Result<(), SiteError>;
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// [`SiteError`], with what the hypervisor said.
+    fn power_on(&self, id: &str) -> Result<(), SiteError>;
+
+    /// Asks the guest to shut down and waits for it, `limit` at most. Returns whether it is off.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    fn shut_down(&self, id: &str, limit: Duration) -> Result<bool, SiteError>;
+
+    /// Cuts its power, and makes sure that it is off.
+    ///
+    /// # Errors
+    /// [`SiteError`]: it may still run.
+    fn power_off(&self, id: &str) -> Result<(), SiteError>;
+
+    /// Connects its network cards (by position) to networks. Takes effect at the next start.
+    ///
+    /// # Errors
+    /// [`SiteError::NoSuchNetwork`].
+    fn connect_nics(&self, id: &str, networks: &[Option<String>]) -> Result<(), SiteError>;
+
+    /// Takes a snapshot of the disks of a machine that is off: from now on [`MachineDisk::path`] stays as it is.
+    ///
+    /// # Errors
+    /// [`SiteError::Running`].
+    fn create_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError>;
+
+    /// Takes a machine that is off back to a snapshot, which stays.
+    ///
+    /// # Errors
+    /// [`SiteError::Running`], [`SiteError::NoSuchSnapshot`].
+    fn revert_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError>;
+
+    /// Removes a snapshot and keeps what was written since, also while the machine runs. One that is not there is removed.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    fn delete_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError>;
+
+    /// The end of what the machine has written to its console, at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    fn console(&self, id: &str, bytes_max: usize) -> Result<String, SiteError>;
+}
+
+/// Why a site did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SiteError {
+    /// It is not there.
+    #[error("there is no machine {id} at this site")]
+    NoSuchMachine {
+        /// The id.
+        id: String,
+    },
+    /// The name leads nowhere.
+    #[error("there is no network {name:?} at this site; it has: {known}")]
+    NoSuchNetwork {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The name leads nowhere.
+    #[error("there is no datastore {name:?} at this site; it has: {known}")]
+    NoSuchDatastore {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: String,
+    },
+    /// The name leads nowhere.
+    #[error("the machine {id} has no snapshot {name:?}")]
+    NoSuchSnapshot {
+        /// The machine.
+        id: String,
+        /// The snapshot.
+        name: String,
+    },
+    /// The id belongs to another machine.
+    #[error("the id {id} belongs to another machine of this site, {name}")]
+    Taken {
+        /// The id.
+        id: String,
+        /// What is there.
+        name: String,
+    },
+    /// It runs.
+    #[error("{action} is only possible while the machine {id} is off")]
+    Running {
+        /// What was asked for.
+        action: String,
+        /// The machine.
+        id: String,
+    },
+    /// The datastore is too full.
+    #[error(
+        "the datastore {datastore} has {free} bytes free, {needed} are needed: free some, or choose another datastore"
+    )]
+    NoRoom {
+        /// Which.
+        datastore: String,
+        /// Bytes.
+        needed: u64,
+        /// Bytes.
+        free: u64,
+    },
+    /// The site refused, or does not answer.
+    #[error("{action} failed: {detail}")]
+    Failed {
+        /// What was being done.
+        action: String,
+        /// What the site says.
+        detail: String,
+        /// Trying again may help.
+        passing: bool,
+    },
+}
