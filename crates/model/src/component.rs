@@ -428,16 +428,14 @@ pub struct ReplicaDesired {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum ReplicaMode {
-    /// Takes data, applies it.
+    /// Takes data, applies it. From `StandAt` its disks are first brought back to its newest point, and replication can go on where it was.
     Receive,
-    /// Takes nothing; its disks are brought to a point and let go, so that a machine can run on them. Newer points are kept
-    /// as long as the retention holds, for another choice.
+    /// Takes nothing; its disks are brought to a point and let go, so that a machine can run above them (on a snapshot, which leaves
+    /// them as they are). Newer points are kept, for another choice.
     StandAt {
         /// The point.
         seq: Seq,
     },
-    /// As `StandAt` its newest point.
-    StandAtLatest,
     /// Its history is removed; the disks stay as they are.
     Remove,
 }

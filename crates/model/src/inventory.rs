@@ -134,8 +134,10 @@ pub struct NetworkMapping {
 /// A machine under protection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProtectedItem {
-    /// Its name, which never changes; agents enrol under it (in lower case).
+    /// Its name, which never changes.
     pub name: ObjectName,
+    /// The name its agent enrolled under; its identity is on the machine's disks, so all instances of the machine have it.
+    pub agent: String,
     /// Its identity, which stays the same wherever it lives.
     pub machine: MachineId,
     /// The forward protection group; when it replicates home, its twin is the one in force.
