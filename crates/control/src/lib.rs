@@ -43,6 +43,7 @@ pub struct ControlConfig {
 /// The control plane. Cheap to clone; all clones are the same. Calls that are not `async` block (store, sites): not to be called on an async thread.
 #[derive(Clone, Debug)]
 pub struct Control {
+    #[expect(dead_code, reason = "being built")]
     inner: Arc<ControlConfig>,
 }
 
