@@ -19,7 +19,7 @@ use switchback_model::component::{
 };
 use switchback_model::{Consistency, Epoch, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind, UnixMillis};
 use switchback_sites::{Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, Site, SiteError};
-use switchback_store::SqliteStore;
+use crate::memory_store::SqliteStore;
 
 #[derive(Debug, Default)]
 pub(crate) struct Seconds(AtomicU64);
@@ -194,6 +194,8 @@ pub(crate) struct World {
     replicas: BTreeMap<(String, ReplicaName), Replica>,
     /// Final cycles that agents have made: token and point.
     finals: BTreeMap<String, Seq>,
+    /// A machine has come back from the dead.
+    pub(crate) may_run_twice: bool,
     /// Components that are down.
     pub(crate) down: Vec<&'static str>,
     _directory: tempfile::TempDir,
@@ -235,7 +237,7 @@ impl World {
         control.create_group(&name("PG1"), &name("home"), &name("recovery"), &policy).unwrap();
         let (replicas, finals) = (BTreeMap::new(), BTreeMap::new());
         let mut world =
-            Self { control, clock, store, home, recovery, replicas, finals, down: Vec::new(), _directory: directory };
+            Self { control, clock, store, home, recovery, replicas, finals, may_run_twice: false, down: Vec::new(), _directory: directory };
         world.round();
         world
     }
