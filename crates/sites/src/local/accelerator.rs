@@ -183,7 +183,7 @@ mod tests {
     fn only_a_guest_that_gets_there_counts() {
         let directory = tempfile::tempdir().unwrap();
         let limit = Duration::from_millis(300);
-        let mut progress = |body: &str, limit| {
+        let progress = |body: &str, limit| {
             guest_makes_progress(&program(directory.path(), body), Accelerator::Kvm, limit).unwrap()
         };
         assert!(progress(&format!("exit {SIGN_STATUS}"), PROBE_LIMIT));

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 pub(super) const SOCKET: &str = "qmp.sock";
 /// Longest time for one answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+const LINES_BEFORE_GREETING_MAX: usize = 1000;
+const LINE_LEN_MAX: u64 = 1 << 16;
 const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A connection to the QEMU of one machine.
@@ -46,11 +48,9 @@ impl Monitor {
         stream.set_read_timeout(Some(ANSWER_LIMIT))?;
         stream.set_write_timeout(Some(ANSWER_LIMIT))?;
         let mut qmp = Qmp::new(Stream::new(BufReader::new(stream.try_clone()?), stream));
-        // The library takes the end of the stream in place of the greeting for a bug, and panics.
-        if qmp.inner_mut().fill_buf().map_err(in_time)?.is_empty() {
-            return Err(io::Error::new(ErrorKind::ConnectionReset, "QEMU closed the connection"));
-        }
-        qmp.handshake().map_err(into_io)?;
+        // By hand: the library takes an event, which may come first, or the end of the stream for a bug, and panics.
+        read_greeting(qmp.inner_mut())?;
+        qmp.execute(&qmp::qmp_capabilities { enable: None }).map_err(into_io)?;
         let mut monitor = Self { qmp: Connection(qmp) };
         let found_uuid = monitor.execute(&qmp::query_uuid {})?.UUID;
         let found_name = monitor.execute(&qmp::query_name {})?.name.unwrap_or_default();
@@ -80,6 +80,20 @@ impl Monitor {
     pub(super) fn job(&mut self, id: &str) -> io::Result<Option<qmp::JobInfo>> {
         Ok(self.execute(&qmp::query_jobs {})?.into_iter().find(|job| job.id == id))
     }
+}
+
+/// Reads up to QEMU's greeting. Events that were held back for the next client may stand before it.
+fn read_greeting(stream: &mut impl BufRead) -> io::Result<()> {
+    for _ in 0..LINES_BEFORE_GREETING_MAX {
+        let mut line = String::new();
+        if stream.take(LINE_LEN_MAX).read_line(&mut line).map_err(in_time)? == 0 {
+            return Err(io::Error::new(ErrorKind::ConnectionReset, "QEMU closed the connection"));
+        }
+        if line.starts_with("{\"QMP\"") {
+            return Ok(());
+        }
+    }
+    Err(io::Error::new(ErrorKind::InvalidData, "what listens there does not greet as QEMU does"))
 }
 
 /// `query-named-block-nodes`, of which only what all versions have in common is read.

@@ -81,7 +81,7 @@ impl LocalSite {
             return Ok(());
         }
         // Nothing may be written before it is on record which images are written to.
-        self.record_merged(id, description, &mut monitor)?;
+        self.settle(id, description, &mut monitor)?;
         monitor.execute(&qmp::cont {}).map_err(resuming)?;
         tracing::info!(machine = id, ?state, "resumed");
         Ok(())

@@ -10,7 +10,7 @@
 //!   is written from then on. Should QEMU die after that with a `machine.toml` that still has the layer, the next start would show old data. So
 //!   the guest stands still from before the pivot until `machine.toml` is durable, for some milliseconds, and both images are equal for
 //!   as long as they are in doubt. A process killed in this moment leaves the guest standing: merging again, or starting the machine, first
-//!   records what QEMU writes to and then lets it go on.
+//!   brings the pivots to their end, records what QEMU writes to, and then lets it go on. While a pivot may still happen, the guest never goes on.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -160,7 +160,7 @@ impl LocalSite {
         let merging =
             |error: io::Error| SiteError::passing(format!("merging a snapshot of the running {id}"), error);
         let mut monitor = self.monitor(id, &description.uuid)?;
-        self.record_merged(id, description, &mut monitor)?;
+        self.settle(id, description, &mut monitor)?;
         let is_written = snapshot + 1 == description.snapshots.len();
         let positions = unmerged(description, snapshot);
         for &position in &positions {
@@ -205,7 +205,9 @@ impl LocalSite {
             self.step("pivot");
             pivoted = complete(monitor, position);
             if pivoted.is_err() {
-                break; // what has pivoted is recorded all the same
+                // What has pivoted is recorded all the same. What may still pivot is called off; if that fails, the guest goes on standing.
+                call_off(monitor, position).map_err(merging)?;
+                break;
             }
         }
         self.step("record the pivot");
@@ -218,9 +220,33 @@ impl LocalSite {
         pivoted.map_err(merging)
     }
 
+    /// Brings to an end what a killed process has left: if the guest stands still, pivots may be under way. It goes on standing.
+    pub(super) fn settle(
+        &self,
+        id: &str,
+        description: &mut Description,
+        monitor: &mut Monitor,
+    ) -> Result<(), SiteError> {
+        let settling =
+            |error: io::Error| SiteError::passing(format!("ending an earlier merge of {id}"), error);
+        if !matches!(monitor.state().map_err(settling)?, RunState::running) {
+            for position in 0..description.disks.len() {
+                let job = monitor.job(&job_id(position)).map_err(settling)?;
+                // One that has not copied everything yet cannot have been told to pivot.
+                if job.is_some_and(|job| !matches!(job.status, JobStatus::running | JobStatus::concluded))
+                    && let Err(error) = complete(monitor, position)
+                {
+                    tracing::warn!(machine = id, disk = position, %error, "an earlier merge failed");
+                    call_off(monitor, position).map_err(settling)?;
+                }
+            }
+        }
+        self.record_merged(id, description, monitor)
+    }
+
     /// Takes the layers that QEMU has merged out of `machine.toml`, durably. What was merged but is not recorded was not written since, see
     /// this file's header.
-    pub(super) fn record_merged(
+    fn record_merged(
         &self,
         id: &str,
         description: &mut Description,
@@ -228,6 +254,15 @@ impl LocalSite {
     ) -> Result<(), SiteError> {
         let recording =
             |error: io::Error| SiteError::passing(format!("recording what is merged of {id}"), error);
+        for position in 0..description.disks.len() {
+            // A merge that is over keeps the layer open for as long as nobody has asked how it went.
+            let job = monitor.job(&job_id(position)).map_err(recording)?;
+            if job.is_some_and(|job| job.status == JobStatus::concluded)
+                && let Err(error) = conclude(monitor, position, PIVOT_LIMIT)
+            {
+                tracing::warn!(machine = id, disk = position, %error, "an earlier merge failed");
+            }
+        }
         let mut changed = false;
         let merging = (0..description.snapshots.len()).filter(|one| description.snapshots[*one].merging);
         for snapshot in merging.collect::<Vec<_>>() {
@@ -288,15 +323,8 @@ fn begin(
     position: usize,
     snapshot: usize,
 ) -> io::Result<()> {
-    match monitor.job(&job_id(position))? {
-        Some(job) if matches!(job.status, JobStatus::concluded | JobStatus::aborting) => {
-            conclude(monitor, position, PIVOT_LIMIT).or_else(|error| {
-                tracing::warn!(%error, "an earlier merge failed and is begun again");
-                Ok::<(), io::Error>(())
-            })?;
-        }
-        Some(_) => return Ok(()),
-        None => {}
+    if monitor.job(&job_id(position))?.is_some() {
+        return Ok(());
     }
     let disk = &description.disks[position];
     let layer = description.layer_of(position, snapshot);
@@ -359,6 +387,26 @@ fn complete(monitor: &mut Monitor, position: usize) -> io::Result<()> {
         monitor.execute(&qmp::job_complete { id: job_id(position) })?;
     }
     conclude(monitor, position, PIVOT_LIMIT)
+}
+
+/// Makes sure that a merge does not pivot any more.
+fn call_off(monitor: &mut Monitor, position: usize) -> io::Result<()> {
+    if monitor.job(&job_id(position))?.is_none() {
+        return Ok(());
+    }
+    if let Err(error) =
+        monitor.execute(&qmp::block_job_cancel { device: job_id(position), force: Some(true) })
+    {
+        tracing::debug!(%error, "a merge ended while it was called off");
+    }
+    match conclude(monitor, position, PIVOT_LIMIT) {
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            let message =
+                format!("{error}; the guest stands still until this is tried again, or it is switched off");
+            Err(io::Error::new(io::ErrorKind::TimedOut, message))
+        }
+        _ => Ok(()), // how it ended does not matter, that it did does
+    }
 }
 
 /// Waits for a merge's end, and tells how it ended.

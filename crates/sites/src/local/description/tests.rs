@@ -39,16 +39,16 @@ fn read(text: &str) -> Result<Description, String> {
 
 #[test]
 fn what_is_left_open_is_filled_in() {
-    let read = read(GOOD).unwrap();
-    assert_eq!(read.disks[0].path, PathBuf::from("/m/web01/root.raw"));
-    assert_eq!(read.disks[1].path, PathBuf::from("/srv/data.raw"));
-    assert_eq!(read.disks[1].serial, "DATA");
-    assert_eq!(read.nics[1].mac, "02:00:5e:10:00:01");
-    assert!(is_unicast_mac(&read.nics[0].mac), "{}", read.nics[0].mac);
-    assert!(is_uuid(&read.uuid), "{}", read.uuid);
-    assert_eq!(read.boot, Boot::Bios);
-    let written = toml::to_string(&read).unwrap();
-    assert_eq!(super::tests::read(&written).unwrap(), read, "what is written is read as the same");
+    let found = read(GOOD).unwrap();
+    assert_eq!(found.disks[0].path, PathBuf::from("/m/web01/root.raw"));
+    assert_eq!(found.disks[1].path, PathBuf::from("/srv/data.raw"));
+    assert_eq!(found.disks[1].serial, "DATA");
+    assert_eq!(found.nics[1].mac, "02:00:5e:10:00:01");
+    assert!(is_unicast_mac(&found.nics[0].mac), "{}", found.nics[0].mac);
+    assert!(is_uuid(&found.uuid), "{}", found.uuid);
+    assert_eq!(found.boot, Boot::Bios);
+    let written = toml::to_string(&found).unwrap();
+    assert_eq!(read(&written).unwrap(), found, "what is written is read as the same");
 }
 
 #[test]

@@ -1,15 +1,14 @@
 //! The local site keeps the promises of all sites; and what is special about it, with machines that have no operating system.
 
-mod bench;
-
 use std::fs::{self, File};
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use bench::Bench;
 use switchback_sites::conformance::{self, Subject};
 use switchback_sites::{DiskOrigin, LocalSite, Power, Site, SiteError};
+
+use crate::bench::{self, Bench};
 
 #[test]
 fn guest_site_keeps_its_promises() {

@@ -1,7 +1,11 @@
 //! What the tests of the local site share: a site in a temporary directory, whose machines are switched off at the end; and real processes
 //! that use it, which can be ended at any step.
 
-#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses a part")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "whatever fails, fails the test; it prints to another test"
+)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,6 +15,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use switchback_lab::Foundation;
 use switchback_sites::{Forward, LocalSite, NetworkSettings, Power, Site, SiteSettings};
 
@@ -165,23 +170,28 @@ pub(crate) fn contents(site: &Path, id: &str, disk: usize) -> Vec<u8> {
 }
 
 fn qemu_io(site: &Path, id: &str, disk: usize, command: &str) {
+    let line = format!("qemu-io -d /machine/peripheral/disk{disk}/virtio-backend \"{command}\"");
+    let said =
+        ask(site, id, &json!({ "execute": "human-monitor-command", "arguments": { "command-line": line } }));
+    assert_eq!(said["return"], "", "{command}: {said}");
+}
+
+/// What QEMU says about the state of a machine.
+pub(crate) fn state(site: &Path, id: &str) -> String {
+    ask(site, id, &json!({ "execute": "query-status" }))["return"]["status"].as_str().unwrap().to_owned()
+}
+
+fn ask(site: &Path, id: &str, command: &Value) -> Value {
     let stream = UnixStream::connect(site.join("machines").join(id).join("qmp.sock")).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let mut answer = |command: serde_json::Value| {
+    let mut answer = |command: &Value| {
         writeln!(&stream, "{command}").unwrap();
-        lines
-            .by_ref()
-            .map(Result::unwrap)
-            .find(|line| line.contains("\"return\"") || line.contains("\"error\""))
-            .unwrap()
+        let mut answers = lines.by_ref().map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+        answers.find(|line| line.get("return").is_some() || line.get("error").is_some()).unwrap()
     };
-    answer(serde_json::json!({ "execute": "qmp_capabilities" }));
-    let line = format!("qemu-io -d /machine/peripheral/disk{disk}/virtio-backend \"{command}\"");
-    let said = answer(
-        serde_json::json!({ "execute": "human-monitor-command", "arguments": { "command-line": line } }),
-    );
-    assert_eq!(said.trim(), r#"{"return": ""}"#, "{command}");
+    answer(&json!({ "execute": "qmp_capabilities" }));
+    answer(command)
 }
 
 /// A small file system, gone when dropped.
