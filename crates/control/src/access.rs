@@ -34,9 +34,11 @@ impl Control {
         let mut batch = Batch::default();
         batch.put(Kind::Token, name.key(), Expect::Absent, &token);
         self.records().commit(batch).map_err(|error| match error {
-            switchback_store::StoreError::Conflict { .. } => {
-                ControlError::new(ErrorKind::Conflict, "name.taken", format!("there is a token {name} already"))
-            }
+            switchback_store::StoreError::Conflict { .. } => ControlError::new(
+                ErrorKind::Conflict,
+                "name.taken",
+                format!("there is a token {name} already"),
+            ),
             other => other.into(),
         })?;
         Ok(secret)
@@ -78,7 +80,10 @@ impl Control {
         }
         let hash = hash_of(secret);
         let tokens = self.records().all::<StoredToken>(Kind::Token)?;
-        Ok(tokens.into_iter().find(|token| token.value.hash == hash).map(|token| (token.value.name, token.value.role)))
+        Ok(tokens
+            .into_iter()
+            .find(|token| token.value.hash == hash)
+            .map(|token| (token.value.name, token.value.role)))
     }
 
     /// Writes a line into the audit log.
@@ -108,16 +113,26 @@ impl Control {
         self.newest(Kind::Event, limit)
     }
 
-    fn newest<T: serde::de::DeserializeOwned>(&self, kind: Kind, limit: usize) -> Result<Vec<T>, ControlError> {
+    fn newest<T: serde::de::DeserializeOwned>(
+        &self,
+        kind: Kind,
+        limit: usize,
+    ) -> Result<Vec<T>, ControlError> {
         let query = Query { descending: true, limit, ..Query::all(kind) };
         Ok(crate::inventory::values(self.records().list(&query)?))
     }
 
     pub(crate) fn add_event(&self, batch: &mut Batch, event: &Event) {
         match event.severity {
-            switchback_model::Severity::Critical => tracing::error!(object = event.object, code = event.code, "{}", event.message),
-            switchback_model::Severity::Warning => tracing::warn!(object = event.object, code = event.code, "{}", event.message),
-            switchback_model::Severity::Info => tracing::info!(object = event.object, code = event.code, "{}", event.message),
+            switchback_model::Severity::Critical => {
+                tracing::error!(object = event.object, code = event.code, "{}", event.message)
+            }
+            switchback_model::Severity::Warning => {
+                tracing::warn!(object = event.object, code = event.code, "{}", event.message)
+            }
+            switchback_model::Severity::Info => {
+                tracing::info!(object = event.object, code = event.code, "{}", event.message)
+            }
         }
         batch.put(Kind::Event, self.time_key(event.time), Expect::Absent, event);
     }
@@ -136,7 +151,11 @@ fn hash_of(secret: &str) -> String {
 pub(crate) fn random_hex(bytes: usize) -> Result<String, ControlError> {
     let mut random = vec![0; bytes];
     rand::rngs::OsRng.try_fill_bytes(&mut random).map_err(|error| {
-        ControlError::new(ErrorKind::Internal, "random.failed", format!("the system gives no random numbers: {error}"))
+        ControlError::new(
+            ErrorKind::Internal,
+            "random.failed",
+            format!("the system gives no random numbers: {error}"),
+        )
     })?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }

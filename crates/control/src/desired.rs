@@ -8,8 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
-    AgentDesired, Answer, Desired, MasterTargetDesired, NetworkProfile, ProcessServerDesired, ReplicaDesired, ReplicaMode, Replication,
-    Route, ScriptCall, Standing, State,
+    AgentDesired, Answer, Desired, MasterTargetDesired, NetworkProfile, ProcessServerDesired, ReplicaDesired,
+    ReplicaMode, Replication, Route, ScriptCall, Standing, State,
 };
 use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicationPath, Side};
 
@@ -54,12 +54,19 @@ impl Facts {
 
     fn agent(&self, peer: &PeerIdentity, system_uuid: &str) -> AgentDesired {
         let scripts = self.scripts.get(peer.name.as_str()).cloned().unwrap_or_default();
-        let Some(item) = self.items.iter().find(|item| item.agent == peer.name.as_str()) else { return AgentDesired::default() };
-        let networks = [Side::Home, Side::Away].into_iter().filter_map(|side| network_profile(item, side)).collect();
+        let Some(item) = self.items.iter().find(|item| item.agent == peer.name.as_str()) else {
+            return AgentDesired::default();
+        };
+        let networks =
+            [Side::Home, Side::Away].into_iter().filter_map(|side| network_profile(item, side)).collect();
         if item.active().system_uuid != system_uuid {
             let active = item.active();
             let by = format!("{} at {}", item.name, active.site);
-            return AgentDesired { standing: Standing::Superseded { by }, networks, ..AgentDesired::default() };
+            return AgentDesired {
+                standing: Standing::Superseded { by },
+                networks,
+                ..AgentDesired::default()
+            };
         }
         let replication = item
             .replication

@@ -4,9 +4,10 @@ use std::sync::{Arc, PoisonError};
 
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::{
-    JobError, NetworkMapping, ObjectName, ProtectedItem, ProtectionGroup, RecoveryPlan, ReplicationPolicy, Site, SiteKind, UnixMillis,
+    JobError, NetworkMapping, ObjectName, ProtectedItem, ProtectionGroup, RecoveryPlan, ReplicationPolicy,
+    Site, SiteKind, UnixMillis,
 };
-use switchback_sites::local::LocalSite;
+use switchback_sites::LocalSite;
 use switchback_store::{Expect, Kind};
 
 use crate::records::{Batch, Versioned};
@@ -45,9 +46,12 @@ impl Control {
     pub fn remove_site(&self, name: &ObjectName) -> Result<(), ControlError> {
         let site: Versioned<Site> = self.records().get(Kind::Site, "site", &name.key())?;
         let groups = self.groups()?;
-        if let Some(group) = groups.iter().find(|group| group.source_site == *name || group.target_site == *name) {
+        if let Some(group) =
+            groups.iter().find(|group| group.source_site == *name || group.target_site == *name)
+        {
             let message = format!("the site {name} is in use by the protection group {}", group.name);
-            return Err(ControlError::new(ErrorKind::Conflict, "site.in-use", message).remedy("delete the group first"));
+            return Err(ControlError::new(ErrorKind::Conflict, "site.in-use", message)
+                .remedy("delete the group first"));
         }
         let mut batch = Batch::default();
         batch.delete(Kind::Site, name.key(), Expect::Version(site.version));
@@ -79,7 +83,9 @@ impl Control {
         Ok(opened)
     }
 
-    fn site_cache(&self) -> std::sync::MutexGuard<'_, std::collections::BTreeMap<String, Arc<dyn switchback_sites::Site>>> {
+    fn site_cache(
+        &self,
+    ) -> std::sync::MutexGuard<'_, std::collections::BTreeMap<String, Arc<dyn switchback_sites::Site>>> {
         self.inner.sites.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -94,11 +100,14 @@ impl Control {
         let now = self.now();
         let discovered = machines.into_iter().map(|machine| {
             let is_instance = |item: &&ProtectedItem| {
-                [&item.home, &item.away].into_iter().any(|instance| instance.site == *site && instance.id.as_ref() == Some(&machine.id))
+                [&item.home, &item.away]
+                    .into_iter()
+                    .any(|instance| instance.site == *site && instance.id.as_ref() == Some(&machine.id))
             };
             let item = items.iter().find(is_instance).map(|item| item.name.clone());
             let agent = agents.iter().find(|report| {
-                report.is_alive(now) && report.agent().is_some_and(|agent| agent.system_uuid == machine.system_uuid)
+                report.is_alive(now)
+                    && report.agent().is_some_and(|agent| agent.system_uuid == machine.system_uuid)
             });
             let mut obstacles = Vec::new();
             if agent.is_none() {
@@ -129,7 +138,10 @@ impl Control {
         }
         let now = self.now();
         let views = enrolments.into_iter().map(|enrolment| {
-            let newest = reports.iter().filter(|report| report.peer == enrolment.identity).max_by_key(|report| report.received);
+            let newest = reports
+                .iter()
+                .filter(|report| report.peer == enrolment.identity)
+                .max_by_key(|report| report.received);
             server_view(enrolment, newest, now)
         });
         Ok(views.collect())
@@ -208,7 +220,8 @@ impl Control {
             let message = format!("the group {name} would replicate the site {source_site} to itself");
             return Err(ControlError::new(ErrorKind::Invalid, "group.same-site", message));
         }
-        let (group, twin) = ProtectionGroup::pair(name.clone(), source_site.clone(), target_site.clone(), policy.clone())?;
+        let (group, twin) =
+            ProtectionGroup::pair(name.clone(), source_site.clone(), target_site.clone(), policy.clone())?;
         let mut batch = Batch::default();
         batch.put(Kind::Group, group.name.key(), Expect::Absent, &group);
         batch.put(Kind::Group, twin.name.key(), Expect::Absent, &twin);
@@ -220,9 +233,14 @@ impl Control {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::Invalid`].
-    pub fn update_policy(&self, group: &ObjectName, policy: &ReplicationPolicy) -> Result<ProtectionGroup, ControlError> {
+    pub fn update_policy(
+        &self,
+        group: &ObjectName,
+        policy: &ReplicationPolicy,
+    ) -> Result<ProtectionGroup, ControlError> {
         check_policy(policy)?;
-        let Versioned { mut value, version }: Versioned<ProtectionGroup> = self.records().get(Kind::Group, "protection group", &group.key())?;
+        let Versioned { mut value, version }: Versioned<ProtectionGroup> =
+            self.records().get(Kind::Group, "protection group", &group.key())?;
         value.policy = policy.clone();
         let mut batch = Batch::default();
         batch.replace(Kind::Group, group.key(), version, &value);
@@ -235,12 +253,15 @@ impl Control {
     /// # Errors
     /// [`ErrorKind::Conflict`] while a machine is in it.
     pub fn delete_group(&self, name: &ObjectName) -> Result<(), ControlError> {
-        let group: Versioned<ProtectionGroup> = self.records().get(Kind::Group, "protection group", &name.key())?;
-        let twin: Versioned<ProtectionGroup> = self.records().get(Kind::Group, "protection group", &group.value.twin.key())?;
+        let group: Versioned<ProtectionGroup> =
+            self.records().get(Kind::Group, "protection group", &name.key())?;
+        let twin: Versioned<ProtectionGroup> =
+            self.records().get(Kind::Group, "protection group", &group.value.twin.key())?;
         let items: Vec<ProtectedItem> = values(self.records().all(Kind::Item)?);
         if let Some(item) = items.iter().find(|item| item.group == *name || item.group == twin.value.name) {
             let message = format!("{} is still protected in the group {}", item.name, item.group);
-            return Err(ControlError::new(ErrorKind::Conflict, "group.in-use", message).remedy("disable its protection first"));
+            return Err(ControlError::new(ErrorKind::Conflict, "group.in-use", message)
+                .remedy("disable its protection first"));
         }
         let mut batch = Batch::default();
         batch.delete(Kind::Group, name.key(), Expect::Version(group.version));
@@ -276,13 +297,19 @@ impl Control {
             for network in networks {
                 if !known.iter().any(|known| known.name == *network) {
                     let known = known.iter().map(|known| known.name.as_str()).collect::<Vec<_>>().join(", ");
-                    let message = format!("there is no network {network:?} at the site {site}; it has: {known}");
+                    let message =
+                        format!("there is no network {network:?} at the site {site}; it has: {known}");
                     return Err(ControlError::new(ErrorKind::Invalid, "network.not-found", message));
                 }
             }
         }
         let mut batch = Batch::default();
-        batch.put(Kind::NetworkMapping, mapping_key(&mapping.site, &mapping.network, &mapping.target_site), Expect::Any, mapping);
+        batch.put(
+            Kind::NetworkMapping,
+            mapping_key(&mapping.site, &mapping.network, &mapping.target_site),
+            Expect::Any,
+            mapping,
+        );
         Ok(self.records().commit(batch)?)
     }
 
@@ -290,9 +317,15 @@ impl Control {
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
-    pub fn delete_network_mapping(&self, site: &ObjectName, network: &str, target_site: &ObjectName) -> Result<(), ControlError> {
+    pub fn delete_network_mapping(
+        &self,
+        site: &ObjectName,
+        network: &str,
+        target_site: &ObjectName,
+    ) -> Result<(), ControlError> {
         let key = mapping_key(site, network, target_site);
-        let _: Versioned<NetworkMapping> = self.records().get(Kind::NetworkMapping, "network mapping", &key)?;
+        let _: Versioned<NetworkMapping> =
+            self.records().get(Kind::NetworkMapping, "network mapping", &key)?;
         let mut batch = Batch::default();
         batch.delete(Kind::NetworkMapping, key, Expect::Any);
         Ok(self.records().commit(batch)?)
@@ -336,18 +369,23 @@ impl Control {
         value.protection_groups.clear();
         let mut seen = std::collections::BTreeSet::new();
         for machine in plan.groups.iter().flat_map(|group| &group.machines) {
-            let item: Versioned<ProtectedItem> = self.records().get(Kind::Item, "protected machine", &machine.key())?;
+            let item: Versioned<ProtectedItem> =
+                self.records().get(Kind::Item, "protected machine", &machine.key())?;
             let item = item.value;
             let invalid = |message: String| ControlError::new(ErrorKind::Invalid, "plan.invalid", message);
             if !seen.insert(machine.key()) {
                 return Err(invalid(format!("{machine} is in the plan twice")));
             }
             if (&item.home.site, &item.away.site) != (&plan.home_site, &plan.away_site) {
-                let message = format!("{machine} is protected from {} to {}, the plan is from {} to {}", item.home.site, item.away.site, plan.home_site, plan.away_site);
+                let message = format!(
+                    "{machine} is protected from {} to {}, the plan is from {} to {}",
+                    item.home.site, item.away.site, plan.home_site, plan.away_site
+                );
                 return Err(invalid(message));
             }
             let group = self.group(&item.group)?;
-            let in_force = if item.protection.active == switchback_model::Side::Away { Some(group.twin) } else { None };
+            let in_force =
+                if item.protection.active == switchback_model::Side::Away { Some(group.twin) } else { None };
             for name in [Some(group.name), in_force].into_iter().flatten() {
                 if !value.protection_groups.contains(&name) {
                     value.protection_groups.push(name);
@@ -355,7 +393,12 @@ impl Control {
             }
         }
         let mut batch = Batch::default();
-        batch.put(Kind::Plan, plan.name.key(), before.map_or(Expect::Absent, |before| Expect::Version(before.version)), &value);
+        batch.put(
+            Kind::Plan,
+            plan.name.key(),
+            before.map_or(Expect::Absent, |before| Expect::Version(before.version)),
+            &value,
+        );
         self.records().commit(batch)?;
         Ok(value)
     }
@@ -376,9 +419,12 @@ impl Control {
 
     fn taken(&self, error: switchback_store::StoreError, what: &str, name: &ObjectName) -> ControlError {
         match error {
-            switchback_store::StoreError::Conflict { .. } => {
-                ControlError::new(ErrorKind::Conflict, "name.taken", format!("there is a {what} {name} already")).remedy("choose another name")
-            }
+            switchback_store::StoreError::Conflict { .. } => ControlError::new(
+                ErrorKind::Conflict,
+                "name.taken",
+                format!("there is a {what} {name} already"),
+            )
+            .remedy("choose another name"),
             other => other.into(),
         }
     }
@@ -386,9 +432,13 @@ impl Control {
 
 /// A job works on it.
 pub(crate) fn busy(what: &str, name: &ObjectName, job: switchback_model::JobId) -> ControlError {
-    ControlError::new(ErrorKind::Conflict, "object.busy", format!("another job is working on the {what} {name}"))
-        .cause(format!("job {job} has not ended"))
-        .remedy("wait for it, or cancel it")
+    ControlError::new(
+        ErrorKind::Conflict,
+        "object.busy",
+        format!("another job is working on the {what} {name}"),
+    )
+    .cause(format!("job {job} has not ended"))
+    .remedy("wait for it, or cancel it")
 }
 
 pub(crate) fn no_agent(name: &str) -> JobError {
@@ -407,7 +457,11 @@ pub(crate) fn no_agent(name: &str) -> JobError {
 pub fn open_site(kind: &SiteKind) -> Result<Arc<dyn switchback_sites::Site>, ControlError> {
     match kind {
         SiteKind::Local { directory } => Ok(Arc::new(LocalSite::open(directory)?)),
-        _ => Err(ControlError::new(ErrorKind::Invalid, "site.unknown-kind", "this build does not know sites of that kind")),
+        _ => Err(ControlError::new(
+            ErrorKind::Invalid,
+            "site.unknown-kind",
+            "this build does not know sites of that kind",
+        )),
     }
 }
 
@@ -417,10 +471,14 @@ fn check_policy(policy: &ReplicationPolicy) -> Result<(), ControlError> {
         return invalid("the interval of recovery points must be from 1 second to 24 hours");
     }
     if policy.app_interval_ms != 0 && !INTERVAL_MS.contains(&policy.app_interval_ms) {
-        return invalid("the interval of app-consistent recovery points must be 0 (none), or from 1 second to 24 hours");
+        return invalid(
+            "the interval of app-consistent recovery points must be 0 (none), or from 1 second to 24 hours",
+        );
     }
     if policy.rpo_threshold_ms < policy.interval_ms {
-        return invalid("the threshold of the RPO alarm must not be below the interval of recovery points: it would never be met");
+        return invalid(
+            "the threshold of the RPO alarm must not be below the interval of recovery points: it would never be met",
+        );
     }
     if !(10..=60_000).contains(&policy.freeze_budget_ms) {
         return invalid("the freeze budget must be from 10 ms to 60 s");
@@ -447,11 +505,15 @@ fn server_view(enrolment: Enrolment, newest: Option<&StoredReport>, now: UnixMil
         Some(_) => Health::Critical,
     };
     if health != Health::Normal {
-        let since = newest.map_or("it enrolled".into(), |report| format!("{} s", now.0.saturating_sub(report.received.0) / 1000));
+        let since = newest.map_or("it enrolled".into(), |report| {
+            format!("{} s", now.0.saturating_sub(report.received.0) / 1000)
+        });
         reasons.push(JobError {
             code: "server.no-heartbeat".into(),
             message: format!("{} has not reported since {since}", enrolment.identity),
-            cause: "its process or host is down, or the network between it and the configuration server is cut".into(),
+            cause:
+                "its process or host is down, or the network between it and the configuration server is cut"
+                    .into(),
             remedy: "look at its host and its log; it goes on by itself when it can".into(),
         });
     }

@@ -29,7 +29,10 @@ impl Control {
         self.view(&facts, item.ok_or_else(|| ControlError::not_found("protected machine", name))?)
     }
 
-    pub(crate) fn stored_item(&self, name: &ObjectName) -> Result<crate::records::Versioned<ProtectedItem>, ControlError> {
+    pub(crate) fn stored_item(
+        &self,
+        name: &ObjectName,
+    ) -> Result<crate::records::Versioned<ProtectedItem>, ControlError> {
         self.records().get(Kind::Item, "protected machine", &name.key())
     }
 
@@ -39,7 +42,11 @@ impl Control {
     /// Those of the store.
     pub fn recovery_points(&self, item: &ObjectName) -> Result<Vec<RecoveryPoint>, ControlError> {
         let facts = self.cached_facts()?;
-        let item = facts.items.iter().find(|known| known.name == *item).ok_or_else(|| ControlError::not_found("protected machine", item))?;
+        let item = facts
+            .items
+            .iter()
+            .find(|known| known.name == *item)
+            .ok_or_else(|| ControlError::not_found("protected machine", item))?;
         Ok(points(&facts, item))
     }
 
@@ -48,7 +55,8 @@ impl Control {
         let agent = self.agent_report(&item.agent, &item.active().system_uuid)?;
         let state = agent.as_ref().and_then(StoredReport::agent);
         let replication = state.and_then(|state| state.replication.as_ref());
-        let replication = replication.filter(|state| item.replication.as_ref().is_some_and(|path| path.replica == state.replica));
+        let replication = replication
+            .filter(|state| item.replication.as_ref().is_some_and(|path| path.replica == state.replica));
         let points = points(facts, item);
         let rpo_ms = points.last().map(|point| now.0.saturating_sub(point.time.0));
         let policy = facts.group(item).map(|group| &group.policy);
@@ -68,7 +76,9 @@ impl Control {
             agent_seen: agent.as_ref().map(|agent| agent.received),
             agent_build: agent.as_ref().map(|agent| agent.report.build.clone()).unwrap_or_default(),
             system: state.map(|state| state.system.clone()).unwrap_or_default(),
-            addresses: state.map(|state| state.interfaces.iter().flat_map(|nic| nic.addresses.clone()).collect()).unwrap_or_default(),
+            addresses: state
+                .map(|state| state.interfaces.iter().flat_map(|nic| nic.addresses.clone()).collect())
+                .unwrap_or_default(),
             item: item.clone(),
         })
     }
@@ -79,13 +89,16 @@ pub(crate) fn points(facts: &Facts, item: &ProtectedItem) -> Vec<RecoveryPoint> 
     let replica = item.replication.as_ref().and_then(|path| {
         facts.servers.get(&format!("{}/{}", Role::Target, path.master_target))?.replica(&path.replica)
     });
-    replica.map(|replica| replica.points.iter().filter(|point| point.seq.0 > 0).cloned().collect()).unwrap_or_default()
+    replica
+        .map(|replica| replica.points.iter().filter(|point| point.seq.0 > 0).cloned().collect())
+        .unwrap_or_default()
 }
 
 /// How far a comparison is.
 fn percent(state: &ReplicationState) -> Option<u8> {
-    (state.activity == Activity::Comparing && state.disk_bytes > 0)
-        .then(|| u8::try_from(state.compared_bytes.min(state.disk_bytes) * 100 / state.disk_bytes).unwrap_or(100))
+    (state.activity == Activity::Comparing && state.disk_bytes > 0).then(|| {
+        u8::try_from(state.compared_bytes.min(state.disk_bytes) * 100 / state.disk_bytes).unwrap_or(100)
+    })
 }
 
 /// Why a machine is not well: most serious things a person must know.
@@ -98,12 +111,25 @@ fn reasons(
 ) -> Vec<(Health, JobError)> {
     let mut reasons = Vec::new();
     let mut tell = |health, code: &str, message: String, cause: &str, remedy: &str| {
-        reasons.push((health, JobError { code: code.into(), message, cause: cause.into(), remedy: remedy.into() }));
+        reasons.push((
+            health,
+            JobError { code: code.into(), message, cause: cause.into(), remedy: remedy.into() },
+        ));
     };
     let replicates = item.protection.replicates();
     if item.stale_seen.is_some() {
-        let message = format!("stale: the instance at {} is superseded by its copy at {}", item.passive().site, item.active().site);
-        tell(Health::Critical, "protection.stale-instance", message, "it came back to life after the failover", "shut it down; a reprotect does so by itself");
+        let message = format!(
+            "stale: the instance at {} is superseded by its copy at {}",
+            item.passive().site,
+            item.active().site
+        );
+        tell(
+            Health::Critical,
+            "protection.stale-instance",
+            message,
+            "it came back to life after the failover",
+            "shut it down; a reprotect does so by itself",
+        );
     }
     if item.protection.phase == Phase::Committed {
         let message = format!("{} is not protected: nothing replicates since its failover", item.name);
@@ -111,26 +137,55 @@ fn reasons(
     }
     if replicates && !agent.is_some_and(|agent| agent.is_alive(now)) {
         let message = format!("the mobility agent of {} does not report", item.name);
-        tell(Health::Critical, "agent.no-heartbeat", message, "the machine is off or hangs, its agent was stopped, or the network is cut", "look at the machine's console");
+        tell(
+            Health::Critical,
+            "agent.no-heartbeat",
+            message,
+            "the machine is off or hangs, its agent was stopped, or the network is cut",
+            "look at the machine's console",
+        );
     }
     if let Some(path) = item.replication.as_ref().filter(|_| replicates) {
-        for (role, name) in [(Role::ProcessServer, &path.process_server), (Role::Target, &path.master_target)] {
+        for (role, name) in [(Role::ProcessServer, &path.process_server), (Role::Target, &path.master_target)]
+        {
             if !facts.servers.get(&format!("{role}/{name}")).is_some_and(|report| report.is_alive(now)) {
                 let message = format!("the {role} {name} does not report");
-                tell(Health::Critical, "server.no-heartbeat", message, "its process or host is down, or the network is cut", "look at its host; replication goes on by itself when it is back");
+                tell(
+                    Health::Critical,
+                    "server.no-heartbeat",
+                    message,
+                    "its process or host is down, or the network is cut",
+                    "look at its host; replication goes on by itself when it is back",
+                );
             }
         }
         let target = facts.servers.get(&format!("{}/{}", Role::Target, path.master_target));
-        if let Some(problem) = target.and_then(|target| target.replica(&path.replica)).and_then(|replica| replica.problem.as_ref()) {
+        if let Some(problem) = target
+            .and_then(|target| target.replica(&path.replica))
+            .and_then(|replica| replica.problem.as_ref())
+        {
             tell(Health::Critical, &problem.code, problem.message.clone(), "", "");
         }
     }
     if let Some(rpo) = rpo_exceeded_ms.filter(|_| replicates) {
-        let message = format!("the newest recovery point of {} is {} s old, more than its policy allows", item.name, rpo / 1000);
-        tell(Health::Critical, "rpo.exceeded", message, "the network between the sites is cut or too slow, or a server is down", "see the other reasons");
+        let message = format!(
+            "the newest recovery point of {} is {} s old, more than its policy allows",
+            item.name,
+            rpo / 1000
+        );
+        tell(
+            Health::Critical,
+            "rpo.exceeded",
+            message,
+            "the network between the sites is cut or too slow, or a server is down",
+            "see the other reasons",
+        );
     }
     for problem in agent.and_then(StoredReport::agent).iter().flat_map(|state| {
-        state.problems.iter().chain(state.replication.iter().filter_map(|replication| replication.failure.as_ref()))
+        state
+            .problems
+            .iter()
+            .chain(state.replication.iter().filter_map(|replication| replication.failure.as_ref()))
     }) {
         tell(Health::Warning, &problem.code, problem.message.clone(), "", "");
     }

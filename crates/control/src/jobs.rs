@@ -17,8 +17,8 @@ mod step;
 mod test_failover;
 
 use switchback_model::{
-    ItemOperation, Job, JobId, JobRequest, JobState, ObjectName, Operation, Phase, ProtectRequest, ProtectedItem, RecoveryPlan, Task,
-    TaskState,
+    ItemOperation, Job, JobId, JobRequest, JobState, ObjectName, Operation, Phase, ProtectRequest,
+    ProtectedItem, RecoveryPlan, Task, TaskState,
 };
 use switchback_store::{Expect, Kind, Query};
 
@@ -63,10 +63,12 @@ impl Control {
         let item = ProtectedItem { job: Some(job.id), ..item };
         batch.put_owned(Kind::Item, item.name.key(), Some(item.agent.clone()), Expect::Absent, &item, None);
         self.submit(&mut job, batch).map_err(|error| match error.kind {
-            ErrorKind::Conflict => {
-                ControlError::new(ErrorKind::Conflict, "item.taken", format!("there is a protected machine {} already", item.name))
-                    .remedy("it is protected, or choose another name")
-            }
+            ErrorKind::Conflict => ControlError::new(
+                ErrorKind::Conflict,
+                "item.taken",
+                format!("there is a protected machine {} already", item.name),
+            )
+            .remedy("it is protected, or choose another name"),
             _ => error,
         })?;
         Ok(job)
@@ -76,7 +78,12 @@ impl Control {
     ///
     /// # Errors
     /// [`ErrorKind::IllegalState`] with what is possible instead; [`ErrorKind::Conflict`] while another job works on it.
-    pub fn operate(&self, by: &str, item: &ObjectName, operation: ItemOperation) -> Result<Job, ControlError> {
+    pub fn operate(
+        &self,
+        by: &str,
+        item: &ObjectName,
+        operation: ItemOperation,
+    ) -> Result<Job, ControlError> {
         let mut job = self.new_job(by, JobRequest::Operate { item: item.clone(), operation })?;
         let mut batch = Batch::default();
         self.lock_item(&job, &mut batch)?;
@@ -104,8 +111,14 @@ impl Control {
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for a plan without machines; [`ErrorKind::Conflict`] while another job works on it.
-    pub fn operate_plan(&self, by: &str, plan: &ObjectName, operation: ItemOperation) -> Result<Job, ControlError> {
-        let Versioned { value: mut stored, version }: Versioned<RecoveryPlan> = self.records().get(Kind::Plan, "recovery plan", &plan.key())?;
+    pub fn operate_plan(
+        &self,
+        by: &str,
+        plan: &ObjectName,
+        operation: ItemOperation,
+    ) -> Result<Job, ControlError> {
+        let Versioned { value: mut stored, version }: Versioned<RecoveryPlan> =
+            self.records().get(Kind::Plan, "recovery plan", &plan.key())?;
         if let Some(other) = stored.job {
             return Err(busy("recovery plan", plan, other));
         }
@@ -158,8 +171,18 @@ impl Control {
     ///
     /// # Errors
     /// Those of the store.
-    pub fn jobs(&self, object: Option<&ObjectName>, states: &[JobState], limit: usize) -> Result<Vec<Job>, ControlError> {
-        let query = Query { descending: true, owner: object.map(ObjectName::key), limit: LIST_MAX, ..Query::all(Kind::Job) };
+    pub fn jobs(
+        &self,
+        object: Option<&ObjectName>,
+        states: &[JobState],
+        limit: usize,
+    ) -> Result<Vec<Job>, ControlError> {
+        let query = Query {
+            descending: true,
+            owner: object.map(ObjectName::key),
+            limit: LIST_MAX,
+            ..Query::all(Kind::Job)
+        };
         let jobs = self.records().list::<Job>(&query)?.into_iter().map(|job| job.value);
         Ok(jobs.filter(|job| states.is_empty() || states.contains(&job.state)).take(limit).collect())
     }
@@ -213,11 +236,13 @@ impl Control {
             plan::forget_failed(self, job)?;
             for task in &mut job.tasks {
                 if !matches!(task.state, TaskState::Succeeded | TaskState::Skipped) {
-                    let (name, friendly_name) = (std::mem::take(&mut task.name), std::mem::take(&mut task.friendly_name));
+                    let (name, friendly_name) =
+                        (std::mem::take(&mut task.name), std::mem::take(&mut task.friendly_name));
                     *task = Task { jobs: std::mem::take(&mut task.jobs), ..new_task(name, friendly_name) };
                 }
             }
-            (job.state, job.ended, job.undoing, job.cancel_requested) = (JobState::InProgress, None, None, false);
+            (job.state, job.ended, job.undoing, job.cancel_requested) =
+                (JobState::InProgress, None, None, false);
             job.notes.retain(|note, _| !note.starts_with("attempts-"));
             Ok(batch)
         })
@@ -237,10 +262,18 @@ impl Control {
             }
             JobRequest::Protect(request) => {
                 let item = ProtectedItem { job: Some(job.id), ..protect::new_item(self, request)? };
-                batch.put_owned(Kind::Item, item.name.key(), Some(item.agent.clone()), Expect::Absent, &item, None);
+                batch.put_owned(
+                    Kind::Item,
+                    item.name.key(),
+                    Some(item.agent.clone()),
+                    Expect::Absent,
+                    &item,
+                    None,
+                );
             }
             JobRequest::Plan { plan: name, .. } => {
-                let Versioned { value: mut plan, version }: Versioned<RecoveryPlan> = self.records().get(Kind::Plan, "recovery plan", &name.key())?;
+                let Versioned { value: mut plan, version }: Versioned<RecoveryPlan> =
+                    self.records().get(Kind::Plan, "recovery plan", &name.key())?;
                 if let Some(other) = plan.job {
                     return Err(busy("recovery plan", name, other));
                 }
@@ -262,16 +295,27 @@ impl Control {
                 return Err(ControlError::new(ErrorKind::IllegalState, "job.not-suspended", message));
             }
             let Some(index) = job.tasks.iter().position(|task| task.state == TaskState::Suspended) else {
-                return Err(ControlError::new(ErrorKind::Internal, "job.nothing-suspended", "no task of the job is suspended"));
+                return Err(ControlError::new(
+                    ErrorKind::Internal,
+                    "job.nothing-suspended",
+                    "no task of the job is suspended",
+                ));
             };
-            job.notes.insert(format!("confirmed-{index}"), format!("confirmed by {by}{}{comments}", if comments.is_empty() { "" } else { ": " }));
+            job.notes.insert(
+                format!("confirmed-{index}"),
+                format!("confirmed by {by}{}{comments}", if comments.is_empty() { "" } else { ": " }),
+            );
             job.state = JobState::InProgress;
             Ok(Batch::default())
         })
     }
 
     /// Changes a job and lets the executor look at it; tries again when the executor was faster.
-    fn change_job(&self, id: JobId, change: impl Fn(&mut Job) -> Result<Batch, ControlError>) -> Result<Job, ControlError> {
+    fn change_job(
+        &self,
+        id: JobId,
+        change: impl Fn(&mut Job) -> Result<Batch, ControlError>,
+    ) -> Result<Job, ControlError> {
         const ATTEMPTS: usize = 20;
         for _ in 0..ATTEMPTS {
             let Versioned { value: mut job, version } = self.stored_job(id)?;
@@ -290,8 +334,15 @@ impl Control {
     }
 
     /// The scripts that jobs want run in guests, by the agent's name.
-    pub(crate) fn guest_scripts(&self) -> Result<std::collections::BTreeMap<String, Vec<switchback_model::component::ScriptCall>>, ControlError> {
-        let jobs = self.records().list::<Job>(&Query { descending: true, limit: LIST_MAX, ..Query::all(Kind::Job) })?;
+    pub(crate) fn guest_scripts(
+        &self,
+    ) -> Result<std::collections::BTreeMap<String, Vec<switchback_model::component::ScriptCall>>, ControlError>
+    {
+        let jobs = self.records().list::<Job>(&Query {
+            descending: true,
+            limit: LIST_MAX,
+            ..Query::all(Kind::Job)
+        })?;
         let mut calls: std::collections::BTreeMap<String, Vec<_>> = std::collections::BTreeMap::new();
         for job in jobs.iter().filter(|job| !job.value.state.is_final()) {
             for (agent, call) in plan::guest_calls(&job.value) {
@@ -308,8 +359,13 @@ fn refuse_early(item: &ProtectedItem, operation: &ItemOperation) -> Result<(), C
         let message = format!("{} has left nothing behind that could be cleaned up", item.name);
         return Err(ControlError::new(ErrorKind::IllegalState, "clean-up.nothing", message));
     }
-    let fails_over = operation.operation().is_some_and(|operation| matches!(operation, Operation::PlannedFailover | Operation::UnplannedFailover));
-    debug_assert!(!fails_over || item.protection.phase == Phase::Protected, "the table allows failovers of protected machines only");
+    let fails_over = operation.operation().is_some_and(|operation| {
+        matches!(operation, Operation::PlannedFailover | Operation::UnplannedFailover)
+    });
+    debug_assert!(
+        !fails_over || item.protection.phase == Phase::Protected,
+        "the table allows failovers of protected machines only"
+    );
     Ok(())
 }
 

@@ -74,7 +74,10 @@ pub struct ControlConfig {
 
 impl fmt::Debug for ControlConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ControlConfig").field("store", &self.store).field("owner", &self.owner).finish_non_exhaustive()
+        f.debug_struct("ControlConfig")
+            .field("store", &self.store)
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
     }
 }
 
@@ -141,7 +144,10 @@ impl Control {
     /// # Errors
     /// When the system gives no threads.
     pub fn start(&self) -> Result<Workers, ControlError> {
-        Ok(Workers { _executor: jobs::executor::Executor::start(self)?, _reconciler: reconcile::Reconciler::start(self)? })
+        Ok(Workers {
+            _executor: jobs::executor::Executor::start(self)?,
+            _reconciler: reconcile::Reconciler::start(self)?,
+        })
     }
 
     /// Changes whenever a desired state may have changed.

@@ -11,8 +11,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use switchback_identity::{PeerIdentity, Role};
-use switchback_model::component::{Activity, Meeting, MomentAnswer, MomentCall};
 use switchback_model::ProtectedItem;
+use switchback_model::component::{Activity, Meeting, MomentAnswer, MomentCall};
 use tokio::sync::watch;
 
 use crate::{Control, ControlError, ErrorKind};
@@ -160,14 +160,18 @@ impl Control {
     ) -> Result<T, ControlError> {
         let control = self.clone();
         let done = tokio::task::spawn_blocking(move || work(&control)).await;
-        done.unwrap_or_else(|error| Err(ControlError::new(ErrorKind::Internal, "control.panicked", error.to_string())))
+        done.unwrap_or_else(|error| {
+            Err(ControlError::new(ErrorKind::Internal, "control.panicked", error.to_string()))
+        })
     }
 
     async fn is_member(&self, peer: &PeerIdentity, group: &str) -> Result<bool, ControlError> {
         let (name, group) = (peer.name.as_str().to_owned(), group.to_owned());
         self.off_thread(move |control| {
             let facts = control.cached_facts()?;
-            Ok(facts.items.iter().any(|item| item.agent == name && facts.group(item).is_some_and(|its| its.name.key() == group)))
+            Ok(facts.items.iter().any(|item| {
+                item.agent == name && facts.group(item).is_some_and(|its| its.name.key() == group)
+            }))
         })
         .await
     }
@@ -177,16 +181,21 @@ impl Control {
         let facts = self.cached_facts()?;
         let now = self.now();
         let takes_part = |item: &&ProtectedItem| -> Result<bool, ControlError> {
-            if !item.protection.replicates() || item.final_cycle.is_some() || facts.group(item).is_none_or(|its| its.name.key() != group) {
+            if !item.protection.replicates()
+                || item.final_cycle.is_some()
+                || facts.group(item).is_none_or(|its| its.name.key() != group)
+            {
                 return Ok(false);
             }
             let report = self.agent_report(&item.agent, &item.active().system_uuid)?;
-            let replicates = |activity| !matches!(activity, Activity::Comparing | Activity::Fenced | Activity::Finished);
+            let replicates =
+                |activity| !matches!(activity, Activity::Comparing | Activity::Fenced | Activity::Finished);
             Ok(report.is_some_and(|report| {
                 report.is_alive(now)
-                    && report.agent().and_then(|agent| agent.replication.as_ref()).is_some_and(|state| {
-                        replicates(state.activity) && state.received.is_some()
-                    })
+                    && report
+                        .agent()
+                        .and_then(|agent| agent.replication.as_ref())
+                        .is_some_and(|state| replicates(state.activity) && state.received.is_some())
             }))
         };
         let mut members = BTreeSet::new();
@@ -199,14 +208,19 @@ impl Control {
     }
 
     /// Components of a role that are alive, for choosing one.
-    pub(crate) fn alive(&self, role: Role, site: &switchback_model::ObjectName) -> Result<Vec<String>, ControlError> {
+    pub(crate) fn alive(
+        &self,
+        role: Role,
+        site: &switchback_model::ObjectName,
+    ) -> Result<Vec<String>, ControlError> {
         let now = self.now();
         let reports = self.reports_of(role)?;
-        let is_there = |report: &crate::reports::StoredReport| report.is_alive(now) && report.report.site.eq_ignore_ascii_case(site.as_str());
+        let is_there = |report: &crate::reports::StoredReport| {
+            report.is_alive(now) && report.report.site.eq_ignore_ascii_case(site.as_str())
+        };
         Ok(reports.into_iter().filter(is_there).map(|report| report.peer.name.to_string()).collect())
     }
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -241,7 +255,9 @@ mod tests {
         moments.give_up(&Meeting::Frozen { tag: "pg1/7".into() }, "pg1");
         let late = moments.arrive_frozen("pg1/7", "db01");
         for outcome in [web, late] {
-            assert!(matches!(&*outcome.borrow(), Some(MomentAnswer::Alone { reason }) if reason.contains("db01")));
+            assert!(
+                matches!(&*outcome.borrow(), Some(MomentAnswer::Alone { reason }) if reason.contains("db01"))
+            );
         }
         let after = moments.arrive_frozen("pg1/unknown", "db01");
         assert!(matches!(&*after.borrow(), Some(MomentAnswer::Alone { .. })));

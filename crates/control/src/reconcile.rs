@@ -54,10 +54,9 @@ impl Reconciler {
                 std::thread::sleep(Duration::from_millis(200));
             }
         };
-        let thread = std::thread::Builder::new()
-            .name("reconciler".into())
-            .spawn(run)
-            .map_err(|error| ControlError::new(ErrorKind::Internal, "reconciler.no-thread", error.to_string()))?;
+        let thread = std::thread::Builder::new().name("reconciler".into()).spawn(run).map_err(|error| {
+            ControlError::new(ErrorKind::Internal, "reconciler.no-thread", error.to_string())
+        })?;
         Ok(Self { stop, thread: Some(thread) })
     }
 }
@@ -105,14 +104,23 @@ impl Control {
     ) {
         let before = seen.reasons.remove(object).unwrap_or_default();
         let severity = if health == Health::Critical { Severity::Critical } else { Severity::Warning };
-        let event = |code: &str, severity, message: String| Event { time: self.now(), code: code.into(), severity, object: object.into(), message };
+        let event = |code: &str, severity, message: String| Event {
+            time: self.now(),
+            code: code.into(),
+            severity,
+            object: object.into(),
+            message,
+        };
         for (code, message) in &reasons {
             if !before.contains(code) {
                 self.add_event(batch, &event(code, severity, message.clone()));
             }
         }
         for code in before.iter().filter(|code| !reasons.contains_key(*code)) {
-            self.add_event(batch, &event(&format!("{code}.resolved"), Severity::Info, format!("{object}: {code} is over")));
+            self.add_event(
+                batch,
+                &event(&format!("{code}.resolved"), Severity::Info, format!("{object}: {code} is over")),
+            );
         }
         if !reasons.is_empty() {
             seen.reasons.insert(object.into(), reasons.into_keys().collect());
@@ -124,11 +132,17 @@ impl Control {
         let items: Vec<ProtectedItem> = values(self.records().all(Kind::Item)?);
         let known: BTreeSet<String> = items
             .iter()
-            .flat_map(|item| item.replication.iter().map(|path| &path.replica).chain(item.retired.iter().map(|retired| &retired.replica)))
+            .flat_map(|item| {
+                item.replication
+                    .iter()
+                    .map(|path| &path.replica)
+                    .chain(item.retired.iter().map(|retired| &retired.replica))
+            })
             .map(ToString::to_string)
             .collect();
         let mut orphans = BTreeSet::new();
-        for target in self.reports_of(Role::Target)?.into_iter().filter(|target| target.is_alive(self.now())) {
+        for target in self.reports_of(Role::Target)?.into_iter().filter(|target| target.is_alive(self.now()))
+        {
             for replica in target.master_target().iter().flat_map(|state| &state.replicas) {
                 if !known.contains(replica.replica.as_str()) {
                     orphans.insert(format!("{} at {}", replica.replica, target.peer.name));
@@ -136,8 +150,16 @@ impl Control {
             }
         }
         for orphan in orphans.difference(&seen.orphans) {
-            let message = format!("the replica {orphan} belongs to no protected machine; if nobody needs it, remove its directory there");
-            let event = Event { time: self.now(), code: "replica.orphan".into(), severity: Severity::Warning, object: orphan.clone(), message };
+            let message = format!(
+                "the replica {orphan} belongs to no protected machine; if nobody needs it, remove its directory there"
+            );
+            let event = Event {
+                time: self.now(),
+                code: "replica.orphan".into(),
+                severity: Severity::Warning,
+                object: orphan.clone(),
+                message,
+            };
             self.add_event(batch, &event);
         }
         seen.orphans = orphans;

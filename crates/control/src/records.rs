@@ -45,11 +45,20 @@ impl Records {
         self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    pub(crate) fn find<T: DeserializeOwned>(&self, kind: Kind, key: &str) -> Result<Option<Versioned<T>>, ControlError> {
+    pub(crate) fn find<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        key: &str,
+    ) -> Result<Option<Versioned<T>>, ControlError> {
         self.store.get(kind, key)?.map(|record| parse(&record)).transpose()
     }
 
-    pub(crate) fn get<T: DeserializeOwned>(&self, kind: Kind, what: &str, key: &str) -> Result<Versioned<T>, ControlError> {
+    pub(crate) fn get<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        what: &str,
+        key: &str,
+    ) -> Result<Versioned<T>, ControlError> {
         self.find(kind, key)?.ok_or_else(|| ControlError::not_found(what, key))
     }
 
@@ -74,7 +83,8 @@ impl Records {
 fn parse<T: DeserializeOwned>(record: &Record) -> Result<Versioned<T>, ControlError> {
     let value = serde_json::from_str(&record.body).map_err(|error| {
         let message = format!("the stored {:?} {} cannot be read: {error}", record.kind, record.key);
-        ControlError::new(ErrorKind::Internal, "store.unreadable", message).remedy("restore a backup, or run the version of switchback that wrote it")
+        ControlError::new(ErrorKind::Internal, "store.unreadable", message)
+            .remedy("restore a backup, or run the version of switchback that wrote it")
     })?;
     Ok(Versioned { value, version: record.version })
 }
@@ -86,12 +96,24 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn put<T: Serialize>(&mut self, kind: Kind, key: impl Into<String>, expect: Expect, value: &T) {
+    pub(crate) fn put<T: Serialize>(
+        &mut self,
+        kind: Kind,
+        key: impl Into<String>,
+        expect: Expect,
+        value: &T,
+    ) {
         self.put_owned(kind, key, None, expect, value, None);
     }
 
     /// Replaces what was read at `version`.
-    pub(crate) fn replace<T: Serialize>(&mut self, kind: Kind, key: impl Into<String>, version: u64, value: &T) {
+    pub(crate) fn replace<T: Serialize>(
+        &mut self,
+        kind: Kind,
+        key: impl Into<String>,
+        version: u64,
+        value: &T,
+    ) {
         self.put(kind, key, Expect::Version(version), value);
     }
 

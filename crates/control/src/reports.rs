@@ -6,8 +6,12 @@
 
 use serde::{Deserialize, Serialize};
 use switchback_identity::{PeerIdentity, Role};
-use switchback_model::component::{AgentState, Answer, MasterTargetState, ProcessServerState, ReplicaActual, Report, State};
-use switchback_model::{Event, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq, Severity, UnixMillis};
+use switchback_model::component::{
+    AgentState, Answer, MasterTargetState, ProcessServerState, ReplicaActual, Report, State,
+};
+use switchback_model::{
+    Event, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq, Severity, UnixMillis,
+};
 use switchback_store::{Expect, Kind, StoreError};
 
 use crate::desired::Facts;
@@ -127,7 +131,9 @@ impl Control {
         Ok(Facts {
             items: self.records().all(Kind::Item)?.into_iter().map(|item| item.value).collect(),
             groups: groups.into_iter().map(|group| (group.value.name.key(), group.value)).collect(),
-            servers: servers.map(|stored| (format!("{}/{}", stored.peer.role, stored.peer.name), stored)).collect(),
+            servers: servers
+                .map(|stored| (format!("{}/{}", stored.peer.role, stored.peer.name), stored))
+                .collect(),
             scripts: self.guest_scripts()?,
         })
     }
@@ -139,7 +145,11 @@ impl Control {
             ..switchback_store::Query::all(Kind::Report)
         };
         let reports = self.records().list::<StoredReport>(&query)?;
-        Ok(reports.into_iter().map(|stored| stored.value).take_while(|stored| stored.peer.role == role).collect())
+        Ok(reports
+            .into_iter()
+            .map(|stored| stored.value)
+            .take_while(|stored| stored.peer.role == role)
+            .collect())
     }
 
     /// The last report of a process server or master target.
@@ -148,7 +158,11 @@ impl Control {
     }
 
     /// The last report of an instance's agent.
-    pub(crate) fn agent_report(&self, agent: &str, system_uuid: &str) -> Result<Option<StoredReport>, ControlError> {
+    pub(crate) fn agent_report(
+        &self,
+        agent: &str,
+        system_uuid: &str,
+    ) -> Result<Option<StoredReport>, ControlError> {
         Ok(self.records().find(Kind::Report, &agent_key(agent, system_uuid))?.map(|stored| stored.value))
     }
 
@@ -185,12 +199,21 @@ fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> V
         let name = stored.peer.name.as_str();
         let has = |replica: &ReplicaName| target.replicas.iter().any(|actual| actual.replica == *replica);
         item.retired.retain(|retired| retired.master_target != name || has(&retired.replica));
-        let actual = item.replication.as_ref().filter(|path| path.master_target == name).and_then(|path| stored.replica(&path.replica));
+        let actual = item
+            .replication
+            .as_ref()
+            .filter(|path| path.master_target == name)
+            .and_then(|path| stored.replica(&path.replica));
         // Point 0 is what the disks held before.
-        let has_point = actual.is_some_and(|actual| actual.points.last().is_some_and(|point| point.seq > Seq(0)));
+        let has_point =
+            actual.is_some_and(|actual| actual.points.last().is_some_and(|point| point.seq > Seq(0)));
         if has_point && let Ok(next) = item.protection.apply(Operation::PointsExist) {
             item.protection = next;
-            tell("protection.protected", Severity::Info, format!("{} is protected: its first recovery point is at {}", item.name, item.passive().site));
+            tell(
+                "protection.protected",
+                Severity::Info,
+                format!("{} is protected: its first recovery point is at {}", item.name, item.passive().site),
+            );
         }
     }
     if let Some(agent) = stored.agent()

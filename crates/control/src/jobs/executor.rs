@@ -64,7 +64,9 @@ impl Executor {
     pub(crate) fn start(control: &Control) -> Result<Self, ControlError> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
-        let failed = |error: std::io::Error| ControlError::new(ErrorKind::Internal, "executor.no-thread", error.to_string());
+        let failed = |error: std::io::Error| {
+            ControlError::new(ErrorKind::Internal, "executor.no-thread", error.to_string())
+        };
         for number in 0..THREADS {
             let (control, stop) = (control.clone(), Arc::clone(&stop));
             let run = move || {
@@ -79,7 +81,8 @@ impl Executor {
                     }
                 }
             };
-            threads.push(std::thread::Builder::new().name(format!("jobs-{number}")).spawn(run).map_err(failed)?);
+            threads
+                .push(std::thread::Builder::new().name(format!("jobs-{number}")).spawn(run).map_err(failed)?);
         }
         let (keeper, keeper_stop) = (control.clone(), Arc::clone(&stop));
         let keep = move || {
@@ -127,7 +130,10 @@ impl Control {
         for key in keys {
             match self.records().store().renew_lease(&self.inner.config.owner, &key, until) {
                 Ok(true) => {}
-                Ok(false) => tracing::error!(job = key, "the lease of a job was lost while it was worked on; its outcome will not be stored"),
+                Ok(false) => tracing::error!(
+                    job = key,
+                    "the lease of a job was lost while it was worked on; its outcome will not be stored"
+                ),
                 Err(error) => tracing::warn!(job = key, %error, "the lease of a job could not be prolonged"),
             }
         }
@@ -139,7 +145,8 @@ impl Control {
     /// Those of the store; a step's own failure is stored with its job.
     pub fn work_once(&self, crash: Option<Crash>) -> Result<Turn, ControlError> {
         let (owner, now) = (self.inner.config.owner.clone(), self.now());
-        let Some(record) = self.records().store().claim_job(&owner, now, UnixMillis(now.0 + LEASE_MS))? else {
+        let Some(record) = self.records().store().claim_job(&owner, now, UnixMillis(now.0 + LEASE_MS))?
+        else {
             return Ok(Turn::Idle);
         };
         let key = record.key.clone();
@@ -152,19 +159,29 @@ impl Control {
         self.records().store().release_job(&owner, &key)?;
         match turn {
             // Somebody changed the job or the machine meanwhile: it is due still, and is looked at anew.
-            Err(error) if error.kind == ErrorKind::Conflict && error.error.code == "store.conflict" => Ok(Turn::Worked),
+            Err(error) if error.kind == ErrorKind::Conflict && error.error.code == "store.conflict" => {
+                Ok(Turn::Worked)
+            }
             other => other,
         }
     }
 
     fn turn(&self, record: &Record, crash: Option<Crash>) -> Result<Turn, ControlError> {
         let mut job = Versioned {
-            value: serde_json::from_str::<Job>(&record.body)
-                .map_err(|error| ControlError::new(ErrorKind::Internal, "store.unreadable", format!("job {}: {error}", record.key)))?,
+            value: serde_json::from_str::<Job>(&record.body).map_err(|error| {
+                ControlError::new(
+                    ErrorKind::Internal,
+                    "store.unreadable",
+                    format!("job {}: {error}", record.key),
+                )
+            })?,
             version: record.version,
         };
         let steps = steps_of(&job.value)?;
-        if job.value.cancel_requested && job.value.undoing.is_none() && !super::next::is_past_return(&job.value, &steps) {
+        if job.value.cancel_requested
+            && job.value.undoing.is_none()
+            && !super::next::is_past_return(&job.value, &steps)
+        {
             job.value.undoing = Some(JobState::Cancelled);
         }
         match next(&job.value, &steps) {
@@ -176,7 +193,13 @@ impl Control {
         Ok(Turn::Worked)
     }
 
-    fn run_step(&self, job: &mut Versioned<Job>, steps: &[Step], index: usize, crash: Option<Crash>) -> Result<Turn, ControlError> {
+    fn run_step(
+        &self,
+        job: &mut Versioned<Job>,
+        steps: &[Step],
+        index: usize,
+        crash: Option<Crash>,
+    ) -> Result<Turn, ControlError> {
         self.mark_begun(job, index)?;
         if crash == Some(Crash::BeforeStep) {
             return Ok(Turn::Crashed);
@@ -184,7 +207,8 @@ impl Control {
         let span = tracing::info_span!("job", job = %job.value.id, object = %job.value.request.object(), task = job.value.tasks[index].name);
         let _entered = span.enter();
         let mut batch = Batch::default();
-        let outcome = (steps[index].run)(&mut Work { control: self, job: &mut job.value, index, batch: &mut batch });
+        let outcome =
+            (steps[index].run)(&mut Work { control: self, job: &mut job.value, index, batch: &mut batch });
         if crash == Some(Crash::AfterStep) {
             return Ok(Turn::Crashed);
         }
@@ -192,11 +216,13 @@ impl Control {
         let task = &mut job.value.tasks[index];
         let due = match outcome {
             Ok(Outcome::Done(message)) => {
-                (task.state, task.ended, task.message, task.progress) = (TaskState::Succeeded, Some(now), message, None);
+                (task.state, task.ended, task.message, task.progress) =
+                    (TaskState::Succeeded, Some(now), message, None);
                 Some(now)
             }
             Ok(Outcome::Skipped(message)) => {
-                (task.state, task.ended, task.message, task.progress) = (TaskState::Skipped, Some(now), message, None);
+                (task.state, task.ended, task.message, task.progress) =
+                    (TaskState::Skipped, Some(now), message, None);
                 Some(now)
             }
             Ok(Outcome::Wait { message, percent, pause_ms }) => {
@@ -220,7 +246,13 @@ impl Control {
     }
 
     /// Notes a failed attempt; returns when to go on.
-    fn failed(&self, job: &mut Versioned<Job>, steps: &[Step], index: usize, error: ControlError) -> Option<UnixMillis> {
+    fn failed(
+        &self,
+        job: &mut Versioned<Job>,
+        steps: &[Step],
+        index: usize,
+        error: ControlError,
+    ) -> Option<UnixMillis> {
         let now = self.now();
         let attempts = job.value.notes.entry(format!("attempts-{index}")).or_insert_with(|| "0".into());
         let number = attempts.parse::<u32>().unwrap_or(0) + 1;
@@ -242,7 +274,13 @@ impl Control {
         Some(now)
     }
 
-    fn undo_step(&self, job: &mut Versioned<Job>, steps: &[Step], index: usize, crash: Option<Crash>) -> Result<Turn, ControlError> {
+    fn undo_step(
+        &self,
+        job: &mut Versioned<Job>,
+        steps: &[Step],
+        index: usize,
+        crash: Option<Crash>,
+    ) -> Result<Turn, ControlError> {
         if job.value.notes.contains_key("keep") {
             self.end(job, JobState::Failed)?;
             return Ok(Turn::Worked);
@@ -299,7 +337,12 @@ impl Control {
         self.store_job(job, Batch::default(), Some(now))
     }
 
-    fn store_job(&self, job: &mut Versioned<Job>, mut batch: Batch, due: Option<UnixMillis>) -> Result<(), ControlError> {
+    fn store_job(
+        &self,
+        job: &mut Versioned<Job>,
+        mut batch: Batch,
+        due: Option<UnixMillis>,
+    ) -> Result<(), ControlError> {
         batch.put_job(&job.value, Expect::Version(job.version), due);
         self.records().commit(batch)?;
         job.version += 1;
@@ -319,7 +362,11 @@ impl Control {
         let mut batch = Batch::default();
         match &job.value.request {
             JobRequest::Plan { plan: name, .. } => {
-                if let Some(mut plan) = self.records().find::<RecoveryPlan>(Kind::Plan, &name.key())?.filter(|plan| plan.value.job == Some(id)) {
+                if let Some(mut plan) = self
+                    .records()
+                    .find::<RecoveryPlan>(Kind::Plan, &name.key())?
+                    .filter(|plan| plan.value.job == Some(id))
+                {
                     plan.value.job = None;
                     batch.replace(Kind::Plan, name.key(), plan.version, &plan.value);
                 }
@@ -344,7 +391,12 @@ fn event_of(job: &Job, time: UnixMillis) -> Event {
         JobState::Cancelled => ("job.cancelled", Severity::Warning),
         _ => ("job.succeeded", Severity::Info),
     };
-    let error = job.tasks.iter().find_map(|task| task.error.as_ref()).map(|error| format!(": {error}")).unwrap_or_default();
+    let error = job
+        .tasks
+        .iter()
+        .find_map(|task| task.error.as_ref())
+        .map(|error| format!(": {error}"))
+        .unwrap_or_default();
     let message = format!("{} of {}: {}{error}", describe(&job.request), job.request.object(), job.state);
     Event { time, code: code.into(), severity, object: job.request.object().to_string(), message }
 }
@@ -367,6 +419,13 @@ impl Batch {
 
     /// A protected machine is found by its agent.
     pub(crate) fn replace_item(&mut self, item: &switchback_model::ProtectedItem, version: u64) {
-        self.put_owned(Kind::Item, item.name.key(), Some(item.agent.clone()), Expect::Version(version), item, None);
+        self.put_owned(
+            Kind::Item,
+            item.name.key(),
+            Some(item.agent.clone()),
+            Expect::Version(version),
+            item,
+            None,
+        );
     }
 }

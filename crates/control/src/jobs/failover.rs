@@ -13,7 +13,9 @@
 
 use switchback_identity::Role;
 use switchback_model::component::{FinalPoint, ReplicaMode};
-use switchback_model::{ItemOperation, JobRequest, Operation, PointChoice, ProtectedItem, RecoveryPoint, ReplicationPath, Seq};
+use switchback_model::{
+    ItemOperation, JobRequest, Operation, PointChoice, ProtectedItem, RecoveryPoint, ReplicationPath, Seq,
+};
 
 use super::point::{choose, record_of};
 use super::shutdown::{Manner, ensure_off};
@@ -46,9 +48,17 @@ pub(crate) fn unplanned_steps() -> Vec<Step> {
 
 pub(crate) fn planned_steps() -> Vec<Step> {
     vec![
-        Step::new("PlannedFailoverPreflightChecksTask", "Prerequisites check for planned failover", check_planned),
-        Step::new("PrepareForPlannedFailoverTask", "Synchronizing the latest changes", last_cycle).undo(withdraw_last_cycle).undo_on_failure(),
-        Step::new("ShutdownVmOnPrimary", "Shut down the virtual machine", power_off_standing).undo(power_on_again).undo_on_failure(),
+        Step::new(
+            "PlannedFailoverPreflightChecksTask",
+            "Prerequisites check for planned failover",
+            check_planned,
+        ),
+        Step::new("PrepareForPlannedFailoverTask", "Synchronizing the latest changes", last_cycle)
+            .undo(withdraw_last_cycle)
+            .undo_on_failure(),
+        Step::new("ShutdownVmOnPrimary", "Shut down the virtual machine", power_off_standing)
+            .undo(power_on_again)
+            .undo_on_failure(),
         Step::new("FailoverTask", "Start failover", turn_and_stand).no_return(),
         Step::new("StartVmOnSecondary", "Start the replica virtual machine", start).no_return(),
     ]
@@ -65,14 +75,21 @@ pub(crate) fn change_steps() -> Vec<Step> {
 
 pub(crate) fn cancel_steps() -> Vec<Step> {
     vec![
-        Step::new("CancelFailoverShutdownVm", "Shut down the replica virtual machine", stop_and_revert).no_return(),
+        Step::new("CancelFailoverShutdownVm", "Shut down the replica virtual machine", stop_and_revert)
+            .no_return(),
         Step::new("CancelFailoverTask", "Taking the failover back", turn_back).no_return(),
         Step::new("StartVmOnPrimary", "Start the virtual machine", start_left).no_return(),
     ]
 }
 
 fn path(item: &ProtectedItem) -> Result<&ReplicationPath, ControlError> {
-    let missing = || ControlError::new(ErrorKind::Internal, "item.no-replication", format!("{} has no replication", item.name));
+    let missing = || {
+        ControlError::new(
+            ErrorKind::Internal,
+            "item.no-replication",
+            format!("{} has no replication", item.name),
+        )
+    };
     item.replication.as_ref().ok_or_else(missing)
 }
 
@@ -97,9 +114,9 @@ pub(crate) fn target_gone(item: &ProtectedItem) -> ControlError {
 fn choice(work: &Work<'_>) -> PointChoice {
     match &work.job.request {
         JobRequest::Operate { operation, .. } => match operation {
-            ItemOperation::UnplannedFailover { point, .. } | ItemOperation::ChangeRecoveryPoint { point } | ItemOperation::TestFailover { point } => {
-                point.clone()
-            }
+            ItemOperation::UnplannedFailover { point, .. }
+            | ItemOperation::ChangeRecoveryPoint { point }
+            | ItemOperation::TestFailover { point } => point.clone(),
             _ => PointChoice::Latest,
         },
         _ => PointChoice::Latest,
@@ -115,21 +132,27 @@ pub(crate) fn chosen(work: &Work<'_>, item: &ProtectedItem) -> Result<RecoveryPo
 fn check(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
     if target(work, &item)?.is_none() {
-        return work.wait_for("waiting for the master target to report", TARGET_BACK_LIMIT_S, || target_gone(&item));
+        return work
+            .wait_for("waiting for the master target to report", TARGET_BACK_LIMIT_S, || target_gone(&item));
     }
     let point = chosen(work, &item)?;
     Ok(Outcome::Done(format!("recovery point {} can be had", point.seq)))
 }
 
 fn shut_down_if_asked(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
-    let JobRequest::Operate { operation: ItemOperation::UnplannedFailover { shut_down: true, .. }, .. } = &work.job.request else {
+    let JobRequest::Operate { operation: ItemOperation::UnplannedFailover { shut_down: true, .. }, .. } =
+        &work.job.request
+    else {
         return Ok(Outcome::Skipped("not asked for".into()));
     };
     let item = work.item()?.value;
     // What cannot be reached cannot be shut down: the failover goes on, and the epoch fences it off.
     match ensure_off(work, item.active(), Manner::Orderly) {
         Ok(done) => Ok(Outcome::Done(done)),
-        Err(error) => Ok(Outcome::Skipped(format!("{} could not be shut down, and is fenced off instead: {error}", item.active().site))),
+        Err(error) => Ok(Outcome::Skipped(format!(
+            "{} could not be shut down, and is fenced off instead: {error}",
+            item.active().site
+        ))),
     }
 }
 
@@ -138,8 +161,12 @@ fn is_delivered(work: &Work<'_>, item: &ProtectedItem) -> Result<Option<String>,
     let path = path(item)?;
     let report = work.control.server_report(Role::ProcessServer, &path.process_server)?;
     let Some(report) = report.filter(|report| report.is_alive(work.now())) else { return Ok(None) };
-    let spool = report.process_server().and_then(|state| state.spools.iter().find(|spool| spool.replica == path.replica));
-    Ok(spool.filter(|spool| spool.bytes > 0).map(|spool| format!("{} bytes are on their way from {}", spool.bytes, path.process_server)))
+    let spool = report
+        .process_server()
+        .and_then(|state| state.spools.iter().find(|spool| spool.replica == path.replica));
+    Ok(spool
+        .filter(|spool| spool.bytes > 0)
+        .map(|spool| format!("{} bytes are on their way from {}", spool.bytes, path.process_server)))
 }
 
 fn synchronize(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
@@ -152,7 +179,10 @@ fn synchronize(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     }
     let point = chosen(work, &item)?;
     work.set_note("seq", point.seq.to_string());
-    Ok(Outcome::Done(format!("recovery point {} of {} ms since 1970, {}", point.seq, point.time.0, point.consistency)))
+    Ok(Outcome::Done(format!(
+        "recovery point {} of {} ms since 1970, {}",
+        point.seq, point.time.0, point.consistency
+    )))
 }
 
 fn check_planned(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
@@ -170,7 +200,13 @@ fn check_planned(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         if !report.is_some_and(|report| report.is_alive(now)) {
             let message = format!("{what} does not report; a planned failover needs it, to lose nothing");
             return work.wait_for(format!("waiting for {what}"), TARGET_BACK_LIMIT_S, || {
-                failure(ErrorKind::IllegalState, "failover.not-all-there", message, "it is down, or the network is cut", "bring it back, or make an unplanned failover")
+                failure(
+                    ErrorKind::IllegalState,
+                    "failover.not-all-there",
+                    message,
+                    "it is down, or the network is cut",
+                    "bring it back, or make an unplanned failover",
+                )
             });
         }
     }
@@ -182,7 +218,8 @@ fn final_point(work: &Work<'_>, item: &ProtectedItem) -> Result<Option<(FinalPoi
     let token = item.final_cycle.clone().unwrap_or_default();
     let report = work.control.agent_report(&item.agent, &item.active().system_uuid)?;
     let found = report.and_then(|report| {
-        let point = report.agent()?.replication.as_ref()?.final_point.clone().filter(|point| point.token == token)?;
+        let point =
+            report.agent()?.replication.as_ref()?.final_point.clone().filter(|point| point.token == token)?;
         let elapsed = work.now().0.saturating_sub(report.received.0);
         let held_ms = point.held_for_ms.saturating_sub(elapsed);
         Some((point, held_ms))
@@ -201,10 +238,20 @@ fn last_cycle(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     }
     let late = |what: &str| {
         let message = format!("the last cycle of {} {what}", item.value.name);
-        failure(ErrorKind::IllegalState, "failover.no-last-cycle", message, "the machine changes faster than the network carries, or the guest cannot be frozen", "see the machine's health, then restart the job")
+        failure(
+            ErrorKind::IllegalState,
+            "failover.no-last-cycle",
+            message,
+            "the machine changes faster than the network carries, or the guest cannot be frozen",
+            "see the machine's health, then restart the job",
+        )
     };
     let Some((point, held_ms)) = final_point(work, &item.value)? else {
-        return work.wait_for("waiting for the machine to stand still after its last cycle", FINAL_CYCLE_LIMIT_S, || late("did not come"));
+        return work.wait_for(
+            "waiting for the machine to stand still after its last cycle",
+            FINAL_CYCLE_LIMIT_S,
+            || late("did not come"),
+        );
     };
     if held_ms < HOLD_MARGIN_MS {
         let attempt = work.note("final-attempt").unwrap_or("1").parse::<u32>().unwrap_or(1);
@@ -215,11 +262,14 @@ fn last_cycle(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         return Ok(Outcome::wait("the last cycle was not delivered in time: another one"));
     }
     let Some(target) = target(work, &item.value)? else {
-        return work.wait_for("waiting for the master target", FINAL_CYCLE_LIMIT_S, || target_gone(&item.value));
+        return work
+            .wait_for("waiting for the master target", FINAL_CYCLE_LIMIT_S, || target_gone(&item.value));
     };
     let replica = target.replica(&path(&item.value)?.replica);
     if replica.is_none_or(|replica| !replica.points.iter().any(|known| known.seq == point.seq)) {
-        return work.wait_for("the last cycle is on its way to the target", FINAL_CYCLE_LIMIT_S, || late("did not arrive"));
+        return work.wait_for("the last cycle is on its way to the target", FINAL_CYCLE_LIMIT_S, || {
+            late("did not arrive")
+        });
     }
     work.set_note("seq", point.seq.to_string());
     Ok(Outcome::Done(format!("recovery point {} holds everything; the machine stands still", point.seq)))
@@ -240,7 +290,13 @@ fn power_off_standing(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     }
     let thawed = || {
         let message = format!("{} did not stand still any more when its power was to be cut", item.name);
-        failure(ErrorKind::IllegalState, "failover.thawed", message, "the configuration server or the site took too long", "restart the job: it takes another last cycle")
+        failure(
+            ErrorKind::IllegalState,
+            "failover.thawed",
+            message,
+            "the configuration server or the site took too long",
+            "restart the job: it takes another last cycle",
+        )
     };
     let (_, held_ms) = final_point(work, &item)?.ok_or_else(thawed)?;
     if held_ms < HOLD_MARGIN_MS {
@@ -265,7 +321,9 @@ fn power_on_again(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 fn seq(work: &Work<'_>) -> Result<Seq, ControlError> {
     let seq = work.note("seq").and_then(|seq| seq.parse().ok());
-    seq.map(Seq).ok_or_else(|| ControlError::new(ErrorKind::Internal, "failover.no-seq", "the job does not know its recovery point"))
+    seq.map(Seq).ok_or_else(|| {
+        ControlError::new(ErrorKind::Internal, "failover.no-seq", "the job does not know its recovery point")
+    })
 }
 
 /// The protection turns, in one change with its new epoch; then the replica has to stand at the point.
@@ -290,12 +348,25 @@ fn turn_and_stand(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 /// Waits until the replica's disks hold the point and are let go, then takes the snapshot above which the machine runs.
 fn stand(work: &Work<'_>, item: &Versioned<ProtectedItem>) -> Result<Outcome, ControlError> {
     let item = &item.value;
-    let Some(record) = &item.failover else { return Err(ControlError::new(ErrorKind::Internal, "failover.no-record", "no recovery point was chosen")) };
+    let Some(record) = &item.failover else {
+        return Err(ControlError::new(
+            ErrorKind::Internal,
+            "failover.no-record",
+            "no recovery point was chosen",
+        ));
+    };
     let reached = target(work, item)?.and_then(|target| target.replica(&path(item).ok()?.replica).cloned());
     let wanted = ReplicaMode::StandAt { seq: record.seq };
     if reached.as_ref().and_then(|replica| replica.reached) != Some(wanted) {
-        let problem = reached.and_then(|replica| replica.problem).map(|problem| format!(": {}", problem.message)).unwrap_or_default();
-        return work.wait_for(format!("the disks are brought to recovery point {}{problem}", record.seq), STAND_LIMIT_S, || target_gone(item));
+        let problem = reached
+            .and_then(|replica| replica.problem)
+            .map(|problem| format!(": {}", problem.message))
+            .unwrap_or_default();
+        return work.wait_for(
+            format!("the disks are brought to recovery point {}{problem}", record.seq),
+            STAND_LIMIT_S,
+            || target_gone(item),
+        );
     }
     // The side it runs at from now on.
     let instance = item.active();
@@ -311,7 +382,8 @@ fn start(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let id = instance.id.as_deref().unwrap_or_default();
     let site = work.site(&instance.site)?;
     if work.note("started").is_none() {
-        let networks: Vec<_> = instance.nics.iter().map(|nic| (!nic.network.is_empty()).then(|| nic.network.clone())).collect();
+        let networks: Vec<_> =
+            instance.nics.iter().map(|nic| (!nic.network.is_empty()).then(|| nic.network.clone())).collect();
         if !networks.is_empty() {
             site.connect_nics(id, &networks)?;
         }
@@ -327,7 +399,10 @@ fn start(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     }
     if work.waited_ms() > AGENT_LIMIT_S * 1000 {
         // It was started, and cannot be un-lived: a person has to look at it.
-        return Ok(Outcome::Done(format!("{id} was started at {}, but its mobility agent has not reported yet: look at its console", instance.site)));
+        return Ok(Outcome::Done(format!(
+            "{id} was started at {}, but its mobility agent has not reported yet: look at its console",
+            instance.site
+        )));
     }
     Ok(Outcome::wait(format!("waiting for the mobility agent of {id} at {}", instance.site)))
 }

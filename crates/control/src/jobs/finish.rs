@@ -27,7 +27,12 @@ pub(crate) fn disable_steps() -> Vec<Step> {
     vec![
         Step::new("DisableReplicationTask", "Disable replication", end_replication).no_return(),
         Step::new("RemoveReplicaTask", "Removing the replica's history", wait_until_removed).no_return(),
-        Step::new("CleanUpReplicaVirtualMachine", "Cleaning up the replica virtual machine", clean_up_passive).no_return(),
+        Step::new(
+            "CleanUpReplicaVirtualMachine",
+            "Cleaning up the replica virtual machine",
+            clean_up_passive,
+        )
+        .no_return(),
         Step::new("DisableProtectionTask", "Disable protection", forget).no_return(),
     ]
 }
@@ -39,7 +44,11 @@ pub(crate) fn clean_up_steps() -> Vec<Step> {
 /// What keeps a machine's replica from now on no longer.
 pub(crate) fn retire(item: &mut ProtectedItem) {
     if let Some(path) = item.replication.take() {
-        item.retired.push(RetiredReplica { replica: path.replica, master_target: path.master_target, process_server: path.process_server });
+        item.retired.push(RetiredReplica {
+            replica: path.replica,
+            master_target: path.master_target,
+            process_server: path.process_server,
+        });
     }
 }
 
@@ -78,22 +87,41 @@ fn wait_until_removed(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let Some(left) = item.retired.first() else { return Ok(Outcome::done()) };
     // One whose server was taken out of service for good has nothing to remove.
     if work.control.server_report(Role::Target, &left.master_target)?.is_none() {
-        return Ok(Outcome::Skipped(format!("the master target {} is not known any more", left.master_target)));
+        return Ok(Outcome::Skipped(format!(
+            "the master target {} is not known any more",
+            left.master_target
+        )));
     }
-    work.wait_for(format!("{} removes the history of {}", left.master_target, left.replica), REMOVE_LIMIT_S, || {
-        let message = format!("the master target {} has not removed the history of {}", left.master_target, left.replica);
-        failure(ErrorKind::IllegalState, "disable.not-removed", message, "it does not report", "bring it back and restart the job, or remove the server")
-    })
+    work.wait_for(
+        format!("{} removes the history of {}", left.master_target, left.replica),
+        REMOVE_LIMIT_S,
+        || {
+            let message = format!(
+                "the master target {} has not removed the history of {}",
+                left.master_target, left.replica
+            );
+            failure(
+                ErrorKind::IllegalState,
+                "disable.not-removed",
+                message,
+                "it does not report",
+                "bring it back and restart the job, or remove the server",
+            )
+        },
+    )
 }
 
 fn clean_up_passive(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
-    let JobRequest::Operate { operation: ItemOperation::Disable { clean_up: true }, .. } = &work.job.request else {
+    let JobRequest::Operate { operation: ItemOperation::Disable { clean_up: true }, .. } = &work.job.request
+    else {
         return Ok(Outcome::Skipped("not asked for".into()));
     };
     let item = work.item()?.value;
     let passive = item.passive();
     let (Some(id), true) = (&passive.id, passive.created_by_us) else {
-        return Ok(Outcome::Skipped("Switchback did not make the instance at the other side, so it leaves it".into()));
+        return Ok(Outcome::Skipped(
+            "Switchback did not make the instance at the other side, so it leaves it".into(),
+        ));
     };
     ensure_off(work, passive, Manner::AtOnce)?;
     work.site(&passive.site)?.delete_machine(id)?;

@@ -29,7 +29,8 @@ pub(crate) fn next(job: &Job, steps: &[Step]) -> Next {
         });
         return left.map_or(Next::End(end), Next::Undo);
     }
-    let open = job.tasks.iter().position(|task| !matches!(task.state, TaskState::Succeeded | TaskState::Skipped));
+    let open =
+        job.tasks.iter().position(|task| !matches!(task.state, TaskState::Succeeded | TaskState::Skipped));
     open.map_or(Next::End(JobState::Succeeded), Next::Run)
 }
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use switchback_model::component::ScriptCall;
 use switchback_model::{
-    ActionKind, ItemOperation, Job, JobRequest, JobState, ObjectName, Operation, PlanAction, PointChoice, RecoveryPlan, Side, TaskState,
+    ActionKind, ItemOperation, Job, JobRequest, JobState, ObjectName, Operation, PlanAction, PointChoice,
+    RecoveryPlan, Side, TaskState,
 };
 use switchback_store::Expect;
 
@@ -35,7 +36,12 @@ enum Part {
 
 /// Whether an operation runs a plan's groups and actions one after the other.
 const fn is_failover(operation: &ItemOperation) -> bool {
-    matches!(operation, ItemOperation::UnplannedFailover { .. } | ItemOperation::PlannedFailover | ItemOperation::TestFailover { .. })
+    matches!(
+        operation,
+        ItemOperation::UnplannedFailover { .. }
+            | ItemOperation::PlannedFailover
+            | ItemOperation::TestFailover { .. }
+    )
 }
 
 /// What the job has to remember: the plan as it is now, the direction, the multi-VM moment.
@@ -43,19 +49,33 @@ pub(crate) fn prepare(control: &Control, job: &mut Job, plan: &RecoveryPlan) -> 
     let JobRequest::Plan { operation, .. } = job.request.clone() else { return Ok(()) };
     let machines: Vec<_> = plan.groups.iter().flat_map(|group| group.machines.iter().cloned()).collect();
     let first = machines.first().ok_or_else(|| {
-        failure(ErrorKind::Invalid, "plan.empty", format!("the recovery plan {} has no machines", plan.name), "", "add machines to it")
+        failure(
+            ErrorKind::Invalid,
+            "plan.empty",
+            format!("the recovery plan {} has no machines", plan.name),
+            "",
+            "add machines to it",
+        )
     })?;
     let towards = control.stored_item(first)?.value.protection.passive();
     if is_failover(&operation) {
         check_machines(control, plan, &machines, &operation, towards)?;
     }
     let multi_vm = match &operation {
-        ItemOperation::UnplannedFailover { point, .. } | ItemOperation::TestFailover { point } => match point {
+        ItemOperation::UnplannedFailover { point, .. } | ItemOperation::TestFailover { point } => match point
+        {
             PointChoice::LatestMultiVm => Some(false),
             PointChoice::LatestMultiVmAppConsistent => Some(true),
             PointChoice::Point { .. } => {
-                let message = "the number of a recovery point means something else for each machine of a plan";
-                return Err(failure(ErrorKind::Invalid, "plan.point", message, "", "choose a kind of point, or the tag of a multi-VM moment"));
+                let message =
+                    "the number of a recovery point means something else for each machine of a plan";
+                return Err(failure(
+                    ErrorKind::Invalid,
+                    "plan.point",
+                    message,
+                    "",
+                    "choose a kind of point, or the tag of a multi-VM moment",
+                ));
             }
             _ => None,
         },
@@ -81,12 +101,26 @@ fn check_machines(
         let item = control.stored_item(machine)?.value;
         if let Some(operation) = operation.operation() {
             item.protection.apply(operation).map_err(|error| {
-                ControlError::new(ErrorKind::IllegalState, "plan.not-ready", format!("the recovery plan {} cannot be run: {machine}: {error}", plan.name))
+                ControlError::new(
+                    ErrorKind::IllegalState,
+                    "plan.not-ready",
+                    format!("the recovery plan {} cannot be run: {machine}: {error}", plan.name),
+                )
             })?;
         }
         if item.protection.passive() != towards {
-            let message = format!("the machines of {} live on different sides: {machine} would go {}, others {towards}", plan.name, item.protection.passive());
-            return Err(failure(ErrorKind::IllegalState, "plan.mixed-directions", message, "", "bring them to one side first, each by itself"));
+            let message = format!(
+                "the machines of {} live on different sides: {machine} would go {}, others {towards}",
+                plan.name,
+                item.protection.passive()
+            );
+            return Err(failure(
+                ErrorKind::IllegalState,
+                "plan.mixed-directions",
+                message,
+                "",
+                "bring them to one side first, each by itself",
+            ));
         }
     }
     Ok(())
@@ -95,15 +129,26 @@ fn check_machines(
 fn parts(job: &Job) -> Result<Vec<Part>, ControlError> {
     let JobRequest::Plan { operation, .. } = &job.request else { return Ok(Vec::new()) };
     let text = job.notes.get(PLAN).map(String::as_str).unwrap_or_default();
-    let plan: RecoveryPlan = serde_json::from_str(text)
-        .map_err(|error| ControlError::new(ErrorKind::Internal, "plan.unreadable", format!("the job's plan cannot be read: {error}")))?;
+    let plan: RecoveryPlan = serde_json::from_str(text).map_err(|error| {
+        ControlError::new(
+            ErrorKind::Internal,
+            "plan.unreadable",
+            format!("the job's plan cannot be read: {error}"),
+        )
+    })?;
     if !is_failover(operation) {
         let machines = plan.groups.into_iter().flat_map(|group| group.machines).collect();
         return Ok(vec![Part::Machines { name: "All machines".into(), machines }]);
     }
-    let towards = if job.notes.get(TOWARDS).is_some_and(|side| side == Side::Home.as_str()) { Side::Home } else { Side::Away };
+    let towards = if job.notes.get(TOWARDS).is_some_and(|side| side == Side::Home.as_str()) {
+        Side::Home
+    } else {
+        Side::Away
+    };
     let is_test = matches!(operation, ItemOperation::TestFailover { .. });
-    let is_wanted = |action: &PlanAction| (action.towards.is_empty() || action.towards.contains(&towards)) && (!is_test || action.at_test);
+    let is_wanted = |action: &PlanAction| {
+        (action.towards.is_empty() || action.towards.contains(&towards)) && (!is_test || action.at_test)
+    };
     let mut parts = Vec::new();
     for (number, group) in (1..).zip(plan.groups) {
         parts.extend(group.start_actions.into_iter().filter(is_wanted).map(Part::Action));
@@ -119,7 +164,9 @@ pub(crate) fn steps(job: &Job, _operation: &ItemOperation) -> Result<Vec<Step>, 
     let step = |part| match part {
         Part::Action(action) => {
             let name = match action.action {
-                ActionKind::ServerScript { .. } | ActionKind::GuestScript { .. } => "RecoveryPlanScriptAction",
+                ActionKind::ServerScript { .. } | ActionKind::GuestScript { .. } => {
+                    "RecoveryPlanScriptAction"
+                }
                 ActionKind::Manual { .. } => "RecoveryPlanManualAction",
                 ActionKind::Delay { .. } => "RecoveryPlanDelayAction",
             };
@@ -145,7 +192,10 @@ fn run_machines(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     for id in work.job.tasks[work.index].jobs.clone() {
         children.push(work.control.job(id)?);
     }
-    let missing: Vec<_> = machines.iter().filter(|machine| children.iter().all(|child| child.request.object() != *machine)).collect();
+    let missing: Vec<_> = machines
+        .iter()
+        .filter(|machine| children.iter().all(|child| child.request.object() != *machine))
+        .collect();
     for machine in &missing {
         if let Some(id) = make_child(work, machine)? {
             work.task().jobs.push(id);
@@ -164,18 +214,40 @@ fn run_machines(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         return Ok(Outcome::Done(format!("{total} machines, {} had nothing to do", machines.len() - total)));
     }
     let words = failed.iter().map(|child| {
-        let error = child.tasks.iter().find_map(|task| task.error.as_ref()).map(ToString::to_string).unwrap_or_default();
+        let error = child
+            .tasks
+            .iter()
+            .find_map(|task| task.error.as_ref())
+            .map(ToString::to_string)
+            .unwrap_or_default();
         format!("{}: {} {error}", child.request.object(), child.state)
     });
-    let message = format!("{} of {total} machines have not made it: {}", failed.len(), words.collect::<Vec<_>>().join("; "));
-    Err(failure(ErrorKind::IllegalState, "plan.machines-failed", message, "see their jobs", "remove the cause, then restart the plan's job: machines that have made it are left alone"))
+    let message = format!(
+        "{} of {total} machines have not made it: {}",
+        failed.len(),
+        words.collect::<Vec<_>>().join("; ")
+    );
+    Err(failure(
+        ErrorKind::IllegalState,
+        "plan.machines-failed",
+        message,
+        "see their jobs",
+        "remove the cause, then restart the plan's job: machines that have made it are left alone",
+    ))
 }
 
 /// The job of one machine; `None` when it is where the operation leads already.
-fn make_child(work: &mut Work<'_>, machine: &ObjectName) -> Result<Option<switchback_model::JobId>, ControlError> {
+fn make_child(
+    work: &mut Work<'_>,
+    machine: &ObjectName,
+) -> Result<Option<switchback_model::JobId>, ControlError> {
     let JobRequest::Plan { operation, .. } = &work.job.request else { return Ok(None) };
     let mut operation = operation.clone();
-    if let (Some(tag), ItemOperation::UnplannedFailover { point, .. } | ItemOperation::TestFailover { point }) = (work.job.notes.get(TAG), &mut operation) {
+    if let (
+        Some(tag),
+        ItemOperation::UnplannedFailover { point, .. } | ItemOperation::TestFailover { point },
+    ) = (work.job.notes.get(TAG), &mut operation)
+    {
         *point = PointChoice::Tag { tag: tag.clone() };
     }
     let item = work.control.stored_item(machine)?.value;
@@ -218,7 +290,11 @@ fn cancel_machines(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
             }
         }
     }
-    if open > 0 { Ok(Outcome::wait(format!("{open} machines have not stopped yet"))) } else { Ok(Outcome::done()) }
+    if open > 0 {
+        Ok(Outcome::wait(format!("{open} machines have not stopped yet")))
+    } else {
+        Ok(Outcome::done())
+    }
 }
 
 /// A restarted plan makes new jobs for the machines that have not made it.
@@ -243,25 +319,42 @@ fn run_action(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
             if left_ms == 0 {
                 return Ok(Outcome::done());
             }
-            Ok(Outcome::Wait { message: format!("{} s to go", left_ms.div_ceil(1000)), percent: None, pause_ms: left_ms.min(1000) })
+            Ok(Outcome::Wait {
+                message: format!("{} s to go", left_ms.div_ceil(1000)),
+                percent: None,
+                pause_ms: left_ms.min(1000),
+            })
         }
         ActionKind::Manual { instructions } => match work.note(&format!("confirmed-{}", work.index)) {
             Some(confirmed) => Ok(Outcome::Done(confirmed.to_owned())),
             None => Ok(Outcome::Suspend(instructions)),
         },
-        ActionKind::ServerScript { script, limit_s } => run_on_server(work, &script, limit_s.min(SCRIPT_LIMIT_MAX_S)),
-        ActionKind::GuestScript { machine, script, limit_s } => run_in_guest(work, &machine, &script, limit_s.min(SCRIPT_LIMIT_MAX_S)),
+        ActionKind::ServerScript { script, limit_s } => {
+            run_on_server(work, &script, limit_s.min(SCRIPT_LIMIT_MAX_S))
+        }
+        ActionKind::GuestScript { machine, script, limit_s } => {
+            run_in_guest(work, &machine, &script, limit_s.min(SCRIPT_LIMIT_MAX_S))
+        }
     }
 }
 
 fn script_failed(script: &str, output: &str) -> ControlError {
-    failure(ErrorKind::IllegalState, "plan.script-failed", format!("the script {script} has failed: {output}"), "", "repair the cause and restart the job: it runs the script again")
+    failure(
+        ErrorKind::IllegalState,
+        "plan.script-failed",
+        format!("the script {script} has failed: {output}"),
+        "",
+        "repair the cause and restart the job: it runs the script again",
+    )
 }
 
 /// Runs a file of the configuration server's script directory. After a crash of the server it runs again, so it must bear that.
 fn run_on_server(work: &Work<'_>, script: &str, limit_s: u64) -> Result<Outcome, ControlError> {
     if script.is_empty() || script.contains('/') || script.starts_with('.') {
-        return Err(script_failed(script, "its name must be that of a file in the configuration server's script directory"));
+        return Err(script_failed(
+            script,
+            "its name must be that of a file in the configuration server's script directory",
+        ));
     }
     let path = work.control.inner.config.scripts.join(script);
     let mut command = Command::new(&path);
@@ -274,7 +367,8 @@ fn run_on_server(work: &Work<'_>, script: &str, limit_s: u64) -> Result<Outcome,
         .stderr(Stdio::piped())
         // So that what it starts can be ended with it.
         .process_group(0);
-    let mut child = command.spawn().map_err(|error| script_failed(script, &format!("{}: {error}", path.display())))?;
+    let mut child =
+        command.spawn().map_err(|error| script_failed(script, &format!("{}: {error}", path.display())))?;
     let readers = [child.stdout.take().map(read_end), child.stderr.take().map(read_end)];
     let until = Instant::now() + Duration::from_secs(limit_s);
     let status = loop {
@@ -294,7 +388,9 @@ fn run_on_server(work: &Work<'_>, script: &str, limit_s: u64) -> Result<Outcome,
     match status {
         Some(status) if status.success() => Ok(Outcome::Done(output)),
         Some(status) => Err(script_failed(script, &format!("{status}: {output}"))),
-        None => Err(script_failed(script, &format!("it took longer than {limit_s} s and was ended: {output}"))),
+        None => {
+            Err(script_failed(script, &format!("it took longer than {limit_s} s and was ended: {output}")))
+        }
     }
 }
 
@@ -311,7 +407,12 @@ fn read_end(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Str
     })
 }
 
-fn run_in_guest(work: &mut Work<'_>, machine: &ObjectName, script: &str, limit_s: u64) -> Result<Outcome, ControlError> {
+fn run_in_guest(
+    work: &mut Work<'_>,
+    machine: &ObjectName,
+    script: &str,
+    limit_s: u64,
+) -> Result<Outcome, ControlError> {
     let item = work.control.stored_item(machine)?.value;
     let (token, agent_note) = (call_token(work.job, work.index), format!("agent-{}", work.index));
     if work.note(&agent_note).is_none() {
@@ -319,11 +420,16 @@ fn run_in_guest(work: &mut Work<'_>, machine: &ObjectName, script: &str, limit_s
         return Ok(Outcome::wait(format!("asking the mobility agent of {machine}")));
     }
     let report = work.control.agent_report(&item.agent, &item.active().system_uuid)?;
-    let result = report.as_ref().and_then(|report| report.agent()).and_then(|agent| agent.scripts.iter().find(|result| result.token == token));
+    let result = report
+        .as_ref()
+        .and_then(|report| report.agent())
+        .and_then(|agent| agent.scripts.iter().find(|result| result.token == token));
     match result {
         Some(result) if result.succeeded => Ok(Outcome::Done(result.output.clone())),
         Some(result) => Err(script_failed(script, &result.output)),
-        None => work.wait_for(format!("{script} runs in {machine}"), limit_s + 60, || script_failed(script, &format!("the mobility agent of {machine} has not answered"))),
+        None => work.wait_for(format!("{script} runs in {machine}"), limit_s + 60, || {
+            script_failed(script, &format!("the mobility agent of {machine} has not answered"))
+        }),
     }
 }
 
@@ -337,7 +443,10 @@ fn call_token(job: &Job, index: usize) -> String {
 pub(crate) fn guest_calls(job: &Job) -> Vec<(String, ScriptCall)> {
     let Ok(parts) = parts(job) else { return Vec::new() };
     let calls = parts.into_iter().enumerate().filter_map(|(index, part)| {
-        let Part::Action(PlanAction { action: ActionKind::GuestScript { script, limit_s, .. }, .. }) = part else { return None };
+        let Part::Action(PlanAction { action: ActionKind::GuestScript { script, limit_s, .. }, .. }) = part
+        else {
+            return None;
+        };
         let agent = job.notes.get(&format!("agent-{index}"))?;
         let call = ScriptCall { token: call_token(job, index), script, limit_s };
         (job.tasks.get(index)?.state == TaskState::InProgress).then(|| (agent.clone(), call))

@@ -3,8 +3,8 @@
 use switchback_identity::Role;
 use switchback_model::component::InterfaceSettings;
 use switchback_model::{
-    Instance, InstanceNic, JobRequest, MachineId, ObjectName, ProtectRequest, ProtectedItem, Protection, ProtectionGroup, ReplicationPath,
-    Side,
+    Instance, InstanceNic, JobRequest, MachineId, ObjectName, ProtectRequest, ProtectedItem, Protection,
+    ProtectionGroup, ReplicationPath, Side,
 };
 use switchback_sites::{DiskOrigin, Machine, NewDisk, NewMachine, Nic};
 use switchback_store::{Expect, Kind};
@@ -15,9 +15,15 @@ use crate::{Control, ControlError, ErrorKind};
 
 pub(crate) fn steps() -> Vec<Step> {
     vec![
-        Step::new("EnableProtectionPrerequisitesCheck", "Prerequisites check for enabling protection", check).undo_on_failure(),
-        Step::new("CreateReplicaVirtualMachine", "Creating the replica virtual machine", create).undo(remove).undo_on_failure(),
-        Step::new("EnableReplication", "Enable replication", enable).undo(forget).undo_on_failure().no_return(),
+        Step::new("EnableProtectionPrerequisitesCheck", "Prerequisites check for enabling protection", check)
+            .undo_on_failure(),
+        Step::new("CreateReplicaVirtualMachine", "Creating the replica virtual machine", create)
+            .undo(remove)
+            .undo_on_failure(),
+        Step::new("EnableReplication", "Enable replication", enable)
+            .undo(forget)
+            .undo_on_failure()
+            .no_return(),
     ]
 }
 
@@ -25,15 +31,25 @@ pub(crate) fn steps() -> Vec<Step> {
 pub(crate) fn new_item(control: &Control, request: &ProtectRequest) -> Result<ProtectedItem, ControlError> {
     let group = control.group(&request.group)?;
     if group.towards != Side::Away {
-        let message = format!("{} is a failback group: machines come into it by being reprotected", group.name);
-        return Err(failure(ErrorKind::Invalid, "group.failback", message, "", &format!("protect it in {}", group.twin)));
+        let message =
+            format!("{} is a failback group: machines come into it by being reprotected", group.name);
+        return Err(failure(
+            ErrorKind::Invalid,
+            "group.failback",
+            message,
+            "",
+            &format!("protect it in {}", group.twin),
+        ));
     }
     let machine = control.site(&group.source_site)?.machine(&request.machine)?;
     for item in values::<ProtectedItem>(control.records().all(Kind::Item)?) {
         let instances = [&item.home, &item.away].into_iter().chain(&item.left_behind);
-        let mut same = instances.filter(|instance| instance.site == group.source_site && instance.id.as_ref() == Some(&machine.id));
+        let mut same = instances.filter(|instance| {
+            instance.site == group.source_site && instance.id.as_ref() == Some(&machine.id)
+        });
         if same.next().is_some() {
-            let message = format!("{} at {} is protected already, as {}", machine.name, group.source_site, item.name);
+            let message =
+                format!("{} at {} is protected already, as {}", machine.name, group.source_site, item.name);
             return Err(ControlError::new(ErrorKind::Conflict, "item.protected-already", message));
         }
     }
@@ -56,7 +72,13 @@ pub(crate) fn new_item(control: &Control, request: &ProtectRequest) -> Result<Pr
             created_by_us: false,
             nics: nics.collect(),
         },
-        away: Instance { site: group.target_site.clone(), id: None, system_uuid: String::new(), created_by_us: false, nics: Vec::new() },
+        away: Instance {
+            site: group.target_site.clone(),
+            id: None,
+            system_uuid: String::new(),
+            created_by_us: false,
+            nics: Vec::new(),
+        },
         disk_sizes: machine.disks.iter().map(|disk| disk.size).collect(),
         replication: None,
         retired: Vec::new(),
@@ -93,7 +115,11 @@ fn agent_of(control: &Control, machine: &Machine) -> Result<String, ControlError
 fn request<'a>(work: &'a Work<'_>) -> Result<&'a ProtectRequest, ControlError> {
     match &work.job.request {
         JobRequest::Protect(request) => Ok(request),
-        _ => Err(ControlError::new(ErrorKind::Internal, "job.wrong-kind", "the job does not protect a machine")),
+        _ => Err(ControlError::new(
+            ErrorKind::Internal,
+            "job.wrong-kind",
+            "the job does not protect a machine",
+        )),
     }
 }
 
@@ -104,9 +130,12 @@ fn check(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let machine = work.site(&item.home.site)?.machine(item.home.id.as_deref().unwrap_or_default())?;
     check_disks(work, &item, &machine)?;
     let request = request(work)?.clone();
-    let process_server = choose_server(work, Role::ProcessServer, &group.source_site, request.process_server.as_deref())?;
-    let master_target = choose_server(work, Role::Target, &group.target_site, request.master_target.as_deref())?;
-    let datastore = choose_datastore(work, &group, request.datastore.as_deref(), item.disk_sizes.iter().sum())?;
+    let process_server =
+        choose_server(work, Role::ProcessServer, &group.source_site, request.process_server.as_deref())?;
+    let master_target =
+        choose_server(work, Role::Target, &group.target_site, request.master_target.as_deref())?;
+    let datastore =
+        choose_datastore(work, &group, request.datastore.as_deref(), item.disk_sizes.iter().sum())?;
     work.set_note("process-server", process_server);
     work.set_note("master-target", master_target);
     work.set_note("datastore", datastore);
@@ -115,47 +144,106 @@ fn check(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 fn check_disks(work: &Work<'_>, item: &ProtectedItem, machine: &Machine) -> Result<(), ControlError> {
     let report = work.control.agent_report(&item.agent, &item.home.system_uuid)?;
-    let seen = report.as_ref().and_then(|report| report.agent()).map(|agent| agent.disks.clone()).unwrap_or_default();
-    let unsupported = |message: String| failure(ErrorKind::IllegalState, "machine.unsupported-disk", message, "", "protect the machine with all its disks as whole disks the agent can read");
+    let seen = report
+        .as_ref()
+        .and_then(|report| report.agent())
+        .map(|agent| agent.disks.clone())
+        .unwrap_or_default();
+    let unsupported = |message: String| {
+        failure(
+            ErrorKind::IllegalState,
+            "machine.unsupported-disk",
+            message,
+            "",
+            "protect the machine with all its disks as whole disks the agent can read",
+        )
+    };
     if seen.len() != machine.disks.len() {
-        return Err(unsupported(format!("{} has {} disks at its site, but its agent can protect {}", item.name, machine.disks.len(), seen.len())));
+        return Err(unsupported(format!(
+            "{} has {} disks at its site, but its agent can protect {}",
+            item.name,
+            machine.disks.len(),
+            seen.len()
+        )));
     }
     for (facts, disk) in seen.iter().zip(&machine.disks) {
         if facts.size != disk.size {
-            return Err(unsupported(format!("the agent of {} sees {} with {} bytes, the site says {}", item.name, facts.name, facts.size, disk.size)));
+            return Err(unsupported(format!(
+                "the agent of {} sees {} with {} bytes, the site says {}",
+                item.name, facts.name, facts.size, disk.size
+            )));
         }
     }
     Ok(())
 }
 
 /// The server a user named, or the only one there is.
-pub(crate) fn choose_server(work: &Work<'_>, role: Role, site: &ObjectName, wanted: Option<&str>) -> Result<String, ControlError> {
+pub(crate) fn choose_server(
+    work: &Work<'_>,
+    role: Role,
+    site: &ObjectName,
+    wanted: Option<&str>,
+) -> Result<String, ControlError> {
     let there = work.control.alive(role, site)?;
     if let Some(wanted) = wanted {
         return there.iter().find(|name| *name == wanted).cloned().ok_or_else(|| {
-            let message = format!("there is no {role} {wanted} at {site} that reports; there are: {}", there.join(", "));
-            failure(ErrorKind::Unavailable, "server.not-there", message, "it is down, or belongs to another site", "start it, or name another one")
+            let message = format!(
+                "there is no {role} {wanted} at {site} that reports; there are: {}",
+                there.join(", ")
+            );
+            failure(
+                ErrorKind::Unavailable,
+                "server.not-there",
+                message,
+                "it is down, or belongs to another site",
+                "start it, or name another one",
+            )
         });
     }
     there.first().cloned().ok_or_else(|| {
         let message = format!("there is no {role} at {site}");
-        failure(ErrorKind::Unavailable, "server.not-there", message, "none has enrolled, or it does not report", "install one there and enrol it with the passphrase")
+        failure(
+            ErrorKind::Unavailable,
+            "server.not-there",
+            message,
+            "none has enrolled, or it does not report",
+            "install one there and enrol it with the passphrase",
+        )
     })
 }
 
-fn choose_datastore(work: &Work<'_>, group: &ProtectionGroup, wanted: Option<&str>, needed: u64) -> Result<String, ControlError> {
+fn choose_datastore(
+    work: &Work<'_>,
+    group: &ProtectionGroup,
+    wanted: Option<&str>,
+    needed: u64,
+) -> Result<String, ControlError> {
     let datastores = work.site(&group.target_site)?.datastores()?;
     let chosen = match wanted {
         Some(wanted) => datastores.iter().find(|datastore| datastore.name == wanted),
         None => datastores.iter().max_by_key(|datastore| datastore.free),
     };
     let chosen = chosen.ok_or_else(|| {
-        let message = format!("there is no datastore {} at {}", wanted.unwrap_or_default(), group.target_site);
-        failure(ErrorKind::Invalid, "site.no-such-datastore", message, "", "choose one that `site datastores` shows")
+        let message =
+            format!("there is no datastore {} at {}", wanted.unwrap_or_default(), group.target_site);
+        failure(
+            ErrorKind::Invalid,
+            "site.no-such-datastore",
+            message,
+            "",
+            "choose one that `site datastores` shows",
+        )
     })?;
     if chosen.free < needed {
-        let message = format!("the datastore {} has {} bytes free, {needed} are needed", chosen.name, chosen.free);
-        return Err(failure(ErrorKind::IllegalState, "site.datastore-full", message, "", "free some, or choose another datastore"));
+        let message =
+            format!("the datastore {} has {} bytes free, {needed} are needed", chosen.name, chosen.free);
+        return Err(failure(
+            ErrorKind::IllegalState,
+            "site.datastore-full",
+            message,
+            "",
+            "free some, or choose another datastore",
+        ));
     }
     Ok(chosen.name.clone())
 }
@@ -164,9 +252,11 @@ fn choose_datastore(work: &Work<'_>, group: &ProtectionGroup, wanted: Option<&st
 fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
     let datastore = work.note("datastore").unwrap_or_default().to_owned();
-    let source = work.site(&item.value.home.site)?.machine(item.value.home.id.as_deref().unwrap_or_default())?;
+    let source =
+        work.site(&item.value.home.site)?.machine(item.value.home.id.as_deref().unwrap_or_default())?;
     let wanted = request(work)?.nics.clone();
-    let made = create_instance(work, &item.value, &source, (Side::Away, &replica_id(&item.value)), &datastore)?;
+    let made =
+        create_instance(work, &item.value, &source, (Side::Away, &replica_id(&item.value)), &datastore)?;
     item.value.away = instance_of(&item.value.away.site, &made, &wanted);
     work.change(&item);
     Ok(Outcome::Done(format!("{} at {}", made.id, item.value.away.site)))
@@ -219,10 +309,15 @@ pub(crate) fn mapped_networks(
         let network = nic.network.as_ref()?;
         mappings.iter().find_map(|mapping| {
             if mapping.site == *from && mapping.target_site == *to && mapping.network == *network {
-                return if test { mapping.test_network.clone() } else { Some(mapping.target_network.clone()) };
+                return if test {
+                    mapping.test_network.clone()
+                } else {
+                    Some(mapping.target_network.clone())
+                };
             }
             // A mapping holds both ways.
-            let backwards = mapping.site == *to && mapping.target_site == *from && mapping.target_network == *network;
+            let backwards =
+                mapping.site == *to && mapping.target_site == *from && mapping.target_network == *network;
             (backwards && !test).then(|| mapping.network.clone())
         })
     };
@@ -265,7 +360,12 @@ fn remove(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 /// From here on components have it in their desired state.
 fn enable(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
-    let path = new_path(work, &item.value, work.note("process-server").unwrap_or_default(), work.note("master-target").unwrap_or_default())?;
+    let path = new_path(
+        work,
+        &item.value,
+        work.note("process-server").unwrap_or_default(),
+        work.note("master-target").unwrap_or_default(),
+    )?;
     item.value.replication = Some(path);
     work.change(&item);
     Ok(Outcome::Done("initial replication follows".into()))
@@ -279,11 +379,22 @@ fn forget(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 }
 
 /// A new replication towards the passive side, under the protection's epoch.
-pub(crate) fn new_path(work: &Work<'_>, item: &ProtectedItem, process_server: &str, master_target: &str) -> Result<ReplicationPath, ControlError> {
+pub(crate) fn new_path(
+    work: &Work<'_>,
+    item: &ProtectedItem,
+    process_server: &str,
+    master_target: &str,
+) -> Result<ReplicationPath, ControlError> {
     let passive = item.passive();
     let machine = work.site(&passive.site)?.machine(passive.id.as_deref().unwrap_or_default())?;
     Ok(ReplicationPath {
-        replica: format!("{}-{}-e{}", item.name.key().chars().take(40).collect::<String>(), &item.machine.to_string()[..8], item.protection.epoch).parse()?,
+        replica: format!(
+            "{}-{}-e{}",
+            item.name.key().chars().take(40).collect::<String>(),
+            &item.machine.to_string()[..8],
+            item.protection.epoch
+        )
+        .parse()?,
         process_server: process_server.into(),
         master_target: master_target.into(),
         epoch: item.protection.epoch,

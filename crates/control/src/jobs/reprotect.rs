@@ -39,14 +39,27 @@ fn check(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let now = work.now();
     let agent = work.control.agent_report(&item.agent, &item.active().system_uuid)?;
     if !agent.is_some_and(|agent| agent.is_alive(now)) {
-        return work.wait_for(format!("waiting for the mobility agent of {}", item.name), AGENT_LIMIT_S, || {
-            let message = format!("the mobility agent of {} at {} does not report", item.name, item.active().site);
-            failure(ErrorKind::IllegalState, "agent.no-heartbeat", message, "the machine is off or hangs, or cannot reach the configuration server from there", "look at its console, then restart the job")
-        });
+        return work.wait_for(
+            format!("waiting for the mobility agent of {}", item.name),
+            AGENT_LIMIT_S,
+            || {
+                let message =
+                    format!("the mobility agent of {} at {} does not report", item.name, item.active().site);
+                failure(
+                    ErrorKind::IllegalState,
+                    "agent.no-heartbeat",
+                    message,
+                    "the machine is off or hangs, or cannot reach the configuration server from there",
+                    "look at its console, then restart the job",
+                )
+            },
+        );
     }
     let options = options(work);
-    let process_server = choose_server(work, Role::ProcessServer, &item.active().site, options.process_server.as_deref())?;
-    let master_target = choose_server(work, Role::Target, &item.passive().site, options.master_target.as_deref())?;
+    let process_server =
+        choose_server(work, Role::ProcessServer, &item.active().site, options.process_server.as_deref())?;
+    let master_target =
+        choose_server(work, Role::Target, &item.passive().site, options.master_target.as_deref())?;
     work.set_note("process-server", process_server);
     work.set_note("master-target", master_target);
     Ok(Outcome::done())
@@ -69,8 +82,18 @@ fn committed(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 fn fence(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
     let done = ensure_off(work, item.passive(), Manner::AtOnce).map_err(|error| {
-        let message = format!("{} cannot be reprotected: the instance at {} cannot be fenced off: {error}", item.name, item.passive().site);
-        failure(ErrorKind::IllegalState, "reprotect.not-fenced", message, "it may still run and write its disks", "turn it off at the site, then restart the job")
+        let message = format!(
+            "{} cannot be reprotected: the instance at {} cannot be fenced off: {error}",
+            item.name,
+            item.passive().site
+        );
+        failure(
+            ErrorKind::IllegalState,
+            "reprotect.not-fenced",
+            message,
+            "it may still run and write its disks",
+            "turn it off at the site, then restart the job",
+        )
     })?;
     Ok(Outcome::Done(done))
 }
@@ -95,14 +118,29 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
             for snapshot in machine.snapshots.iter().filter(|snapshot| *snapshot == SNAPSHOT) {
                 site.delete_snapshot(&machine.id, snapshot)?;
             }
-            return Ok(Outcome::Done(format!("original location: the disks of {} at {}", machine.id, passive.site)));
+            return Ok(Outcome::Done(format!(
+                "original location: the disks of {} at {}",
+                machine.id, passive.site
+            )));
         }
-        let message = format!("the disks of {} at {} do not fit those of the machine", machine.id, passive.site);
-        return Err(failure(ErrorKind::IllegalState, "reprotect.disks-differ", message, "a disk was added, removed or resized since the failover", "name a datastore for an alternate location"));
+        let message =
+            format!("the disks of {} at {} do not fit those of the machine", machine.id, passive.site);
+        return Err(failure(
+            ErrorKind::IllegalState,
+            "reprotect.disks-differ",
+            message,
+            "a disk was added, removed or resized since the failover",
+            "name a datastore for an alternate location",
+        ));
     }
     let datastore = match alternate {
         Some(datastore) => datastore,
-        None => site.datastores()?.into_iter().max_by_key(|datastore| datastore.free).map(|datastore| datastore.name).unwrap_or_default(),
+        None => site
+            .datastores()?
+            .into_iter()
+            .max_by_key(|datastore| datastore.free)
+            .map(|datastore| datastore.name)
+            .unwrap_or_default(),
     };
     if work.note("new-identity").is_none() {
         // Its own id at the site, so that the one that was left stays as it is.
@@ -118,14 +156,22 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     }
     *item.value.instance_mut(side) = instance_of(&passive.site, &made, &settings);
     work.change(&item);
-    Ok(Outcome::Done(format!("alternate location: the new machine {} in {datastore} at {}", made.id, passive.site)))
+    Ok(Outcome::Done(format!(
+        "alternate location: the new machine {} in {datastore} at {}",
+        made.id, passive.site
+    )))
 }
 
 /// The direction turns, in one change: the new epoch, the new replica, the twin group in every plan of the machine.
 fn turn(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
     item.value.protection = item.value.protection.apply(Operation::Reprotect)?;
-    let path = new_path(work, &item.value, work.note("process-server").unwrap_or_default(), work.note("master-target").unwrap_or_default())?;
+    let path = new_path(
+        work,
+        &item.value,
+        work.note("process-server").unwrap_or_default(),
+        work.note("master-target").unwrap_or_default(),
+    )?;
     super::finish::retire(&mut item.value);
     item.value.replication = Some(path);
     item.value.stale_seen = None;

@@ -21,13 +21,21 @@ pub(crate) enum Manner {
 }
 
 /// Turns an instance off, and verifies it. One that does not exist is off. Returns what was done, in words.
-pub(crate) fn ensure_off(work: &Work<'_>, instance: &Instance, manner: Manner) -> Result<String, ControlError> {
+pub(crate) fn ensure_off(
+    work: &Work<'_>,
+    instance: &Instance,
+    manner: Manner,
+) -> Result<String, ControlError> {
     let Some(id) = &instance.id else { return Ok(format!("there is no instance at {}", instance.site)) };
     let site = work.site(&instance.site)?;
     match site.machine(id) {
-        Err(SiteError::NoSuchMachine { .. }) => return Ok(format!("there is no instance at {} any more", instance.site)),
+        Err(SiteError::NoSuchMachine { .. }) => {
+            return Ok(format!("there is no instance at {} any more", instance.site));
+        }
         Err(error) => return Err(error.into()),
-        Ok(machine) if machine.power == Power::Off => return Ok(format!("{id} at {} was off", instance.site)),
+        Ok(machine) if machine.power == Power::Off => {
+            return Ok(format!("{id} at {} was off", instance.site));
+        }
         Ok(_) => {}
     }
     let orderly = manner == Manner::Orderly && site.shut_down(id, SHUT_DOWN_LIMIT)?;
@@ -38,8 +46,12 @@ pub(crate) fn ensure_off(work: &Work<'_>, instance: &Instance, manner: Manner) -
     match site.machine(id)?.power {
         Power::Off if orderly => Ok(format!("{id} at {} has shut down, and is verified off", instance.site)),
         Power::Off => Ok(format!("the power of {id} at {} was cut, and it is verified off", instance.site)),
-        Power::On => Err(ControlError::new(ErrorKind::Unavailable, "machine.not-off", format!("{id} at {} still runs", instance.site))
-            .cause("the site did not turn it off, or something started it again")
-            .remedy("turn it off at the site, then restart the job")),
+        Power::On => Err(ControlError::new(
+            ErrorKind::Unavailable,
+            "machine.not-off",
+            format!("{id} at {} still runs", instance.site),
+        )
+        .cause("the site did not turn it off, or something started it again")
+        .remedy("turn it off at the site, then restart the job")),
     }
 }

@@ -55,7 +55,14 @@ pub(crate) struct Step {
 
 impl Step {
     pub(crate) fn new(name: &str, friendly_name: &str, run: Run) -> Self {
-        Self { name: name.into(), friendly_name: friendly_name.into(), run, undo: None, no_return: false, undo_on_failure: false }
+        Self {
+            name: name.into(),
+            friendly_name: friendly_name.into(),
+            run,
+            undo: None,
+            no_return: false,
+            undo_on_failure: false,
+        }
     }
 
     pub(crate) fn undo(mut self, undo: Run) -> Self {
@@ -123,7 +130,13 @@ impl Work<'_> {
         let name = match &self.job.request {
             JobRequest::Protect(request) => &request.name,
             JobRequest::Operate { item, .. } => item,
-            JobRequest::Plan { .. } => return Err(ControlError::new(ErrorKind::Internal, "job.no-item", "a plan's job has no machine of its own")),
+            JobRequest::Plan { .. } => {
+                return Err(ControlError::new(
+                    ErrorKind::Internal,
+                    "job.no-item",
+                    "a plan's job has no machine of its own",
+                ));
+            }
         };
         self.control.stored_item(name)
     }
@@ -133,12 +146,21 @@ impl Work<'_> {
         self.batch.replace_item(&item.value, item.version);
     }
 
-    pub(crate) fn site(&self, name: &ObjectName) -> Result<std::sync::Arc<dyn switchback_sites::Site>, ControlError> {
+    pub(crate) fn site(
+        &self,
+        name: &ObjectName,
+    ) -> Result<std::sync::Arc<dyn switchback_sites::Site>, ControlError> {
         self.control.site(name)
     }
 }
 
 /// A failure with all that a person needs.
-pub(crate) fn failure(kind: ErrorKind, code: &str, message: impl Into<String>, cause: &str, remedy: &str) -> ControlError {
+pub(crate) fn failure(
+    kind: ErrorKind,
+    code: &str,
+    message: impl Into<String>,
+    cause: &str,
+    remedy: &str,
+) -> ControlError {
     ControlError::new(kind, code, message).cause(cause).remedy(remedy)
 }

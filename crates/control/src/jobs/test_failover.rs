@@ -16,8 +16,12 @@ const VIEW_LIMIT_S: u64 = 120;
 
 pub(crate) fn steps() -> Vec<Step> {
     vec![
-        Step::new("TestFailoverPreflightChecksTask", "Prerequisites check for test failover", choose_point).undo(drop_view).undo_on_failure(),
-        Step::new("CreateTestVirtualMachine", "Create the test virtual machine", create).undo(remove_copy).undo_on_failure(),
+        Step::new("TestFailoverPreflightChecksTask", "Prerequisites check for test failover", choose_point)
+            .undo(drop_view)
+            .undo_on_failure(),
+        Step::new("CreateTestVirtualMachine", "Create the test virtual machine", create)
+            .undo(remove_copy)
+            .undo_on_failure(),
         Step::new("StartTestVirtualMachine", "Start the test virtual machine", start).undo_on_failure(),
     ]
 }
@@ -46,20 +50,28 @@ fn choose_point(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
-    let Some(copy) = &item.test else { return Err(ControlError::new(ErrorKind::Internal, "test.no-copy", "no test failover is in hand")) };
+    let Some(copy) = &item.test else {
+        return Err(ControlError::new(ErrorKind::Internal, "test.no-copy", "no test failover is in hand"));
+    };
     let images: Option<Vec<PathBuf>> = target(work, &item)?.and_then(|target| {
         let replica = target.replica(&item.replication.as_ref()?.replica)?.clone();
         replica.views.get(&copy.view).cloned()
     });
     let Some(images) = images else {
-        return work.wait_for("waiting for the recovery point to be shown", VIEW_LIMIT_S, || target_gone(&item));
+        return work
+            .wait_for("waiting for the recovery point to be shown", VIEW_LIMIT_S, || target_gone(&item));
     };
     let (active, passive) = (item.active(), item.passive());
     let site = work.site(&passive.site)?;
     let like = site.machine(passive.id.as_deref().unwrap_or_default())?;
     let source = work.site(&active.site)?.machine(active.id.as_deref().unwrap_or_default())?;
     let networks = mapped_networks(work, &source, &active.site, &passive.site, true)?;
-    let datastore = site.datastores()?.into_iter().max_by_key(|datastore| datastore.free).map(|datastore| datastore.name).unwrap_or_default();
+    let datastore = site
+        .datastores()?
+        .into_iter()
+        .max_by_key(|datastore| datastore.free)
+        .map(|datastore| datastore.name)
+        .unwrap_or_default();
     let disks = images.into_iter().zip(&like.disks).map(|(image, disk)| NewDisk {
         size: disk.size,
         serial: disk.serial.clone(),
@@ -82,7 +94,9 @@ fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 fn start(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
-    let Some(copy) = item.value.test.clone() else { return Err(ControlError::new(ErrorKind::Internal, "test.no-copy", "no test failover is in hand")) };
+    let Some(copy) = item.value.test.clone() else {
+        return Err(ControlError::new(ErrorKind::Internal, "test.no-copy", "no test failover is in hand"));
+    };
     let site = item.value.passive().site.clone();
     work.site(&site)?.power_on(&copy.id)?;
     item.value.last_test_failover = Some(work.now());

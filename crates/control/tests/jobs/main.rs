@@ -2,12 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod memory_store;
 mod world;
 
 use switchback_control::{Crash, ErrorKind, Turn};
 use switchback_model::{
-    ItemOperation, Job, JobState, ObjectName, Phase, PlanGroup, PointChoice, ProtectRequest, RecoveryPlan, ReprotectOptions, Seq, Side,
+    ItemOperation, Job, JobState, ObjectName, Phase, PlanGroup, PointChoice, ProtectRequest, RecoveryPlan,
+    ReprotectOptions, Seq, Side,
 };
 use switchback_sites::Power;
 use world::World;
@@ -91,13 +91,22 @@ impl World {
 
     /// The machine runs at one side only: where it lives.
     fn assert_not_twice(&self) {
-        let runs = |machines: Vec<switchback_sites::Machine>| machines.into_iter().any(|machine| machine.power == Power::On && !machine.id.contains("test"));
-        assert!(self.may_run_twice || !(runs(self.home.all()) && runs(self.recovery.all())), "it runs at both sides");
+        let runs = |machines: Vec<switchback_sites::Machine>| {
+            machines.into_iter().any(|machine| machine.power == Power::On && !machine.id.contains("test"))
+        };
+        assert!(
+            self.may_run_twice || !(runs(self.home.all()) && runs(self.recovery.all())),
+            "it runs at both sides"
+        );
     }
 }
 
 /// Does `act` in a world that `begin` made, once without and then with a kill at every turn, and has each end as `check` wants it.
-fn killed_at_every_step(begin: impl Fn() -> World, act: impl Fn(&mut World, Kill) -> bool, check: impl Fn(&World)) {
+fn killed_at_every_step(
+    begin: impl Fn() -> World,
+    act: impl Fn(&mut World, Kill) -> bool,
+    check: impl Fn(&World),
+) {
     for crash in [Crash::BeforeStep, Crash::AfterStep] {
         let mut kills = 0;
         for turn in 0..TURNS_MAX {
@@ -157,10 +166,18 @@ fn protect_survives_a_kill_at_every_step() {
 fn unplanned_failover_survives_a_kill_at_every_step() {
     killed_at_every_step(
         World::protected,
-        |world, kill| world.operate(ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: true }, kill),
+        |world, kill| {
+            world.operate(
+                ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: true },
+                kill,
+            )
+        },
         |world| {
             let item = world.item();
-            assert_eq!((item.protection.active, item.protection.phase, item.protection.epoch.0), (Side::Away, Phase::FailedOver, 2));
+            assert_eq!(
+                (item.protection.active, item.protection.phase, item.protection.epoch.0),
+                (Side::Away, Phase::FailedOver, 2)
+            );
             assert_eq!(world.recovery.all()[0].power, Power::On);
         },
     );
@@ -206,7 +223,12 @@ fn commit_reprotect_and_what_takes_back_survive_a_kill_at_every_step() {
     );
     killed_at_every_step(
         failed_over,
-        |world, kill| world.operate(ItemOperation::ChangeRecoveryPoint { point: PointChoice::Point { seq: Seq(1) } }, kill),
+        |world, kill| {
+            world.operate(
+                ItemOperation::ChangeRecoveryPoint { point: PointChoice::Point { seq: Seq(1) } },
+                kill,
+            )
+        },
         |world| assert_eq!(world.item().failover.unwrap().seq, Seq(1)),
     );
 }
@@ -275,7 +297,12 @@ fn a_full_datastore_leaves_nothing_half_done() {
     let job = world.control.protect("tester", protect()).unwrap();
     let (job, _) = world.finish(&job, None);
     assert_eq!(job.state, JobState::Failed);
-    assert!(job.tasks.iter().any(|task| task.error.as_ref().is_some_and(|error| error.code == "site.datastore-full")), "{job:#?}");
+    assert!(
+        job.tasks
+            .iter()
+            .any(|task| task.error.as_ref().is_some_and(|error| error.code == "site.datastore-full")),
+        "{job:#?}"
+    );
     assert!(world.control.items().unwrap().is_empty() && world.recovery.all().is_empty());
     *world.recovery.full.lock().unwrap() = false;
     let job = world.control.restart_job("tester", job.id).unwrap();
@@ -294,14 +321,25 @@ fn a_machine_that_cannot_be_fenced_is_not_reprotected() {
     world.home.set_power("web01", Power::On);
     world.may_run_twice = true;
     world.round();
-    let job = world.control.operate("tester", &name("web01"), ItemOperation::Reprotect(ReprotectOptions::default())).unwrap();
+    let job = world
+        .control
+        .operate("tester", &name("web01"), ItemOperation::Reprotect(ReprotectOptions::default()))
+        .unwrap();
     let (job, _) = world.finish(&job, None);
     assert_eq!(job.state, JobState::Failed);
     let error = job.tasks.iter().find_map(|task| task.error.clone()).unwrap();
     assert_eq!(error.code, "reprotect.not-fenced");
     let view = world.control.item(&name("web01")).unwrap();
-    assert_eq!((view.item.protection.phase, view.item.replication), (Phase::Committed, None), "nothing has changed");
-    assert!(view.reasons.iter().any(|reason| reason.code == "protection.stale-instance"), "{:?}", view.reasons);
+    assert_eq!(
+        (view.item.protection.phase, view.item.replication),
+        (Phase::Committed, None),
+        "nothing has changed"
+    );
+    assert!(
+        view.reasons.iter().any(|reason| reason.code == "protection.stale-instance"),
+        "{:?}",
+        view.reasons
+    );
     *world.home.stuck.lock().unwrap() = false;
     let job = world.control.restart_job("tester", job.id).unwrap();
     world.done(&job, None);
@@ -316,7 +354,8 @@ fn two_operators_at_once_and_illegal_wishes_are_refused_with_what_is_possible() 
     assert_eq!(illegal.kind, ErrorKind::IllegalState);
     assert!(illegal.to_string().contains("unplanned failover"), "{illegal}");
     operate(ItemOperation::Resynchronize).unwrap();
-    let second = operate(ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: false }).unwrap_err();
+    let second = operate(ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: false })
+        .unwrap_err();
     assert_eq!((second.kind, second.error.code.as_str()), (ErrorKind::Conflict, "object.busy"));
     let twice = world.control.protect("tester", protect()).unwrap_err();
     assert_eq!(twice.kind, ErrorKind::Conflict, "{twice}");
@@ -329,13 +368,24 @@ fn a_failover_without_a_recovery_point_and_a_failback_without_a_target_say_so() 
     let mut world = World::new();
     let job = world.control.protect("tester", protect()).unwrap();
     world.done(&job, None);
-    let early = world.control.operate("tester", &name("web01"), ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: false });
+    let early = world.control.operate(
+        "tester",
+        &name("web01"),
+        ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: false },
+    );
     assert!(early.unwrap_err().to_string().contains("enabling protection"));
     let mut world = away_protected();
     world.down = vec!["home-mt"];
     // Until it is taken for dead.
     (0..25).for_each(|_| world.round());
-    let job = world.control.operate("tester", &name("web01"), ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: true }).unwrap();
+    let job = world
+        .control
+        .operate(
+            "tester",
+            &name("web01"),
+            ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: true },
+        )
+        .unwrap();
     let (job, _) = world.finish(&job, None);
     assert_eq!(job.state, JobState::Failed);
     let error = job.tasks[0].error.clone().unwrap();

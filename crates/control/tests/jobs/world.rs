@@ -14,12 +14,14 @@ use switchback_control::{Control, ControlConfig, ControlError};
 use switchback_disk::Clock;
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
-    Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, MasterTargetState, ProcessServerState, ReplicaActual, ReplicaMode,
-    Replication, ReplicationState, Report, State,
+    Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, MasterTargetState, ProcessServerState,
+    ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State,
 };
-use switchback_model::{Consistency, Epoch, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind, UnixMillis};
+use switchback_model::{
+    Consistency, Epoch, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind, UnixMillis,
+};
 use switchback_sites::{Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, Site, SiteError};
-use crate::memory_store::SqliteStore;
+use switchback_store::SqliteStore;
 
 #[derive(Debug, Default)]
 pub(crate) struct Seconds(AtomicU64);
@@ -49,7 +51,11 @@ impl MemorySite {
         self.machines().values().cloned().collect()
     }
 
-    fn change<T>(&self, id: &str, change: impl FnOnce(&mut Machine) -> Result<T, SiteError>) -> Result<T, SiteError> {
+    fn change<T>(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Machine) -> Result<T, SiteError>,
+    ) -> Result<T, SiteError> {
         change(self.machines().get_mut(id).ok_or_else(|| SiteError::NoSuchMachine { id: id.into() })?)
     }
 
@@ -62,7 +68,13 @@ impl MemorySite {
             cpus: 1,
             memory_mib: 256,
             boot: switchback_sites::Boot::Bios,
-            disks: (0..disks).map(|n| MachineDisk { path: format!("/home/{id}/{n}").into(), size: 1 << 20, serial: format!("d{n}") }).collect(),
+            disks: (0..disks)
+                .map(|n| MachineDisk {
+                    path: format!("/home/{id}/{n}").into(),
+                    size: 1 << 20,
+                    serial: format!("d{n}"),
+                })
+                .collect(),
             nics: vec![Nic { mac: "52:54:00:00:00:01".into(), network: Some("lan".into()) }],
             snapshots: Vec::new(),
             mark: None,
@@ -76,7 +88,11 @@ impl MemorySite {
 }
 
 fn off(machine: &Machine, action: &str) -> Result<(), SiteError> {
-    if machine.power == Power::On { Err(SiteError::Running { action: action.into(), id: machine.id.clone() }) } else { Ok(()) }
+    if machine.power == Power::On {
+        Err(SiteError::Running { action: action.into(), id: machine.id.clone() })
+    } else {
+        Ok(())
+    }
 }
 
 impl Site for MemorySite {
@@ -105,7 +121,16 @@ impl Site for MemorySite {
             cpus: new.cpus,
             memory_mib: new.memory_mib,
             boot: new.boot.clone(),
-            disks: new.disks.iter().enumerate().map(|(n, disk)| MachineDisk { path: format!("/made/{}/{n}", new.id).into(), size: disk.size, serial: disk.serial.clone() }).collect(),
+            disks: new
+                .disks
+                .iter()
+                .enumerate()
+                .map(|(n, disk)| MachineDisk {
+                    path: format!("/made/{}/{n}", new.id).into(),
+                    size: disk.size,
+                    serial: disk.serial.clone(),
+                })
+                .collect(),
             nics: new.nics.clone(),
             snapshots: Vec::new(),
             mark: new.mark.clone(),
@@ -136,7 +161,11 @@ impl Site for MemorySite {
     }
     fn power_off(&self, id: &str) -> Result<(), SiteError> {
         if *self.stuck.lock().unwrap() {
-            return Err(SiteError::Failed { action: format!("turning {id} off"), detail: "stuck".into(), passing: false });
+            return Err(SiteError::Failed {
+                action: format!("turning {id} off"),
+                detail: "stuck".into(),
+                passing: false,
+            });
         }
         self.change(id, |machine| {
             machine.power = Power::Off;
@@ -223,9 +252,11 @@ fn peer(role: Role, name: &str) -> PeerIdentity {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        // In memory where there is a place for it: thousands of kills, each with its own store.
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = Arc::new(SqliteStore::open(&directory.path().join("store.db")).unwrap());
-        let (clock, home, recovery) = (Arc::<Seconds>::default(), Arc::<MemorySite>::default(), Arc::<MemorySite>::default());
+        let (clock, home, recovery) =
+            (Arc::<Seconds>::default(), Arc::<MemorySite>::default(), Arc::<MemorySite>::default());
         let control = control(&store, &clock, [home.clone(), recovery.clone()]);
         for name in ["home", "recovery"] {
             let kind = SiteKind::Local { directory: format!("/{name}").into() };
@@ -236,8 +267,18 @@ impl World {
         let name = |text: &str| text.parse().unwrap();
         control.create_group(&name("PG1"), &name("home"), &name("recovery"), &policy).unwrap();
         let (replicas, finals) = (BTreeMap::new(), BTreeMap::new());
-        let mut world =
-            Self { control, clock, store, home, recovery, replicas, finals, may_run_twice: false, down: Vec::new(), _directory: directory };
+        let mut world = Self {
+            control,
+            clock,
+            store,
+            home,
+            recovery,
+            replicas,
+            finals,
+            may_run_twice: false,
+            down: Vec::new(),
+            _directory: directory,
+        };
         world.round();
         world
     }
@@ -266,7 +307,11 @@ impl World {
             self.process_server(site, ["home-ps", "recovery-ps"][number]);
         }
         let sites = [self.home.clone(), self.recovery.clone()];
-        for machine in sites.iter().flat_map(|site| site.all()).filter(|machine| machine.power == Power::On && !machine.id.contains("test")) {
+        for machine in sites
+            .iter()
+            .flat_map(|site| site.all())
+            .filter(|machine| machine.power == Power::On && !machine.id.contains("test"))
+        {
             self.agent(&machine);
         }
     }
@@ -293,7 +338,11 @@ impl World {
             problem: None,
         });
         let state = MasterTargetState { replicas: replicas.collect(), free_bytes: 1 << 40 };
-        let Desired::MasterTarget(desired) = self.report(Role::Target, name, site, State::MasterTarget(state)).desired else { panic!() };
+        let Desired::MasterTarget(desired) =
+            self.report(Role::Target, name, site, State::MasterTarget(state)).desired
+        else {
+            panic!()
+        };
         for wanted in desired.replicas {
             let key = (name.to_owned(), wanted.replica.clone());
             if wanted.mode == ReplicaMode::Remove {
@@ -303,7 +352,13 @@ impl World {
             let actual = self.replicas.entry(key).or_default();
             assert!(wanted.epoch >= actual.epoch, "epochs never go back");
             (actual.epoch, actual.reached) = (wanted.epoch, Some(wanted.mode));
-            actual.views = wanted.views.keys().map(|view| (view.clone(), vec![format!("/view/{view}/0").into(), format!("/view/{view}/1").into()])).collect();
+            actual.views = wanted
+                .views
+                .keys()
+                .map(|view| {
+                    (view.clone(), vec![format!("/view/{view}/0").into(), format!("/view/{view}/1").into()])
+                })
+                .collect();
         }
     }
 
@@ -315,7 +370,16 @@ impl World {
             hostname: "web01".into(),
             system: "Linux".into(),
             boot_id: String::new(),
-            disks: machine.disks.iter().map(|disk| DiskFacts { name: disk.serial.clone(), serial: disk.serial.clone(), size: disk.size, capture: "ebpf".into() }).collect(),
+            disks: machine
+                .disks
+                .iter()
+                .map(|disk| DiskFacts {
+                    name: disk.serial.clone(),
+                    serial: disk.serial.clone(),
+                    size: disk.size,
+                    capture: "ebpf".into(),
+                })
+                .collect(),
             interfaces: Vec::new(),
             replication,
             scripts: Vec::new(),
@@ -324,8 +388,13 @@ impl World {
         let answer = self.report(Role::Source, "web01", "", State::Agent(Box::new(state(None))));
         let Desired::Agent(desired) = answer.desired else { panic!() };
         let Some(replication) = desired.replication else { return };
-        let Some((key, actual)) = known.iter().find(|((_, name), _)| *name == replication.replica) else { return };
-        if actual.reached != Some(ReplicaMode::Receive) || actual.epoch > replication.epoch || !self.is_routed(&replication) {
+        let Some((key, actual)) = known.iter().find(|((_, name), _)| *name == replication.replica) else {
+            return;
+        };
+        if actual.reached != Some(ReplicaMode::Receive)
+            || actual.epoch > replication.epoch
+            || !self.is_routed(&replication)
+        {
             return;
         }
         let state = state(Some(self.cycle(key, &replication)));
@@ -345,7 +414,12 @@ impl World {
         let seq = made.unwrap_or_else(|| {
             let seq = points.last().map_or(Seq(1), |point| point.seq.next());
             let group_tag = Some(format!("pg1/{seq}"));
-            points.push(RecoveryPoint { seq, time: now, consistency: Consistency::CrashConsistent, group_tag });
+            points.push(RecoveryPoint {
+                seq,
+                time: now,
+                consistency: Consistency::CrashConsistent,
+                group_tag,
+            });
             seq
         });
         let final_point = replication.final_cycle.clone().map(|token| {
