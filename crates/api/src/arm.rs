@@ -8,6 +8,8 @@
 
 mod answer;
 mod call;
+#[cfg(test)]
+mod conformance;
 mod container_mappings;
 mod containers;
 mod error;
