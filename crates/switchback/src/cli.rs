@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line is where output belongs")]
 
+mod configuration_server;
 mod freeze_helper;
 mod identity;
 mod network;
@@ -42,6 +43,8 @@ enum Command {
     Receive(receive::ReceiveArgs),
     /// Take replication data from others, keep it durably, and forward it
     ProcessServer(receive::ProcessServerArgs),
+    /// The control plane of a site: inventory, jobs, API, certificate authority
+    ConfigurationServer(configuration_server::ConfigurationServerArgs),
     /// This host's identity: found a site, show the passphrase
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Sync(args) => sync::run(&args),
         Command::Replica(command) => replica::run(&command),
         Command::Receive(args) => receive::receive(&args),
+        Command::ConfigurationServer(args) => configuration_server::run(args),
         Command::ProcessServer(args) => receive::process_server(&args),
         Command::Identity(command) => identity::run(&command),
         Command::Enrol(args) => identity::enrol(&args),
