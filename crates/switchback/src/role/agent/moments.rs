@@ -278,8 +278,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use switchback_model::Consistency;
     use switchback_model::component::{Meeting, MomentAnswer, MomentCall};
-    use switchback_model::{Consistency, component};
 
     use super::{AgentMoments, Inner, Kind, Meet, Plan, Shared};
     use crate::component::ChannelError;
@@ -345,7 +345,7 @@ mod tests {
     }
 
     fn alone() -> MomentAnswer {
-        component::MomentAnswer::Alone { reason: "db01 is missing".into() }
+        MomentAnswer::Alone { reason: "db01 is missing".into() }
     }
 
     #[test]
