@@ -121,7 +121,7 @@ proptest! {
     #[test]
     fn an_effect_needs_its_cause(count in 2..40_u64) {
         let causes = book("web01", count, 0, |_| None);
-        let effects = book("db01", count, 0, |number| Some(causes[number as usize - 1].as_seen()));
+        let effects = book("db01", count, 0, |number| Some(causes[usize::try_from(number).unwrap() - 1].as_seen()));
         let effects = Book::parse(name("db01"), &bytes(&effects)).unwrap();
         let held = |count, story| causes_are_held(&effects, &parse(&web(count, story)).unwrap());
         prop_assert_eq!(held(count, 0), Ok(()));
@@ -141,7 +141,7 @@ fn other_ledgers_and_forgetfulness_are_found() {
     let foreign = Book::parse(name("db01"), &web(3, 0));
     assert!(matches!(foreign, Err(Flaw::Foreign { number: 1, .. })), "{foreign:?}");
     let causes = book("web01", 5, 0, |_| None);
-    let forgets = book("db01", 3, 0, |number| Some(causes[5 - number as usize].as_seen()));
+    let forgets = book("db01", 3, 0, |number| Some(causes[5 - usize::try_from(number).unwrap()].as_seen()));
     assert_eq!(Book::parse(name("db01"), &bytes(&forgets)), Err(Flaw::Forgotten { number: 2 }));
 }
 
