@@ -239,10 +239,10 @@ mod tests {
         let contents = vec![7; 3 * CHUNK_LEN + 11];
         let one = file("one", &contents);
         let mut changed = contents.clone();
-        changed[2 * CHUNK_LEN + 5] = 8;
+        changed[3 * CHUNK_LEN - 1] = 8;
         let at = |other: &[u8]| first_difference(&one, &file("other", other)).unwrap();
         assert_eq!(at(&contents), None);
-        assert_eq!(at(&changed), Some(2 * CHUNK_LEN as u64 + 5));
+        assert_eq!(at(&changed), Some(3 * CHUNK_LEN as u64 - 1));
         assert_eq!(at(&contents[..CHUNK_LEN]), Some(CHUNK_LEN as u64));
         assert_eq!(at(&[]), Some(0));
     }

@@ -145,28 +145,65 @@ fn other_ledgers_and_forgetfulness_are_found() {
     assert_eq!(Book::parse(name("db01"), &bytes(&forgets)), Err(Flaw::Forgotten { number: 2 }));
 }
 
-#[test]
-fn a_slot_that_was_not_written_or_is_too_new_is_found() {
-    let book = parse(&web(30, 0)).unwrap();
-    let mut file = vec![0; 4096 * 1024];
-    let mut write = |number: u64| {
-        let start = usize::try_from(slots::slot_of(number)).unwrap() * slots::SLOT_LEN;
-        file[start..start + slots::SLOT_LEN].copy_from_slice(&slots::block(name("web01"), number, number));
-        file.clone()
-    };
-    (1..=30).for_each(|number| drop(write(number)));
-    let all = write(30);
-    assert_eq!(slots::check(name("web01"), &book, &all), Ok(()));
-    // The block of the record after the last may be there, whichever slot it belongs to.
-    assert_eq!(slots::check(name("web01"), &book, &write(31)), Ok(()));
+/// The disk after `count` records.
+struct Slots(Vec<u8>);
 
-    let mut lost = all.clone();
-    let start = usize::try_from(slots::slot_of(17)).unwrap() * slots::SLOT_LEN;
-    lost[start..start + slots::SLOT_LEN].fill(0);
-    let flaw = slots::check(name("web01"), &book, &lost).unwrap_err();
+impl Slots {
+    fn after(count: u64) -> Self {
+        let slots = usize::try_from(slots::SLOTS).unwrap();
+        let mut disk = Self(vec![0; slots::SLOT_LEN * slots]);
+        (1..=count).for_each(|number| disk.write(slots::slot_of(number), number));
+        disk
+    }
+
+    fn write(&mut self, slot: u64, number: u64) {
+        self.slot(slot).copy_from_slice(&slots::block(name("web01"), number, number));
+    }
+
+    fn slot(&mut self, slot: u64) -> &mut [u8] {
+        let start = usize::try_from(slot).unwrap() * slots::SLOT_LEN;
+        &mut self.0[start..start + slots::SLOT_LEN]
+    }
+
+    fn check(&self, count: u64) -> Result<(), Flaw> {
+        slots::check(name("web01"), &parse(&web(count, 0)).unwrap(), &self.0)
+    }
+}
+
+/// The first record whose slot had been written before, and by which.
+fn rewriting_record() -> (u64, u64) {
+    let earlier =
+        |number: u64| (1..number).rev().find(|other| slots::slot_of(*other) == slots::slot_of(number));
+    (2..1000).find_map(|number| Some((number, earlier(number)?))).unwrap()
+}
+
+#[test]
+fn a_slot_that_was_not_written_or_is_damaged_is_found() {
+    assert_eq!(Slots::after(30).check(30), Ok(()));
+    let mut lost = Slots::after(30);
+    lost.slot(slots::slot_of(17)).fill(0);
+    let flaw = lost.check(30).unwrap_err();
     assert!(matches!(&flaw, Flaw::WrongBlock { number: 17, found, .. } if found == "zeros"), "{flaw}");
-    let mut torn = all;
-    torn[start + 3000] ^= 1;
-    assert!(matches!(slots::check(name("web01"), &book, &torn), Err(Flaw::WrongBlock { number: 17, .. })));
-    assert!(slots::check(name("web01"), &book, &[]).is_err());
+    let mut damaged = Slots::after(30);
+    damaged.slot(slots::slot_of(17))[3000] ^= 1;
+    assert!(matches!(damaged.check(30), Err(Flaw::WrongBlock { number: 17, .. })));
+    assert!(Slots(Vec::new()).check(30).is_err());
+}
+
+#[test]
+fn a_slot_that_was_not_rewritten_is_found() {
+    let (number, earlier) = rewriting_record();
+    assert_eq!(Slots::after(number).check(number), Ok(()));
+    let mut stale = Slots::after(number);
+    stale.write(slots::slot_of(number), earlier);
+    assert!(matches!(stale.check(number), Err(Flaw::WrongBlock { number: n, .. }) if n == number));
+}
+
+#[test]
+fn only_the_next_record_may_have_written_its_slot_already() {
+    let (number, earlier) = rewriting_record();
+    // Durable before its record is: the machine died between the two.
+    assert_eq!(Slots::after(number).check(number - 1), Ok(()));
+    let too_new = Slots::after(number).check(number - 2);
+    assert!(matches!(too_new, Err(Flaw::WrongBlock { number: n, .. }) if n == earlier), "{too_new:?}");
 }

@@ -68,6 +68,10 @@ fn every_death_within_a_record_is_survived() {
         let mut keeper = machine.open().unwrap();
         let expected = if first == 128 { 10 } else { 9 };
         assert_eq!(keeper.standing().records, expected, "{first} {second}");
+        for disk in [0, 1] {
+            let len = fs::metadata(machine.disks[disk].join(FILE)).unwrap().len();
+            assert_eq!(len, expected * LEN, "a torn record is cut off: {first} {second}");
+        }
         keeper.append(5000, None).unwrap();
         drop(keeper);
         assert_eq!(machine.book(0), machine.book(1));
