@@ -139,6 +139,22 @@ fn guest_ports_are_forwarded_and_told() {
 }
 
 #[test]
+fn guest_is_connected_to_a_bridge() {
+    let bench = Bench::new();
+    let site = bench.open();
+    let mut new = conformance::machine(&subject(&bench), "bridged");
+    new.nics[0].network = Some("office".to_owned());
+    let id = site.create_machine(&new).unwrap().id;
+    let network = bench::BridgeNetwork::new();
+    bench.in_process_under(&["ip", "netns", "exec", &network.0], &["power_on", &id], None);
+    assert_eq!(network.connected(), 1);
+    site.power_off(&id).unwrap();
+    assert_eq!(network.connected(), 0, "its interface goes with it");
+    let error = site.power_on(&id).unwrap_err().to_string();
+    assert!(error.contains("connect-nic0") && error.contains("br0"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_made_is_undone() {
     let bench = Bench::new();
     let mut settings = bench.settings();
