@@ -12,11 +12,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchback_lab::Foundation;
+use switchback_sites::conformance::{self, Subject};
 use switchback_sites::{Forward, LocalSite, NetworkSettings, Power, Site, SiteSettings};
 
 /// Tells a test binary that it is such a process: directory, step to end at, operation, machine and name.
@@ -149,6 +151,13 @@ fn process() {
         ["create_snapshot", id, name] => site.create_snapshot(id, name).unwrap(),
         ["revert_snapshot", id, name] => site.revert_snapshot(id, name).unwrap(),
         ["delete_snapshot", id, name] => site.delete_snapshot(id, name).unwrap(),
+        ["create_machine", id] => {
+            let subject =
+                Subject { site: Arc::new(site), datastore: "main".to_owned(), network: "lan".to_owned() };
+            let mut new = conformance::machine(&subject, id);
+            new.disks.push(new.disks[0].clone());
+            subject.site.create_machine(&new).map(drop).unwrap();
+        }
         ["delete_machine", id] => site.delete_machine(id).unwrap(),
         ref other => panic!("{other:?}"),
     }

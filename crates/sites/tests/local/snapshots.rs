@@ -256,3 +256,32 @@ fn guest_machine_is_removed_by_whoever_comes_next() {
     }
     panic!("more than {STEPS_MAX} steps");
 }
+
+#[test]
+fn guest_machine_is_made_whole_or_not_at_all() {
+    let bench = Bench::new();
+    let site = bench.open();
+    for step in 0..STEPS_MAX {
+        let finished = bench.in_process(&["create_machine", "made"], Some(step));
+        assert_eq!(
+            site.machine("conformance-made").is_ok(),
+            finished,
+            "step {step}: it is not seen before it is whole"
+        );
+        if step % 2 == 0 {
+            bench.in_process(&["create_machine", "made"], None);
+            site.power_on("conformance-made").expect("it is whole");
+            site.power_off("conformance-made").expect("it can");
+        }
+        site.delete_machine("conformance-made").expect("also what is not whole");
+        for directory in ["disks", "machines"] {
+            let left = fs::read_dir(bench.directory().join(directory)).expect("it is there").count();
+            assert_eq!(left, 0, "step {step}: {directory} has something left");
+        }
+        if finished {
+            assert!(step > 2);
+            return;
+        }
+    }
+    panic!("more than {STEPS_MAX} steps");
+}
