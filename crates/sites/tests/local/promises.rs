@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
@@ -112,13 +113,19 @@ fn guest_lock_that_is_not_qemus_is_no_reason_to_kill() {
     let id = site.create_machine(&conformance::machine(&subject(&bench), "foreign")).unwrap().id;
     let lock = File::create(bench.directory().join("machines").join(&id).join("run.lock")).unwrap();
     lock.lock().unwrap();
+    // It has the lock as QEMU has it, but is none.
+    let mut command = Command::new("sh");
+    let mut other = command.args(["-c", "exec sleep 60 3<&0"]).stdin(lock).spawn().unwrap();
+    drop(command);
     assert_eq!(site.machine(&id).unwrap().power, Power::On, "it may run");
     let error = site.power_off(&id).unwrap_err().to_string();
     assert!(
         error.contains("may still run") && error.contains("does another host or container run it?"),
         "{error}"
     );
-    drop(lock);
+    assert!(other.try_wait().unwrap().is_none(), "it lives");
+    other.kill().unwrap();
+    other.wait().unwrap();
     site.power_off(&id).unwrap();
 }
 
