@@ -41,7 +41,10 @@ impl LocalSite {
             }
         };
         match self.load(&new.id) {
-            Ok(there) if there.mark == new.mark => return Ok(()),
+            // Without a mark, it may as well be one that somebody has written by hand.
+            Ok(there) if there.mark == new.mark && (new.mark.is_some() || there.name == new.name) => {
+                return Ok(());
+            }
             Ok(there) => return Err(SiteError::Taken { id: new.id.clone(), name: there.name }),
             Err(SiteError::NoSuchMachine { .. }) => {}
             Err(error) => return Err(error),

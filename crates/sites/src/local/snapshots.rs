@@ -8,7 +8,7 @@
 //!   then `machine.toml` loses the layer. Merged twice is merged once: the layer's contents lie over the same contents.
 //! * *merge of the written layer while the machine runs*: QEMU copies and follows the guest's writes; at the end it **pivots**, the image below
 //!   is written from then on. Should QEMU die after that with a `machine.toml` that still has the layer, the next start would show old data. So
-//!   the guest stands still from before the pivot until `machine.toml` is durable, for some milliseconds, and both images are equal for
+//!   the guest stands still from before the pivot until `machine.toml` is durable, for some tens of milliseconds, and both images are equal for
 //!   as long as they are in doubt. A process killed in this moment leaves the guest standing: merging again, or starting the machine, first
 //!   brings the pivots to their end, records what QEMU writes to, and then lets it go on. While a pivot may still happen, the guest never goes on.
 

@@ -119,9 +119,13 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        let Ok(site) = LocalSite::open(self.directory()) else { return };
-        for machine in site.machines().unwrap_or_default() {
-            let _ = site.power_off(&machine.id);
+        // Some tests have a second site inside.
+        let inside = fs::read_dir(self.directory()).into_iter().flatten().flatten().map(|entry| entry.path());
+        for directory in inside.chain([self.directory().to_owned()]) {
+            let Ok(site) = LocalSite::open(directory) else { continue };
+            for machine in site.machines().unwrap_or_default() {
+                let _ = site.power_off(&machine.id);
+            }
         }
     }
 }
