@@ -125,7 +125,7 @@ mod tests {
     fn a_host_is_found_in_the_network_of_an_interface() {
         let routes = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
                       eth0\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-                      eth1\t0100010A\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n\
+                      eth1\t0400010A\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n\
                       eth1\t0000010A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
         assert_eq!(address_in_network(routes, "eth1", 11), Some("10.1.0.11".parse().unwrap()));
         assert_eq!(address_in_network(routes, "eth0", 11), None);
