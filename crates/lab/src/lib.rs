@@ -16,8 +16,11 @@ mod cpio;
 mod foundation;
 mod guest;
 mod image;
+pub mod inspect;
 mod kernel_modules;
+pub mod ledger;
 mod libraries;
+pub mod machine;
 pub mod write_log;
 
 pub use accelerator::Accelerator;
