@@ -13,6 +13,7 @@
 
 mod accelerator;
 mod cpio;
+pub mod demo;
 mod foundation;
 mod guest;
 mod image;
