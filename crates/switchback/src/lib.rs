@@ -8,6 +8,7 @@
 //! end hands the session to [`host::Host`], which keeps the replicas.
 
 pub mod cli;
+pub mod client;
 pub mod engine;
 pub mod export;
 pub mod exporting;
