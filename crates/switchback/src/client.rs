@@ -143,8 +143,8 @@ impl Client {
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn text(&self, id: &str) -> Result<String, ClientError> {
-        let answer = self.send(Method::GET, &versioned(id, &[]), None).await?;
+    pub async fn text(&self, id: &str, query: &[(&str, &str)]) -> Result<String, ClientError> {
+        let answer = self.send(Method::GET, &versioned(id, query), None).await?;
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
@@ -274,6 +274,3 @@ fn versioned(id: &str, query: &[(&str, &str)]) -> String {
     let more = query.iter().map(|(name, value)| format!("&{name}={}", path::encode(value)));
     format!("{id}?api-version={API_VERSION}{}", more.collect::<String>())
 }
-
-#[cfg(test)]
-mod tests {}

@@ -4,8 +4,6 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-/// Longest file with an authority's certificate in bytes.
-pub(super) const AUTHORITY_LEN_MAX: usize = 64 << 10;
 
 /// Why this is no authority.
 #[derive(Debug, thiserror::Error)]

@@ -3,6 +3,7 @@
 //! The job itself is watched, not the operation's status: it has the same end, and tells how far it is. The pace is the server's
 //! (`Retry-After`), within limits. A server that restarts meanwhile is waited for: jobs survive that, and so does watching them.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap};
@@ -17,6 +18,8 @@ const REQUEST_ID: &str = "x-ms-request-id";
 const ASYNC_OPERATION: &str = "azure-asyncoperation";
 /// Between two looks when the server does not say.
 const PACE: Duration = Duration::from_secs(1);
+/// Jobs within a job that are looked at each time; those beyond show without their tasks.
+const CHILDREN_MAX: usize = 64;
 /// A server may not make us hurry more, or sleep longer.
 const PACE_MIN: Duration = Duration::from_millis(250);
 const PACE_MAX: Duration = Duration::from_secs(30);
@@ -62,7 +65,7 @@ impl JobEnd {
     #[must_use]
     pub fn of(job: &Value) -> Option<Self> {
         match path::text_at(job, "/properties/state") {
-            "Succeeded" | "CompletedWithInformation" => Some(Self::Succeeded),
+            "Succeeded" => Some(Self::Succeeded),
             "Failed" => Some(Self::Failed),
             "Cancelled" => Some(Self::Cancelled),
             "Suspended" => Some(Self::Suspended),
@@ -94,7 +97,8 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 impl Client {
-    /// Watches a job until it ends or waits for a person; tells each look to `seen`.
+    /// Watches a job until it ends or waits for a person; tells each look to `seen`: the job in our own words, with the jobs that are part of a
+    /// task under its `children`.
     ///
     /// # Errors
     /// [`ClientError::StillRunning`] after the limit; else as for every request, but what passes is waited for.
@@ -104,11 +108,11 @@ impl Client {
         options: WaitOptions,
         mut seen: impl FnMut(Result<&Value, &ClientError>),
     ) -> Result<(Value, JobEnd), ClientError> {
-        let id = self.id(&format!("{}/{}", path::JOBS, path::encode(&operation.job)));
         let begun = Instant::now();
         let mut heard = begun;
+        let mut ended = HashMap::new();
         loop {
-            match self.get(&id).await {
+            match self.look(&operation.job, &mut ended).await {
                 Ok(job) => {
                     heard = Instant::now();
                     seen(Ok(&job));
@@ -119,15 +123,39 @@ impl Client {
                 Err(error) if error.is_passing() && heard.elapsed() < options.silence_max => seen(Err(&error)),
                 Err(error) => return Err(error),
             }
-            if begun.elapsed() >= options.limit {
-                return Err(ClientError::StillRunning {
-                    job: operation.job.clone(),
-                    seconds: options.limit.as_secs(),
-                });
-            }
-            let left = options.limit.saturating_sub(begun.elapsed());
+            let Some(left) = options.limit.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else {
+                let seconds = options.limit.as_secs();
+                return Err(ClientError::StillRunning { job: operation.job.clone(), seconds });
+            };
             tokio::time::sleep(operation.pace.unwrap_or(PACE).min(left)).await;
         }
+    }
+
+    /// A job with its children; those that have ended are not asked for again.
+    async fn look(&self, name: &str, ended: &mut HashMap<String, Value>) -> Result<Value, ClientError> {
+        let id = |name: &str| self.id(&format!("{}/{}", path::JOB_PROGRESS, path::encode(name)));
+        let mut job = self.get(&id(name)).await?;
+        let tasks = job.pointer_mut("/properties/tasks").and_then(Value::as_array_mut);
+        let mut looked = 0;
+        for task in tasks.into_iter().flatten() {
+            let mut children = Vec::new();
+            for child in task.get("jobs").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+                if let Some(known) = ended.get(child) {
+                    children.push(known.clone());
+                } else if looked < CHILDREN_MAX {
+                    looked += 1;
+                    let found = self.get(&id(child)).await?;
+                    if JobEnd::of(&found).is_some_and(|end| end != JobEnd::Suspended) {
+                        ended.insert(child.to_owned(), found.clone());
+                    }
+                    children.push(found);
+                }
+            }
+            if let Some(task) = task.as_object_mut().filter(|_| !children.is_empty()) {
+                task.insert("children".into(), children.into());
+            }
+        }
+        Ok(job)
     }
 }
 

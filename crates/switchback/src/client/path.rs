@@ -4,33 +4,33 @@
 
 use serde_json::Value;
 
-/// Sites as the contract shows them.
-pub const FABRICS: &str = "replicationFabrics";
-/// Protected machines of all sites.
-pub const PROTECTED_ITEMS: &str = "replicationProtectedItems";
 /// Recovery plans.
 pub const PLANS: &str = "replicationRecoveryPlans";
-/// Jobs.
+/// Jobs as the contract shows them.
 pub const JOBS: &str = "replicationJobs";
 /// Events.
 pub const EVENTS: &str = "replicationEvents";
-/// Networks of all sites.
-pub const NETWORKS: &str = "replicationNetworks";
+/// Sites as the contract shows them.
+pub const FABRICS: &str = "replicationFabrics";
 
-/// Sites with what the contract does not say of them.
+/// Sites, and below them their machines, networks and datastores.
 pub const SITES: &str = "switchbackSites";
 /// Components that enrolled.
 pub const SERVERS: &str = "switchbackServers";
 /// Protection groups and their failback twins.
-pub const GROUPS: &str = "switchbackGroups";
+pub const GROUPS: &str = "switchbackProtectionGroups";
+/// Protected machines in our own words; `contractId` leads to what the contract knows of one.
+pub const MACHINES: &str = "switchbackProtectedMachines";
 /// Networks that correspond.
 pub const NETWORK_MAPPINGS: &str = "switchbackNetworkMappings";
+/// Jobs with the progress of their tasks.
+pub const JOB_PROGRESS: &str = "switchbackJobs";
 /// Tokens.
 pub const TOKENS: &str = "switchbackTokens";
 /// The audit log.
 pub const AUDIT: &str = "switchbackAudit";
 /// How components join.
-pub const ENROLMENT: &str = "switchbackEnrolment";
+pub const PASSPHRASE: &str = "switchbackEnrolment/default/showPassphrase";
 
 /// A name as one segment of a path, or one value of a query (RFC 3986, section 2.3: what is not encoded).
 #[must_use]

@@ -1,7 +1,7 @@
 //! A token: the secret that a request comes with. Invariant: it is shown by nothing but [`Token::reveal`].
 
 use std::fmt;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
@@ -48,6 +48,16 @@ impl Token {
         let mut text = Zeroizing::new(String::new());
         // Room for one byte too many, by which a longer one is recognised, and for the end of the line.
         source.take(LEN_MAX + 3).read_to_string(&mut text).map_err(TokenError::Read)?;
+        Self::new(&text)
+    }
+
+    /// Reads one line, as a person types it.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn read_line(source: impl BufRead) -> Result<Self, TokenError> {
+        let mut text = Zeroizing::new(String::new());
+        source.take(LEN_MAX + 3).read_line(&mut text).map_err(TokenError::Read)?;
         Self::new(&text)
     }
 
