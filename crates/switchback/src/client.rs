@@ -172,7 +172,8 @@ impl Client {
                 found.truncate(enough.unwrap_or(usize::MAX));
                 return Ok(found);
             }
-            next = page.get("nextLink").and_then(Value::as_str).map(|link| self.target_of(link)).transpose()?;
+            next =
+                page.get("nextLink").and_then(Value::as_str).map(|link| self.target_of(link)).transpose()?;
         }
         Err(self.strange(id, "the list does not end"))
     }

@@ -20,7 +20,9 @@ pub(crate) struct ConfirmArgs {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotConfirmed {
     /// There is nobody to ask.
-    #[error("this needs a confirmation, and there is no terminal to ask on; nothing was done. Repeat it with --yes if this is wanted:\n  {0}")]
+    #[error(
+        "this needs a confirmation, and there is no terminal to ask on; nothing was done. Repeat it with --yes if this is wanted:\n  {0}"
+    )]
     NoTerminal(String),
     /// Somebody said no.
     #[error("not confirmed; nothing was done")]

@@ -18,7 +18,11 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
         rest = &rest[digits..];
         let (unit, millis) = UNITS.iter().find(|(unit, _)| rest.starts_with(unit)).ok_or_else(wrong)?;
         rest = &rest[unit.len()..];
-        total = number.checked_mul(*millis).and_then(|part| total.checked_add(part)).filter(|total| *total <= MAX).ok_or_else(wrong)?;
+        total = number
+            .checked_mul(*millis)
+            .and_then(|part| total.checked_add(part))
+            .filter(|total| *total <= MAX)
+            .ok_or_else(wrong)?;
     }
     if text.is_empty() { Err(wrong()) } else { Ok(total) }
 }
@@ -36,12 +40,16 @@ mod tests {
 
     #[test]
     fn times_are_read_and_shown() {
-        let times = [("0", 0), ("0s", 0), ("500ms", 500), ("15s", 15_000), ("1h", 3_600_000), ("3d", 259_200_000)];
+        let times =
+            [("0", 0), ("0s", 0), ("500ms", 500), ("15s", 15_000), ("1h", 3_600_000), ("3d", 259_200_000)];
         for (text, millis) in times {
             assert_eq!(parse(text), Ok(millis), "{text}");
         }
         assert_eq!(parse("1h30m"), Ok(5_400_000));
-        assert_eq!([show(0), show(500), show(15_000), show(5_400_000), show(86_400_000)], ["0s", "500ms", "15s", "90m", "1d"]);
+        assert_eq!(
+            [show(0), show(500), show(15_000), show(5_400_000), show(86_400_000)],
+            ["0s", "500ms", "15s", "90m", "1d"]
+        );
         for bad in ["", "15", "s", "-1s", "1.5h", "1 h", "1y", "99999999999999999999s", "4000d"] {
             assert!(parse(bad).is_err(), "{bad:?}");
         }

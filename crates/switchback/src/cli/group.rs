@@ -150,7 +150,11 @@ fn retention_steps(text: &str) -> Result<Steps, String> {
     };
     let steps: Vec<(u64, u64)> = text.split(',').map(step).collect::<Result<_, String>>()?;
     let grows = steps.windows(2).all(|pair| pair[0].0 < pair[1].0);
-    if steps.iter().all(|(age, _)| *age > 0) && grows { Ok(Steps(steps)) } else { Err("ages must grow from step to step".into()) }
+    if steps.iter().all(|(age, _)| *age > 0) && grows {
+        Ok(Steps(steps))
+    } else {
+        Err("ages must grow from step to step".into())
+    }
 }
 
 impl PolicyFields {
@@ -189,7 +193,9 @@ pub(crate) fn run(args: &GroupArgs) -> anyhow::Result<ExitCode> {
     session::run(&args.session, async |session| {
         let client = &session.client;
         match &args.command {
-            GroupCommand::List => Ok(session.print_list(LIST, &client.list(&client.id(path::GROUPS), &[], None).await?)),
+            GroupCommand::List => {
+                Ok(session.print_list(LIST, &client.list(&client.id(path::GROUPS), &[], None).await?))
+            }
             GroupCommand::Show { group } => show(&session, group).await,
             GroupCommand::Create { group, from, to, policy } => {
                 let found = client.get(&id(&session, group)).await;
@@ -198,7 +204,9 @@ pub(crate) fn run(args: &GroupArgs) -> anyhow::Result<ExitCode> {
                 }
                 let properties = json!({"sourceSite": from, "targetSite": to, "policy": policy.body(None)});
                 let reply = client.put(&id(&session, group), &json!({"properties": properties})).await?;
-                let done = format!("the group {group} (from {from} to {to}) and its failback twin {group}_Failback are made");
+                let done = format!(
+                    "the group {group} (from {from} to {to}) and its failback twin {group}_Failback are made"
+                );
                 session.conclude(reply, WaitArgs::default(), &done).await
             }
             GroupCommand::Update { group, policy } => update(&session, group, policy).await,
@@ -207,7 +215,13 @@ pub(crate) fn run(args: &GroupArgs) -> anyhow::Result<ExitCode> {
                 let (group, twin) = (text_at(&found, "/name"), text_at(&found, "/properties/twin"));
                 confirm.confirm(&format!("The group {group} and its twin {twin} will be deleted."))?;
                 let reply = client.delete(&id(&session, group)).await?;
-                session.conclude(reply, WaitArgs::default(), &format!("the groups {group} and {twin} are deleted")).await
+                session
+                    .conclude(
+                        reply,
+                        WaitArgs::default(),
+                        &format!("the groups {group} and {twin} are deleted"),
+                    )
+                    .await
             }
         }
     })
@@ -243,7 +257,8 @@ async fn update(session: &Session, group: &str, policy: &PolicyFields) -> anyhow
 }
 
 fn retention(group: &Value) -> String {
-    let steps = group.pointer("/properties/policy/retention/steps").and_then(Value::as_array).into_iter().flatten();
+    let steps =
+        group.pointer("/properties/policy/retention/steps").and_then(Value::as_array).into_iter().flatten();
     let step = |step: &Value| {
         let millis = |field: &str| step.get(field).and_then(Value::as_u64).unwrap_or_default();
         let every = match millis("everyMs") {

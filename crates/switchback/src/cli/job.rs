@@ -117,7 +117,8 @@ pub(crate) fn run(args: &JobArgs) -> anyhow::Result<ExitCode> {
         JobCommand::List { state, of, limit } => {
             let filter = filter(state, of.as_deref());
             let query = filter.as_deref().map(|filter| ("$filter", filter));
-            let jobs = session.client.list(&session.client.id(path::JOBS), query.as_slice(), Some(*limit)).await?;
+            let jobs =
+                session.client.list(&session.client.id(path::JOBS), query.as_slice(), Some(*limit)).await?;
             Ok(session.print_list(LIST, &jobs))
         }
         JobCommand::Show { job } => show(&session, job).await,
@@ -128,7 +129,10 @@ pub(crate) fn run(args: &JobArgs) -> anyhow::Result<ExitCode> {
         JobCommand::Cancel { job, confirm, wait } => {
             let job = find(&session, job).await?;
             let found = session.client.get(&id(&session, &job)).await?;
-            let (what, of) = (text_at(&found, "/properties/friendlyName"), text_at(&found, "/properties/targetObjectName"));
+            let (what, of) = (
+                text_at(&found, "/properties/friendlyName"),
+                text_at(&found, "/properties/targetObjectName"),
+            );
             confirm.confirm(&format!(
                 "The job {job} ({what} of {of}) will be given up; what it has done is undone as far as it can be."
             ))?;
@@ -172,7 +176,11 @@ async fn find(session: &Session, given: &str) -> anyhow::Result<String> {
         bail!("{given:?} is too short for the beginning of a job's name; `switchback job list` shows them");
     }
     let jobs = session.client.list(&session.client.id(path::JOBS), &[], Some(PREFIX_AMONG)).await?;
-    let found: Vec<_> = jobs.iter().map(|job| text_at(job, "/name")).filter(|name| plain(name).starts_with(&wanted)).collect();
+    let found: Vec<_> = jobs
+        .iter()
+        .map(|job| text_at(job, "/name"))
+        .filter(|name| plain(name).starts_with(&wanted))
+        .collect();
     match found[..] {
         [one] => Ok(one.to_owned()),
         [] => bail!("no job's name begins with {given:?}; `switchback job list` shows them"),
@@ -193,7 +201,13 @@ async fn show(session: &Session, given: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn act(session: &Session, job: &str, action: &str, body: Value, wait: WaitArgs) -> anyhow::Result<ExitCode> {
+async fn act(
+    session: &Session,
+    job: &str,
+    action: &str,
+    body: Value,
+    wait: WaitArgs,
+) -> anyhow::Result<ExitCode> {
     let reply = session.client.post(&format!("{}/{action}", id(session, job)), Some(&body)).await?;
     // The server answers with the job as it is; what was asked for shows in its state a little later.
     let operation = match reply {
@@ -214,11 +228,15 @@ pub(crate) fn ending(job: &Value, end: JobEnd) -> String {
         JobEnd::Succeeded => format!("{head} succeeded\n"),
         JobEnd::Cancelled => format!("{head} was cancelled\n{}", errors(job)),
         JobEnd::Failed => {
-            format!("{head} failed\n{}  When the cause is removed: `switchback job restart {name}`\n", errors(job))
+            format!(
+                "{head} failed\n{}  When the cause is removed: `switchback job restart {name}`\n",
+                errors(job)
+            )
         }
         JobEnd::Suspended => {
             let waiting = tasks(job).find(|task| text_at(task, "/state") == "Suspended");
-            let instructions = waiting.map(|task| format!("{}: {}", title_of(task), printable(text_at(task, "/message"))));
+            let instructions =
+                waiting.map(|task| format!("{}: {}", title_of(task), printable(text_at(task, "/message"))));
             format!(
                 "{head} waits for a person\n  {}\n  When it is done: `switchback job resume {name}`\n",
                 instructions.unwrap_or_default()
@@ -234,7 +252,8 @@ fn errors(job: &Value) -> String {
         if let Some(error) = task.get("error").filter(|error| !error.is_null()) {
             let part = |pointer| printable(text_at(error, pointer));
             text.push_str(&format!("  {}: {}\n", title_of(task), part("/message")));
-            for (title, pointer) in [("likely cause", "/cause"), ("what to do", "/remedy"), ("code", "/code")] {
+            for (title, pointer) in [("likely cause", "/cause"), ("what to do", "/remedy"), ("code", "/code")]
+            {
                 let said = part(pointer);
                 if !said.is_empty() {
                     text.push_str(&format!("    {title}: {said}\n"));

@@ -85,7 +85,9 @@ fn message_of(task: &Value) -> String {
     let said = said.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
     let said = printable(said).replace('\n', " ");
     match task.get("progressPercent").and_then(Value::as_u64) {
-        Some(percent) if text_at(task, "/state") == "InProgress" => format!("{percent} % {said}").trim_end().to_owned(),
+        Some(percent) if text_at(task, "/state") == "InProgress" => {
+            format!("{percent} % {said}").trim_end().to_owned()
+        }
         _ => said,
     }
 }
@@ -101,16 +103,22 @@ impl JobProgress {
         for line in lines(job) {
             match &self.screen {
                 Some(screen) => {
-                    let bar = self.bars.entry(line.key.clone()).or_insert_with(|| screen.add(ProgressBar::new_spinner()));
+                    let bar = self
+                        .bars
+                        .entry(line.key.clone())
+                        .or_insert_with(|| screen.add(ProgressBar::new_spinner()));
                     draw(bar, &line);
                 }
                 None => {
-                    let said = format!("{}{}: {} {}", "  ".repeat(line.depth), line.name, line.state, line.message);
+                    let said =
+                        format!("{}{}: {} {}", "  ".repeat(line.depth), line.name, line.state, line.message);
                     let said = said.trim_end().to_owned();
                     // A percentage alone is no news for a log.
-                    let plain = line.message.trim_start_matches(|c: char| c.is_ascii_digit() || " %".contains(c));
+                    let plain =
+                        line.message.trim_start_matches(|c: char| c.is_ascii_digit() || " %".contains(c));
                     let state = format!("{} {plain}", line.state);
-                    if line.state != "NotStarted" && self.said.insert(line.key, state.clone()) != Some(state) {
+                    if line.state != "NotStarted" && self.said.insert(line.key, state.clone()) != Some(state)
+                    {
                         eprintln!("{said}");
                     }
                 }
@@ -168,8 +176,10 @@ mod tests {
         let child = json!({"properties": {"object": "web01", "state": "Failed", "tasks": [task("Check", "Succeeded"), failed]}});
         let mut group = task("Group 1", "InProgress");
         group["children"] = json!([child]);
-        let copy = json!({"name": "Copy", "state": "InProgress", "progressPercent": 40, "message": "comparing"});
-        let done = json!({"name": "Done", "state": "Succeeded", "progressPercent": 100, "message": "2 disks"});
+        let copy =
+            json!({"name": "Copy", "state": "InProgress", "progressPercent": 40, "message": "comparing"});
+        let done =
+            json!({"name": "Done", "state": "Succeeded", "progressPercent": 100, "message": "2 disks"});
         let job = json!({"properties": {"tasks": [group, copy, done]}});
         let shown: Vec<_> = lines(&job)
             .into_iter()

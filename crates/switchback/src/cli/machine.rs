@@ -128,7 +128,9 @@ pub(crate) fn run(args: &MachineArgs) -> anyhow::Result<ExitCode> {
         }
         MachineCommand::Protect(protect) => protect::run(&session, protect).await,
         MachineCommand::Operate(command) => operate::run(&session, command).await,
-        MachineCommand::Console { machine, site, bytes } => console(&session, machine, site.as_deref(), *bytes).await,
+        MachineCommand::Console { machine, site, bytes } => {
+            console(&session, machine, site.as_deref(), *bytes).await
+        }
     })
 }
 
@@ -153,11 +155,14 @@ fn choose(machines: Vec<Value>, site: &str, wanted: &str) -> anyhow::Result<Valu
     if let Some(found) = machines.iter().find(|machine| text_at(machine, "/name") == wanted) {
         return Ok(found.clone());
     }
-    let is_named = |machine: &&Value| text_at(machine, "/properties/friendlyName").eq_ignore_ascii_case(wanted);
+    let is_named =
+        |machine: &&Value| text_at(machine, "/properties/friendlyName").eq_ignore_ascii_case(wanted);
     let named: Vec<_> = machines.iter().filter(is_named).collect();
     match named[..] {
         [one] => Ok(one.clone()),
-        [] => bail!("{site} has no machine {wanted:?}; `switchback machine list --site {site}` shows those it has"),
+        [] => bail!(
+            "{site} has no machine {wanted:?}; `switchback machine list --site {site}` shows those it has"
+        ),
         _ => {
             let ids: Vec<_> = named.iter().map(|machine| text_at(machine, "/name")).collect();
             bail!("{site} has several machines called {wanted:?}; give an id: {}", ids.join(", "))
@@ -166,7 +171,12 @@ fn choose(machines: Vec<Value>, site: &str, wanted: &str) -> anyhow::Result<Valu
 }
 
 /// A machine's console: of the instance that is the machine.
-async fn console(session: &Session, machine: &str, site: Option<&str>, bytes: u64) -> anyhow::Result<ExitCode> {
+async fn console(
+    session: &Session,
+    machine: &str,
+    site: Option<&str>,
+    bytes: u64,
+) -> anyhow::Result<ExitCode> {
     let id = match site {
         Some(site) => id_of(&find_at_site(session, site, machine).await?).to_owned(),
         None => {
@@ -177,7 +187,12 @@ async fn console(session: &Session, machine: &str, site: Option<&str>, bytes: u6
             if instance.is_empty() {
                 bail!("{machine} has no machine at {} just now", places.active);
             }
-            let id = format!("{}/{}/machines/{}", path::SITES, path::encode(&places.active), path::encode(instance));
+            let id = format!(
+                "{}/{}/machines/{}",
+                path::SITES,
+                path::encode(&places.active),
+                path::encode(instance)
+            );
             session.client.id(&id)
         }
     };
@@ -218,7 +233,12 @@ mod tests {
     #[test]
     fn a_machine_of_a_site_is_found_by_id_or_by_a_name_that_only_one_has() {
         let machine = |id: &str, name: &str| json!({"name": id, "properties": {"friendlyName": name}});
-        let all = vec![machine("vm-1", "web"), machine("vm-2", "db"), machine("vm-3", "db"), machine("web", "other")];
+        let all = vec![
+            machine("vm-1", "web"),
+            machine("vm-2", "db"),
+            machine("vm-3", "db"),
+            machine("web", "other"),
+        ];
         let find = |wanted: &str| choose(all.clone(), "home", wanted).map(|found| found["name"].clone());
         assert_eq!(find("vm-2").unwrap(), "vm-2");
         assert_eq!(find("web").unwrap(), "web", "an id is unmistakable");

@@ -66,11 +66,13 @@ pub(crate) fn run(args: &NetworkMappingArgs) -> anyhow::Result<ExitCode> {
         };
         match &args.command {
             NetworkMappingCommand::List => {
-                Ok(session.print_list(LIST, &client.list(&client.id(path::NETWORK_MAPPINGS), &[], None).await?))
+                Ok(session
+                    .print_list(LIST, &client.list(&client.id(path::NETWORK_MAPPINGS), &[], None).await?))
             }
             NetworkMappingCommand::Set { site, network, target_site, target_network, test_network } => {
                 let properties = json!({"targetNetwork": target_network, "testNetwork": test_network});
-                let reply = client.put(&id(site, network, target_site), &json!({"properties": properties})).await?;
+                let reply =
+                    client.put(&id(site, network, target_site), &json!({"properties": properties})).await?;
                 let done = format!("{network} at {site} is {target_network} at {target_site}");
                 session.conclude(reply, WaitArgs::default(), &done).await
             }

@@ -34,8 +34,11 @@ pub(crate) fn format_table(header: &[&str], rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<_> = (0..header.len()).map(width).collect();
     let line = |cells: Vec<&str>| {
-        let padded: Vec<_> =
-            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+        let padded: Vec<_> = cells
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}", width = *width))
+            .collect();
         format!("{}\n", padded.join("  ").trim_end())
     };
     let rows = rows.iter().map(|row| row.iter().map(String::as_str).collect());

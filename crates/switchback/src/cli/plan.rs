@@ -121,14 +121,18 @@ pub(crate) fn run(args: &PlanArgs) -> anyhow::Result<ExitCode> {
             Ok(session.print_list_as(LIST, &plans, |plan| json!({"machines": machines(plan).join(",")})))
         }
         PlanCommand::Show { plan, as_file } => show(&session, plan, *as_file).await,
-        PlanCommand::Create { plan, home, recovery, group } => create(&session, plan, [home, recovery], group).await,
+        PlanCommand::Create { plan, home, recovery, group } => {
+            create(&session, plan, [home, recovery], group).await
+        }
         PlanCommand::Edit { plan, file } => {
             let groups = file::read(file)?;
             edit::replace_groups(&session, plan, |_| Ok(groups)).await
         }
         PlanCommand::Delete { plan, confirm } => {
             find(&session, plan).await?;
-            confirm.confirm(&format!("The recovery plan {plan} will be deleted; its machines stay as they are."))?;
+            confirm.confirm(&format!(
+                "The recovery plan {plan} will be deleted; its machines stay as they are."
+            ))?;
             let reply = session.client.delete(&id(&session, plan)).await?;
             session.conclude(reply, WaitArgs::default(), &format!("the plan {plan} is deleted")).await
         }
@@ -154,7 +158,9 @@ fn boot_groups(plan: &Value) -> Vec<&Value> {
 
 /// The machines of a plan, in their order.
 fn machines(plan: &Value) -> Vec<String> {
-    let items = |group: &Value| group.get("replicationProtectedItems").and_then(Value::as_array).cloned().unwrap_or_default();
+    let items = |group: &Value| {
+        group.get("replicationProtectedItems").and_then(Value::as_array).cloned().unwrap_or_default()
+    };
     boot_groups(plan).into_iter().flat_map(items).map(|item| MACHINE[0].of(&item)).collect()
 }
 
@@ -170,7 +176,8 @@ async fn show(session: &Session, plan: &str, as_file: bool) -> anyhow::Result<Ex
         for (index, group) in boot_groups(&plan).into_iter().enumerate() {
             println!("\nGroup {}", index + 1);
             actions("before", group.get("startGroupActions"));
-            for item in group.get("replicationProtectedItems").and_then(Value::as_array).into_iter().flatten() {
+            for item in group.get("replicationProtectedItems").and_then(Value::as_array).into_iter().flatten()
+            {
                 println!("  {}", printable(&MACHINE[0].of(item)));
             }
             actions("after", group.get("endGroupActions"));
@@ -185,7 +192,12 @@ fn actions(title: &str, actions: Option<&Value>) {
     }
 }
 
-async fn create(session: &Session, plan: &str, sites: [&String; 2], groups: &[String]) -> anyhow::Result<ExitCode> {
+async fn create(
+    session: &Session,
+    plan: &str,
+    sites: [&String; 2],
+    groups: &[String],
+) -> anyhow::Result<ExitCode> {
     if find(session, plan).await.is_ok() {
         bail!("there is a plan {plan:?} already; `switchback plan edit` changes it");
     }
@@ -196,8 +208,10 @@ async fn create(session: &Session, plan: &str, sites: [&String; 2], groups: &[St
             edit::boot_group(machines.map(str::to_owned))
         })
         .collect();
-    let [home, recovery] = sites.map(|site| session.client.id(&format!("{}/{}", path::FABRICS, path::encode(site))));
-    let body = json!({"properties": {"primaryFabricId": home, "recoveryFabricId": recovery, "groups": groups}});
+    let [home, recovery] =
+        sites.map(|site| session.client.id(&format!("{}/{}", path::FABRICS, path::encode(site))));
+    let body =
+        json!({"properties": {"primaryFabricId": home, "recoveryFabricId": recovery, "groups": groups}});
     let reply = session.client.put(&id(session, plan), &body).await?;
     session.conclude(reply, WaitArgs::default(), &format!("the plan {plan} is made")).await
 }
@@ -217,13 +231,17 @@ impl Direction {
         let machines = machines(plan);
         let mut towards_home = Vec::new();
         for machine in &machines {
-            towards_home.push(super::machine::Places::of(&super::machine::find(session, machine).await?).towards_home);
+            towards_home.push(
+                super::machine::Places::of(&super::machine::find(session, machine).await?).towards_home,
+            );
         }
         Self::new(plan, machines, &towards_home)
     }
 
     fn new(plan: &Value, machines: Vec<String>, towards_home: &[bool]) -> anyhow::Result<Self> {
-        let homewards = *towards_home.first().context("the plan has no machines; add some with `switchback plan add-machine`")?;
+        let homewards = *towards_home
+            .first()
+            .context("the plan has no machines; add some with `switchback plan add-machine`")?;
         if towards_home.iter().any(|towards| *towards != homewards) {
             bail!(
                 "the plan's machines run at different sites, so they cannot go one way; `switchback machine list` shows where, and each can \
@@ -251,9 +269,15 @@ impl Direction {
         let all = self.machines.join(", ");
         let back = if self.homewards { " This is a failback: they come home." } else { "" };
         if how.planned {
-            format!("{what}: {all} will be shut down at {from}, their last changes sent, and started at {to}. Nothing is lost.{back}")
+            format!(
+                "{what}: {all} will be shut down at {from}, their last changes sent, and started at {to}. Nothing is lost.{back}"
+            )
         } else {
-            let source = if how.no_shutdown { "are left as they are" } else { "will be shut down, where that can be reached," };
+            let source = if how.no_shutdown {
+                "are left as they are"
+            } else {
+                "will be shut down, where that can be reached,"
+            };
             format!(
                 "{what}: {all} {source} at {from} and started at {to} as of the recovery point {}; what they wrote after that is lost.{back}",
                 how.point
@@ -294,7 +318,10 @@ async fn operate(session: &Session, operation: &PlanCommand) -> anyhow::Result<E
         PlanCommand::Reprotect(args) => asked(session, args, "reProtect").await?,
         other => bail!("{other:?} is no operation of a plan"),
     };
-    let reply = session.client.post(&format!("{}/{action}", id(session, plan)), Some(&json!({"properties": body}))).await?;
+    let reply = session
+        .client
+        .post(&format!("{}/{action}", id(session, plan)), Some(&json!({"properties": body})))
+        .await?;
     session.conclude(reply, wait, &format!("{plan}: done")).await
 }
 
@@ -326,7 +353,10 @@ mod tests {
 
     fn plan() -> serde_json::Value {
         let group = |kind: &str, names: &[&str]| {
-            let items: Vec<_> = names.iter().map(|name| json!({"id": format!("/x/replicationProtectedItems/{name}")})).collect();
+            let items: Vec<_> = names
+                .iter()
+                .map(|name| json!({"id": format!("/x/replicationProtectedItems/{name}")}))
+                .collect();
             json!({"groupType": kind, "replicationProtectedItems": items})
         };
         json!({"name": "p", "properties": {
@@ -344,9 +374,15 @@ mod tests {
     fn one_plan_serves_both_directions_and_its_machines_tell_which() {
         let direction = |towards_home: &[bool]| Direction::new(&plan(), machines(&plan()), towards_home);
         let away = direction(&[false; 3]).unwrap();
-        assert_eq!((away.from.as_str(), away.to.as_str(), away.contract()), ("munich", "azure", "PrimaryToRecovery"));
+        assert_eq!(
+            (away.from.as_str(), away.to.as_str(), away.contract()),
+            ("munich", "azure", "PrimaryToRecovery")
+        );
         let back = direction(&[true; 3]).unwrap();
-        assert_eq!((back.from.as_str(), back.to.as_str(), back.contract()), ("azure", "munich", "RecoveryToPrimary"));
+        assert_eq!(
+            (back.from.as_str(), back.to.as_str(), back.contract()),
+            ("azure", "munich", "RecoveryToPrimary")
+        );
         assert_eq!((away.provider(), back.provider()), ("InMageAzureV2", "InMage"));
         assert!(direction(&[true, false, true]).unwrap_err().to_string().contains("different sites"));
         assert!(direction(&[]).is_err());

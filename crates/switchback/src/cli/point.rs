@@ -79,7 +79,9 @@ impl PointArg {
         match self {
             Self::Point(_) => None,
             Self::LatestMultiVm => Some(with_multi_vm(Self::LatestProcessed.details(provider))),
-            Self::LatestMultiVmAppConsistent => Some(with_multi_vm(Self::LatestAppConsistent.details(provider))),
+            Self::LatestMultiVmAppConsistent => {
+                Some(with_multi_vm(Self::LatestAppConsistent.details(provider)))
+            }
             other => Some(other.details(provider)),
         }
     }

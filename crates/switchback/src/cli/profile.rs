@@ -76,14 +76,18 @@ pub(crate) fn run(args: &ProfileArgs) -> anyhow::Result<ExitCode> {
         }
         ProfileCommand::Remove { name, confirm } => {
             find(&profiles::load(&directory)?, name)?;
-            confirm.confirm(&format!("The profile {name} will be removed with its token, which is stored nowhere else here."))?;
+            confirm.confirm(&format!(
+                "The profile {name} will be removed with its token, which is stored nowhere else here."
+            ))?;
             profiles::update(&directory, |all| {
                 all.profiles.remove(name);
                 if all.default.as_ref() == Some(name) {
                     all.default = None;
                 }
             })?;
-            println!("the profile {name} is removed; its token is still good: `switchback token delete` ends that");
+            println!(
+                "the profile {name} is removed; its token is still good: `switchback token delete` ends that"
+            );
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -99,9 +103,7 @@ fn find(profiles: &Profiles, name: &str) -> anyhow::Result<()> {
 /// Profiles without their secrets.
 fn listed(profiles: &Profiles) -> Vec<Value> {
     let is_default = |name: &String| profiles.default.as_ref() == Some(name);
-    let shown = |(name, profile): (&String, &Profile)| {
-        json!({"name": name, "server": profile.server, "default": if is_default(name) { "yes" } else { "" }})
-    };
+    let shown = |(name, profile): (&String, &Profile)| json!({"name": name, "server": profile.server, "default": if is_default(name) { "yes" } else { "" }});
     profiles.profiles.iter().map(shown).collect()
 }
 
@@ -114,10 +116,11 @@ fn check_name(name: &str) -> anyhow::Result<()> {
 
 fn profile(args: &SessionArgs) -> anyhow::Result<Profile> {
     let (server, ca_file, token_file) = args.given();
-    let server = server.context("which server? Give its address with --server https://HOST[:PORT]")?.to_owned();
+    let server =
+        server.context("which server? Give its address with --server https://HOST[:PORT]")?.to_owned();
     let ca_file = ca_file.context(
-        "which authority? Give the certificate of the server's authority with --ca-file (on the configuration server's host it is \
-         authority.pem in its data directory)",
+        "which authority? Give the certificate of the server's authority with --ca-file (`switchback identity certificate` prints it on the \
+         configuration server's host)",
     )?;
     let authority = session::read_authority(ca_file)?;
     let token = match token_file {
@@ -157,7 +160,8 @@ mod tests {
     #[test]
     fn a_list_of_profiles_has_no_secrets() {
         let mut all = Profiles { default: Some("a".into()), ..Profiles::default() };
-        let profile = Profile { server: "https://cs".into(), authority: "pem".into(), token: "secret".into() };
+        let profile =
+            Profile { server: "https://cs".into(), authority: "pem".into(), token: "secret".into() };
         all.profiles.insert("a".into(), profile);
         let shown = serde_json::to_string(&listed(&all)).unwrap();
         assert_eq!(shown, r#"[{"default":"yes","name":"a","server":"https://cs"}]"#);

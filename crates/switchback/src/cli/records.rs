@@ -21,8 +21,12 @@ const EVENTS: &[Field] = &[
     plain("EVENT", &["/properties/description"]),
     plain("CODE", &["/properties/eventCode"]),
 ];
-const AUDIT: &[Field] =
-    &[time("TIME", &["/time"]), plain("BY", &["/by"]), plain("STATUS", &["/status"]), plain("REQUEST", &["/request"])];
+const AUDIT: &[Field] = &[
+    time("TIME", &["/time"]),
+    plain("BY", &["/by"]),
+    plain("STATUS", &["/status"]),
+    plain("REQUEST", &["/request"]),
+];
 
 #[derive(Debug, Args)]
 pub(crate) struct RecoveryPointArgs {
@@ -110,7 +114,8 @@ pub(crate) fn events(args: &EventArgs) -> anyhow::Result<ExitCode> {
     session::run(&args.session, async |session| {
         let filter = filter(of.as_deref(), severity);
         let query = filter.as_deref().map(|filter| ("$filter", filter));
-        let events = session.client.list(&session.client.id(path::EVENTS), query.as_slice(), Some(*limit)).await?;
+        let events =
+            session.client.list(&session.client.id(path::EVENTS), query.as_slice(), Some(*limit)).await?;
         Ok(session.print_list(EVENTS, &events))
     })
 }
@@ -127,7 +132,8 @@ pub(crate) fn audit(args: &AuditArgs) -> anyhow::Result<ExitCode> {
     let AuditCommand::List { limit } = &args.command;
     session::run(&args.session, async |session| {
         let top = limit.to_string();
-        let records = session.client.list(&session.client.id(path::AUDIT), &[("$top", &top)], Some(*limit)).await?;
+        let records =
+            session.client.list(&session.client.id(path::AUDIT), &[("$top", &top)], Some(*limit)).await?;
         Ok(session.print_list(AUDIT, &records))
     })
 }

@@ -87,7 +87,9 @@ impl Show {
             }
             (Self::Name, Value::String(id)) => path::last_name(id),
             (Self::Time, Value::String(time)) => shown_time(time),
-            (Self::Bytes, _) => number().map(|bytes| switchback_model::ByteSize(bytes).to_string()).unwrap_or_default(),
+            (Self::Bytes, _) => {
+                number().map(|bytes| switchback_model::ByteSize(bytes).to_string()).unwrap_or_default()
+            }
             (Self::Millis, _) => number().map(shown_millis).unwrap_or_default(),
             (Self::Percent, _) => number().map(|percent| format!("{percent} %")).unwrap_or_default(),
             (_, Value::String(text)) => printable(text),
@@ -167,7 +169,9 @@ pub(crate) fn json(value: &Value) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{OutputFormat, bytes, count, description, list, millis, name, percent, plain, show, table, time};
+    use super::{
+        OutputFormat, bytes, count, description, list, millis, name, percent, plain, show, table, time,
+    };
 
     #[test]
     fn each_kind_of_value_is_shown_as_people_read_it() {
@@ -182,7 +186,10 @@ mod tests {
         assert_eq!(of(time("", &["/when"])), "2026-11-23 11:20:22Z");
         assert_eq!(of(bytes("", &["/size"])), switchback_model::ByteSize(3 << 20).to_string());
         assert_eq!(of(bytes("", &["/text_size"])), switchback_model::ByteSize(1024).to_string());
-        assert_eq!([of(millis("", &["/ms"])), of(millis("", &["/rounded"])), of(millis("", &["/old"]))], ["250 ms", "15 s", "2 h"]);
+        assert_eq!(
+            [of(millis("", &["/ms"])), of(millis("", &["/rounded"])), of(millis("", &["/old"]))],
+            ["250 ms", "15 s", "2 h"]
+        );
         assert_eq!(of(percent("", &["/done"])), "42 %");
         assert_eq!(of(count("", &["/list"])), "2");
         assert_eq!(of(plain("", &["/list"])), "a,b");
@@ -195,7 +202,8 @@ mod tests {
     #[test]
     fn a_table_is_aligned_and_a_description_indents_what_goes_on() {
         let fields = [plain("NAME", &["/name"]), plain("STATE", &["/state"])];
-        let rows = [json!({"name": "web01", "state": "Protected"}), json!({"name": "a", "state": "two\nlines"})];
+        let rows =
+            [json!({"name": "web01", "state": "Protected"}), json!({"name": "a", "state": "two\nlines"})];
         assert_eq!(table(&fields, &rows), "NAME   STATE\nweb01  Protected\na      two lines\n");
         assert_eq!(description(&fields, &rows[1]), "NAME:  a\nSTATE: two\n       lines\n");
         assert_eq!(table(&fields, &[]), "NAME  STATE\n");
@@ -207,7 +215,10 @@ mod tests {
         let resource = json!({"name": "web01", "unknown": {"to": ["us"]}});
         let parse = |text: String| serde_json::from_str::<serde_json::Value>(&text).unwrap();
         assert_eq!(parse(show(OutputFormat::Json, &fields, &resource)), resource);
-        assert_eq!(parse(list(OutputFormat::Json, &fields, std::slice::from_ref(&resource))), json!([resource]));
+        assert_eq!(
+            parse(list(OutputFormat::Json, &fields, std::slice::from_ref(&resource))),
+            json!([resource])
+        );
         assert_eq!(parse(list(OutputFormat::Json, &fields, &[])), json!([]));
     }
 }

@@ -68,11 +68,16 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
         ServerCommand::List => Ok(session.print_list(LIST, &all(&session).await?)),
         ServerCommand::Show { server } => {
             let found = choose(&all(&session).await?, server)?;
-            Ok(session.print_as(SHOW, &found, |server| json!({"reasons": messages(server, "/properties/reasons")})))
+            Ok(session.print_as(
+                SHOW,
+                &found,
+                |server| json!({"reasons": messages(server, "/properties/reasons")}),
+            ))
         }
         ServerCommand::Remove { server, confirm } => {
             let found = choose(&all(&session).await?, server)?;
-            let (role, name) = (text_at(&found, "/properties/role"), text_at(&found, "/properties/friendlyName"));
+            let (role, name) =
+                (text_at(&found, "/properties/role"), text_at(&found, "/properties/friendlyName"));
             confirm.confirm(&format!(
                 "The {role} {name} will be removed: it is not talked to any more. Machines that replicate through it need another one."
             ))?;
@@ -88,7 +93,8 @@ async fn all(session: &Session) -> anyhow::Result<Vec<Value>> {
 
 /// By `ROLE.NAME`, or by a name that only one role has.
 fn choose(servers: &[Value], wanted: &str) -> anyhow::Result<Value> {
-    let is = |pointer: &'static str| move |server: &&Value| text_at(server, pointer).eq_ignore_ascii_case(wanted);
+    let is =
+        |pointer: &'static str| move |server: &&Value| text_at(server, pointer).eq_ignore_ascii_case(wanted);
     if let Some(found) = servers.iter().find(is("/name")) {
         return Ok(found.clone());
     }

@@ -16,8 +16,8 @@ use serde_json::Value;
 use super::job_progress::JobProgress;
 use super::output::OutputFormat;
 use super::render::{self, Field};
-use crate::client::profiles::{self, Profile};
 use crate::client::path;
+use crate::client::profiles::{self, Profile};
 use crate::client::{Client, ClientError, Endpoint, JobEnd, Operation, Reply, Token, WaitOptions};
 
 /// Which configuration server, and how results are shown.
@@ -78,10 +78,7 @@ pub(crate) struct Session {
 }
 
 /// Runs an asynchronous command.
-pub(crate) fn run<Done>(
-    args: &SessionArgs,
-    command: impl FnOnce(Session) -> Done,
-) -> anyhow::Result<ExitCode>
+pub(crate) fn run<Done>(args: &SessionArgs, command: impl FnOnce(Session) -> Done) -> anyhow::Result<ExitCode>
 where
     Done: Future<Output = anyhow::Result<ExitCode>>,
 {
@@ -151,7 +148,8 @@ pub(crate) fn read_authority(file: &Path) -> anyhow::Result<String> {
         bail!("{shown} is too long for an authority's certificate");
     }
     let text = String::from_utf8(bytes).ok().with_context(|| format!("{shown} is not PEM"))?;
-    crate::client::parse_authority(&text).with_context(|| format!("{shown} is no authority's certificate"))?;
+    crate::client::parse_authority(&text)
+        .with_context(|| format!("{shown} is no authority's certificate"))?;
     // Only the certificates: what else the file has (a private key?) is nothing for a profile.
     Ok(certificates_in(&text))
 }
@@ -172,7 +170,8 @@ fn certificates_in(text: &str) -> String {
 
 /// A token from a file.
 pub(crate) fn read_token(file: &Path) -> anyhow::Result<Token> {
-    let opened = File::open(file).with_context(|| format!("the token file {} cannot be read", file.display()))?;
+    let opened =
+        File::open(file).with_context(|| format!("the token file {} cannot be read", file.display()))?;
     Token::read(opened).with_context(|| format!("reading {}", file.display()))
 }
 
@@ -195,7 +194,12 @@ impl Session {
     }
 
     /// Prints a list; `more` adds, for people, what a table shows under `/shown`.
-    pub(crate) fn print_list_as(&self, fields: &[Field], resources: &[Value], more: fn(&Value) -> Value) -> ExitCode {
+    pub(crate) fn print_list_as(
+        &self,
+        fields: &[Field],
+        resources: &[Value],
+        more: fn(&Value) -> Value,
+    ) -> ExitCode {
         let added: Vec<_> = resources.iter().map(|resource| self.with(resource, more)).collect();
         self.print_list(fields, &added)
     }
@@ -214,7 +218,12 @@ impl Session {
     }
 
     /// Ends a command that changed something: says what was done, or follows the job. `done` is a sentence for people; programs get the resource.
-    pub(crate) async fn conclude(&self, reply: Reply, wait: WaitArgs, done: &str) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn conclude(
+        &self,
+        reply: Reply,
+        wait: WaitArgs,
+        done: &str,
+    ) -> anyhow::Result<ExitCode> {
         match reply {
             Reply::Done(resource) => {
                 match self.format {
@@ -226,8 +235,12 @@ impl Session {
             }
             Reply::Started(operation) if wait.no_wait => {
                 match self.format {
-                    OutputFormat::Json => print!("{}", render::json(&self.client.get(&self.job_id(&operation)).await?)),
-                    OutputFormat::Table => println!("job {} has begun; `switchback job wait {0}` follows it", operation.job),
+                    OutputFormat::Json => {
+                        print!("{}", render::json(&self.client.get(&self.job_id(&operation)).await?))
+                    }
+                    OutputFormat::Table => {
+                        println!("job {} has begun; `switchback job wait {0}` follows it", operation.job)
+                    }
                 }
                 Ok(ExitCode::SUCCESS)
             }
@@ -253,13 +266,18 @@ impl Session {
         };
         progress.finish();
         let Some(result) = result else {
-            eprintln!("Not waiting any more. The job goes on: `switchback job wait {}` follows it,", operation.job);
+            eprintln!(
+                "Not waiting any more. The job goes on: `switchback job wait {}` follows it,",
+                operation.job
+            );
             eprintln!("`switchback job cancel {}` ends it.", operation.job);
             return Ok(ExitCode::from(130));
         };
         let (job, end) = result?;
         match self.format {
-            OutputFormat::Json => print!("{}", render::json(&self.client.get(&self.job_id(operation)).await?)),
+            OutputFormat::Json => {
+                print!("{}", render::json(&self.client.get(&self.job_id(operation)).await?))
+            }
             OutputFormat::Table => print!("{}", super::job::ending(&job, end)),
         }
         Ok(if end == JobEnd::Succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -290,7 +308,9 @@ mod tests {
     #[test]
     fn a_private_key_beside_a_certificate_stays_where_it_is() {
         let certificate = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n";
-        let text = format!("junk\n-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----\n{certificate}tail\n");
+        let text = format!(
+            "junk\n-----BEGIN PRIVATE KEY-----\nsecret\n-----END PRIVATE KEY-----\n{certificate}tail\n"
+        );
         assert_eq!(certificates_in(&text), certificate);
     }
 }

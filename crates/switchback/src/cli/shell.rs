@@ -29,7 +29,8 @@ pub(crate) fn completions(args: &CompletionsArgs, mut program: Command) -> ExitC
 }
 
 pub(crate) fn man(args: &ManArgs, mut program: Command) -> anyhow::Result<ExitCode> {
-    std::fs::create_dir_all(&args.directory).with_context(|| format!("making {}", args.directory.display()))?;
+    std::fs::create_dir_all(&args.directory)
+        .with_context(|| format!("making {}", args.directory.display()))?;
     program.build();
     let pages = write_pages(&program, program.get_name(), &args.directory)?;
     println!("{pages} pages are in {}; read them with `man -l`", args.directory.display());
@@ -43,7 +44,8 @@ fn write_pages(command: &Command, name: &str, directory: &Path) -> anyhow::Resul
     clap_mangen::Man::new(command.clone()).render(&mut page)?;
     std::fs::write(&path, page).with_context(|| format!("writing {}", path.display()))?;
     let mut pages = 1;
-    for below in command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help") {
+    for below in command.get_subcommands().filter(|below| !below.is_hide_set() && below.get_name() != "help")
+    {
         pages += write_pages(below, &format!("{name}-{}", below.get_name()), directory)?;
     }
     Ok(pages)

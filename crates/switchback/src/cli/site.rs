@@ -20,7 +20,8 @@ const SITE: &[Field] = &[
     plain("MASTER TARGETS", &["/shown/masterTargets"]),
     plain("REASONS", &["/shown/reasons"]),
 ];
-const NETWORKS: &[Field] = &[plain("NETWORK", &["/name"]), plain("DESCRIPTION", &["/properties/description"])];
+const NETWORKS: &[Field] =
+    &[plain("NETWORK", &["/name"]), plain("DESCRIPTION", &["/properties/description"])];
 const DATASTORES: &[Field] = &[
     plain("DATASTORE", &["/name"]),
     bytes("CAPACITY", &["/properties/capacityBytes"]),
@@ -100,7 +101,8 @@ pub(crate) fn run(args: &SiteArgs) -> anyhow::Result<ExitCode> {
             SiteCommand::Remove { site, confirm } => {
                 let found = client.get(&id(site, "")).await?;
                 let site = text_at(&found, "/name");
-                confirm.confirm(&format!("The site {site} will be forgotten; its machines stay as they are."))?;
+                confirm
+                    .confirm(&format!("The site {site} will be forgotten; its machines stay as they are."))?;
                 let reply = client.delete(&id(site, "")).await?;
                 session.conclude(reply, WaitArgs::default(), &format!("the site {site} is forgotten")).await
             }
@@ -123,7 +125,8 @@ async fn serving(session: &Session, site: &Value) -> anyhow::Result<Value> {
         let named = servers.map(|server| text_at(server, title).to_owned());
         named.collect::<Vec<_>>().join(",")
     };
-    let errors = fabric.pointer("/properties/healthErrorDetails").and_then(Value::as_array).into_iter().flatten();
+    let errors =
+        fabric.pointer("/properties/healthErrorDetails").and_then(Value::as_array).into_iter().flatten();
     let reasons: Vec<_> = errors.map(|error| text_at(error, "/errorMessage")).collect();
     Ok(json!({
         "health": text_at(&fabric, "/properties/health"),

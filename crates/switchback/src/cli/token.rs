@@ -71,7 +71,9 @@ pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<ExitCode> {
         let client = &session.client;
         let id = |token: &str| client.id(&format!("{}/{}", path::TOKENS, path::encode(token)));
         match &args.command {
-            TokenCommand::List => Ok(session.print_list(LIST, &client.list(&client.id(path::TOKENS), &[], None).await?)),
+            TokenCommand::List => {
+                Ok(session.print_list(LIST, &client.list(&client.id(path::TOKENS), &[], None).await?))
+            }
             TokenCommand::Create { token, role, file } => {
                 let file = file.as_deref().map(secret_file).transpose()?;
                 let body = json!({"properties": {"role": format!("{role:?}")}});
@@ -79,12 +81,18 @@ pub(crate) fn run(args: &TokenArgs) -> anyhow::Result<ExitCode> {
                     Reply::Done(made) => made,
                     Reply::Started(_) => bail!("the server did not make the token at once"),
                 };
-                let secret = Token::new(text_at(&made, "/properties/secret")).context("the server's answer has no secret")?;
+                let secret = Token::new(text_at(&made, "/properties/secret"))
+                    .context("the server's answer has no secret")?;
                 match file {
                     Some((mut file, path)) => {
-                        writeln!(file, "{}", secret.reveal())
-                            .and_then(|()| file.sync_all())
-                            .with_context(|| format!("the secret could not be written to {}; delete the token", path.display()))?;
+                        writeln!(file, "{}", secret.reveal()).and_then(|()| file.sync_all()).with_context(
+                            || {
+                                format!(
+                                    "the secret could not be written to {}; delete the token",
+                                    path.display()
+                                )
+                            },
+                        )?;
                         println!("the token {token} is made; its secret is in {}", path.display());
                     }
                     None if session.is_for_people() => println!("{}", secret.reveal()),

@@ -4,7 +4,6 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
-
 /// Why this is no authority.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {

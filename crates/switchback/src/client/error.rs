@@ -137,15 +137,11 @@ impl ClientError {
         let server = server.to_owned();
         let why = root_of(&error);
         if let Some(tls) = tls_error(&error) {
-            use rustls::CertificateError::{UnknownIssuer, BadSignature};
+            use rustls::CertificateError::{BadSignature, UnknownIssuer};
             let foreign = matches!(tls, rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature));
             return Self::Untrusted { server, why: tls.to_string(), foreign };
         }
-        if error.is_connect() {
-            Self::Unreachable { server, why }
-        } else {
-            Self::Interrupted { server, why }
-        }
+        if error.is_connect() { Self::Unreachable { server, why } } else { Self::Interrupted { server, why } }
     }
 
     /// What a server refused.
@@ -194,8 +190,12 @@ impl ClientError {
     const fn usual(&self) -> (&'static str, &'static str) {
         match self {
             Self::Address { .. } => ("", "write it as https://HOST or https://HOST:PORT"),
-            Self::Authority(_) => ("", "give the authority's certificate with --ca-file, or add the profile anew"),
-            Self::Token(_) => ("", "give a file that holds the token alone with --token-file, or add the profile anew"),
+            Self::Authority(_) => {
+                ("", "give the authority's certificate with --ca-file, or add the profile anew")
+            }
+            Self::Token(_) => {
+                ("", "give a file that holds the token alone with --token-file, or add the profile anew")
+            }
             Self::Setup { .. } => ("", ""),
             Self::Unreachable { .. } => (
                 "the address is wrong, the configuration server is down, or a firewall is between",
@@ -203,7 +203,7 @@ impl ClientError {
             ),
             Self::Untrusted { foreign: true, .. } => (
                 "the profile has another site's authority, the server was founded anew, or somebody is between",
-                "get the authority's certificate from the configuration server's host and add the profile anew with --ca-file",
+                "get the authority's certificate (`switchback identity certificate` on the configuration server's host) and add the profile anew",
             ),
             Self::Untrusted { foreign: false, .. } => (
                 "the server is addressed by a name that its certificate does not have, or a clock is wrong",
@@ -217,7 +217,9 @@ impl ClientError {
                 "it was deleted, belongs to another configuration server, or was not copied whole",
                 "get a new one (`switchback token create` by a Contributor) and add the profile anew",
             ),
-            Self::Forbidden { .. } => ("the token's role does not allow it", "use a profile with a higher role"),
+            Self::Forbidden { .. } => {
+                ("the token's role does not allow it", "use a profile with a higher role")
+            }
             Self::Busy { .. } => ("", "try again in a moment"),
             Self::Strange { .. } => (
                 "the address is not that of a configuration server, or of a newer or older one than this program",
@@ -233,13 +235,15 @@ impl Refusal {
     /// Reads `{"error":{"code","message","additionalInfo"}}`; anything else is told by its status.
     fn parse(status: StatusCode, body: &[u8]) -> Self {
         let parsed: Value = serde_json::from_slice(body).unwrap_or_default();
-        let text = |pointer: &str| parsed.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text =
+            |pointer: &str| parsed.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let info = |name: &str| text(&format!("/error/additionalInfo/0/info/{name}"));
         let whole = text("/error/message");
         let message = [info("message"), whole].into_iter().find(|text| !text.is_empty());
         Self {
             code: text("/error/code"),
-            message: message.unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").to_owned()),
+            message: message
+                .unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").to_owned()),
             cause: info("possibleCauses"),
             remedy: info("recommendedAction"),
         }
@@ -250,13 +254,13 @@ impl Refusal {
 fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut next: Option<&(dyn Error + 'static)> = error.source();
     while let Some(error) = next {
-        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let hidden = within.and_then(|within| (within as &(dyn Error + 'static)).downcast_ref());
-        if let Some(found) = error.downcast_ref().or(hidden) {
+        if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
+        // An I/O error's `source` skips the error that it wraps.
+        let within = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = match within {
-            Some(within) => within.source().or_else(|| error.source()),
+            Some(within) => Some(within),
             None => error.source(),
         };
     }

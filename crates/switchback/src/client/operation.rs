@@ -80,8 +80,8 @@ impl Operation {
         let named = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let request = named(REQUEST_ID).filter(|id| id.to_ascii_lowercase().contains("/replicationjobs/"));
         let status = || named(ASYNC_OPERATION).and_then(|link| link.split('?').next());
-        let job = path::last_name(request.or_else(status)?);
-        (!job.is_empty()).then(|| Self { job, pace: retry_after(headers) })
+        let id = request.or_else(status).filter(|id| !id.ends_with('/'))?;
+        Some(Self { job: path::last_name(id), pace: retry_after(headers) })
     }
 
     /// A job that is known by its name.
@@ -120,7 +120,9 @@ impl Client {
                         return Ok((job, end));
                     }
                 }
-                Err(error) if error.is_passing() && heard.elapsed() < options.silence_max => seen(Err(&error)),
+                Err(error) if error.is_passing() && heard.elapsed() < options.silence_max => {
+                    seen(Err(&error))
+                }
                 Err(error) => return Err(error),
             }
             let Some(left) = options.limit.checked_sub(begun.elapsed()).filter(|left| !left.is_zero()) else {
@@ -139,7 +141,9 @@ impl Client {
         let mut looked = 0;
         for task in tasks.into_iter().flatten() {
             let mut children = Vec::new();
-            for child in task.get("jobs").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+            for child in
+                task.get("jobs").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+            {
                 if let Some(known) = ended.get(child) {
                     children.push(known.clone());
                 } else if looked < CHILDREN_MAX {
@@ -178,7 +182,10 @@ mod tests {
     #[test]
     fn a_job_is_named_by_the_request_id_or_else_by_the_status() {
         let request = headers(&[("x-ms-request-id", "/vaults/v/replicationJobs/j1"), ("retry-after", "2")]);
-        assert_eq!(Operation::of(&request), Some(Operation { job: "j1".into(), pace: Some(Duration::from_secs(2)) }));
+        assert_eq!(
+            Operation::of(&request),
+            Some(Operation { job: "j1".into(), pace: Some(Duration::from_secs(2)) })
+        );
         let status = headers(&[
             ("x-ms-request-id", "0f0f"),
             ("azure-asyncoperation", "https://cs/vaults/v/replicationOperationStatus/j2?api-version=1"),
@@ -189,7 +196,11 @@ mod tests {
 
     #[test]
     fn the_servers_pace_has_limits() {
-        let pace = |text| Operation::of(&headers(&[("x-ms-request-id", "/replicationJobs/j"), ("retry-after", text)])).unwrap().pace;
+        let pace = |text| {
+            Operation::of(&headers(&[("x-ms-request-id", "/replicationJobs/j"), ("retry-after", text)]))
+                .unwrap()
+                .pace
+        };
         assert_eq!(pace("0"), Some(super::PACE_MIN));
         assert_eq!(pace("86400"), Some(super::PACE_MAX));
         assert_eq!(pace("soon"), None);

@@ -200,7 +200,10 @@ mod tests {
         for mode in [0o640, 0o604, 0o660] {
             std::fs::set_permissions(&file, PermissionsExt::from_mode(mode)).unwrap();
             let refused = load(place.path());
-            assert!(matches!(refused, Err(ProfilesError::Mode { mode: found, .. }) if found == mode), "{refused:?}");
+            assert!(
+                matches!(refused, Err(ProfilesError::Mode { mode: found, .. }) if found == mode),
+                "{refused:?}"
+            );
             assert!(update(place.path(), |_| {}).is_err());
         }
     }
@@ -209,7 +212,8 @@ mod tests {
     fn bad_toml_is_told_with_its_line_but_without_its_text() {
         let place = tempfile::tempdir().unwrap();
         update(place.path(), |_| {}).unwrap();
-        let bad = ["default = \"a\"\n[profiles.a]\nserver = 1\n", "[profiles.a]\n\ntoken = secret\n", "a = 1\n"];
+        let bad =
+            ["default = \"a\"\n[profiles.a]\nserver = 1\n", "[profiles.a]\n\ntoken = secret\n", "a = 1\n"];
         for (text, line) in bad.into_iter().zip([3, 3, 1]) {
             std::fs::write(place.path().join(FILE), text).unwrap();
             let shown = load(place.path()).unwrap_err().to_string();
@@ -221,7 +225,8 @@ mod tests {
     #[test]
     fn profiles_are_where_the_desktop_says_configuration_is() {
         let place = |set: &'static [(&str, &str)]| {
-            directory(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into())).ok()
+            directory(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into()))
+                .ok()
         };
         assert_eq!(place(&[("HOME", "/h")]), Some("/h/.config/switchback".into()));
         assert_eq!(place(&[("HOME", "/h"), ("XDG_CONFIG_HOME", "/c")]), Some("/c/switchback".into()));

@@ -69,7 +69,8 @@ impl Token {
 
     pub(super) fn bearer(&self) -> Result<HeaderValue, ClientError> {
         let text = Zeroizing::new(format!("Bearer {}", *self.0));
-        let mut value = HeaderValue::from_str(&text).map_err(|_| ClientError::Token(TokenError::Malformed))?;
+        let mut value =
+            HeaderValue::from_str(&text).map_err(|_| ClientError::Token(TokenError::Malformed))?;
         value.set_sensitive(true);
         Ok(value)
     }

@@ -175,7 +175,9 @@ impl OperateCommand {
 
     fn confirm(&self) -> ConfirmArgs {
         match self {
-            Self::TestFailover { .. } | Self::TestFailoverCleanup { .. } | Self::Resync { .. } => ConfirmArgs::default(),
+            Self::TestFailover { .. } | Self::TestFailoverCleanup { .. } | Self::Resync { .. } => {
+                ConfirmArgs::default()
+            }
             Self::ChangeRecoveryPoint { confirm, .. } | Self::Disable { confirm, .. } => *confirm,
             Self::Failover(args) => args.how.confirm,
             Self::Reprotect(args) => args.confirm,
@@ -194,7 +196,9 @@ pub(super) async fn run(session: &Session, command: &OperateCommand) -> anyhow::
     }
     let id = match command {
         // The contract has no word for it; it is an action on our own resource.
-        OperateCommand::CleanUp(_) => client.id(&format!("{}/{}", path::MACHINES, path::encode(&places.machine))),
+        OperateCommand::CleanUp(_) => {
+            client.id(&format!("{}/{}", path::MACHINES, path::encode(&places.machine)))
+        }
         _ => text_at(&machine, "/properties/contractId").to_owned(),
     };
     let reply = client.post(&format!("{id}/{}", request.action), Some(&request.body)).await?;
@@ -215,9 +219,12 @@ fn request(command: &OperateCommand, places: &Places) -> Request {
             let body = json!({"failoverDirection": "PrimaryToRecovery", "providerSpecificDetails": point.details(forward)});
             unasked(ask("testFailover", body, String::new(), "the test copy runs"))
         }
-        OperateCommand::TestFailoverCleanup { comments, .. } => {
-            unasked(ask("testFailoverCleanup", json!({"comments": comments}), String::new(), "the test copy is gone"))
-        }
+        OperateCommand::TestFailoverCleanup { comments, .. } => unasked(ask(
+            "testFailoverCleanup",
+            json!({"comments": comments}),
+            String::new(),
+            "the test copy is gone",
+        )),
         OperateCommand::Failover(FailoverArgs { how, .. }) if how.planned => {
             let body = json!({
                 "failoverDirection": "PrimaryToRecovery", "providerSpecificDetails": {"instanceType": forward},
@@ -230,17 +237,29 @@ fn request(command: &OperateCommand, places: &Places) -> Request {
                 "sourceSiteOperations": source_site_operations(how),
                 "providerSpecificDetails": how.point.details(forward),
             });
-            ask("unplannedFailover", body, places.unplanned_failover(&how.point, !how.no_shutdown), "failed over")
+            ask(
+                "unplannedFailover",
+                body,
+                places.unplanned_failover(&how.point, !how.no_shutdown),
+                "failed over",
+            )
         }
         OperateCommand::ChangeRecoveryPoint { point, .. } => {
             let details = point.details(places.provider_towards_active());
             let body = json!({"providerSpecificDetails": details});
-            ask("applyRecoveryPoint", body, places.change_recovery_point(point), "the recovery point was changed")
+            ask(
+                "applyRecoveryPoint",
+                body,
+                places.change_recovery_point(point),
+                "the recovery point was changed",
+            )
         }
         OperateCommand::CancelFailover(_) => {
             ask("failoverCancel", json!({}), places.cancel_failover(), "the failover was taken back")
         }
-        OperateCommand::Commit(_) => ask("failoverCommit", json!({}), places.commit(), "the failover is final"),
+        OperateCommand::Commit(_) => {
+            ask("failoverCommit", json!({}), places.commit(), "the failover is final")
+        }
         OperateCommand::Reprotect(args) => {
             let question = places.reprotect(args.datastore.as_deref());
             ask("reProtect", reprotect_body(args, forward), question, "it replicates")

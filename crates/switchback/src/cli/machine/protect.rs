@@ -42,7 +42,10 @@ pub(super) async fn run(session: &Session, args: &ProtectArgs) -> anyhow::Result
     let group = client.get(&client.id(&format!("{}/{}", path::GROUPS, path::encode(&args.group)))).await?;
     if text_at(&group, "/properties/towards") != "away" {
         let twin = text_at(&group, "/properties/twin");
-        bail!("{} is a failback group; machines are protected with {twin}, and come into it by a reprotect", args.group);
+        bail!(
+            "{} is a failback group; machines are protected with {twin}, and come into it by a reprotect",
+            args.group
+        );
     }
     let site = text_at(&group, "/properties/sourceSite");
     let machine = find_at_site(session, site, &args.machine).await?;
@@ -59,7 +62,8 @@ pub(super) async fn run(session: &Session, args: &ProtectArgs) -> anyhow::Result
         "protectableItemId": format!("{container}/replicationProtectableItems/{id}"),
         "providerSpecificDetails": details(args),
     }});
-    let reply = client.put(&format!("{container}/replicationProtectedItems/{}", path::encode(name)), &body).await?;
+    let reply =
+        client.put(&format!("{container}/replicationProtectedItems/{}", path::encode(name)), &body).await?;
     session.conclude(reply, args.wait, &format!("{name} is protected")).await
 }
 
@@ -116,7 +120,8 @@ mod tests {
 
     #[test]
     fn settings_of_an_interface_are_what_the_server_reads() {
-        let read = |text: &str| serde_json::from_value::<InterfaceSettings>(interface(text).unwrap()).unwrap();
+        let read =
+            |text: &str| serde_json::from_value::<InterfaceSettings>(interface(text).unwrap()).unwrap();
         assert_eq!(read("dhcp"), InterfaceSettings::Dhcp);
         assert_eq!(read("untouched"), InterfaceSettings::Untouched);
         assert_eq!(
@@ -127,7 +132,9 @@ mod tests {
                 name_servers: vec!["10.2.0.2".into(), "fd00::1".into()],
             }
         );
-        for bad in ["", "10.2.0.11", "10.2.0.11/33", "10.2.0/24", "10.2.0.11/24,gateway=x", "10.2.0.11/24,mtu=9000"] {
+        for bad in
+            ["", "10.2.0.11", "10.2.0.11/33", "10.2.0/24", "10.2.0.11/24,gateway=x", "10.2.0.11/24,mtu=9000"]
+        {
             assert!(interface(bad).is_err(), "{bad:?}");
         }
     }

@@ -110,12 +110,16 @@ impl Places {
         } else {
             format!("a machine at {passive} stays")
         };
-        format!("The protection of {machine} ends: it goes on at {active}, its recovery points are deleted, {replica}.")
+        format!(
+            "The protection of {machine} ends: it goes on at {active}, its recovery points are deleted, {replica}."
+        )
     }
 
     pub(crate) fn clean_up(&self) -> String {
         let Self { machine, passive, .. } = self;
-        format!("What {machine} left behind at {passive}, and is not replicated to any more, will be deleted if Switchback made it.")
+        format!(
+            "What {machine} left behind at {passive}, and is not replicated to any more, will be deleted if Switchback made it."
+        )
     }
 }
 
@@ -160,7 +164,13 @@ mod tests {
     #[test]
     fn the_provider_is_that_of_the_side_it_leads_to() {
         let (home, away) = (places("home"), places("away"));
-        assert_eq!((home.provider_towards_passive(), home.provider_towards_active()), ("InMageAzureV2", "InMage"));
-        assert_eq!((away.provider_towards_passive(), away.provider_towards_active()), ("InMage", "InMageAzureV2"));
+        assert_eq!(
+            (home.provider_towards_passive(), home.provider_towards_active()),
+            ("InMageAzureV2", "InMage")
+        );
+        assert_eq!(
+            (away.provider_towards_passive(), away.provider_towards_active()),
+            ("InMage", "InMageAzureV2")
+        );
     }
 }

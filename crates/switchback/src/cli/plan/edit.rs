@@ -103,7 +103,9 @@ pub(super) async fn add_machine(session: &Session, args: &PlacedMachine) -> anyh
 
 fn with_machine(mut groups: Vec<Value>, machine: &str, number: Option<u64>) -> anyhow::Result<Vec<Value>> {
     let is_it = |item: &Value| last_name(text_at(item, "/id")).eq_ignore_ascii_case(machine);
-    let items = |group: &Value| group.get("replicationProtectedItems").and_then(Value::as_array).cloned().unwrap_or_default();
+    let items = |group: &Value| {
+        group.get("replicationProtectedItems").and_then(Value::as_array).cloned().unwrap_or_default()
+    };
     if let Some(at) = groups.iter().position(|group| items(group).iter().any(is_it)) {
         bail!("{machine} is in group {} of the plan already", at + 1);
     }
@@ -115,7 +117,9 @@ fn with_machine(mut groups: Vec<Value>, machine: &str, number: Option<u64>) -> a
     if index == count {
         groups.push(boot_group(std::iter::empty()));
     }
-    let group = groups.get_mut(index).with_context(|| format!("the plan has {count} groups, there is no group {}", index + 1))?;
+    let group = groups
+        .get_mut(index)
+        .with_context(|| format!("the plan has {count} groups, there is no group {}", index + 1))?;
     let items = group.get_mut("replicationProtectedItems").and_then(Value::as_array_mut);
     items.context("the server's plan has a group without machines")?.push(json!({"id": machine}));
     Ok(groups)
@@ -179,13 +183,18 @@ mod tests {
     }
 
     fn groups() -> Vec<Value> {
-        let group = |names: &[&str]| boot_group(names.iter().map(|name| format!("/x/replicationProtectedItems/{name}")));
+        let group = |names: &[&str]| {
+            boot_group(names.iter().map(|name| format!("/x/replicationProtectedItems/{name}")))
+        };
         vec![group(&["db01"]), group(&["web01"])]
     }
 
     fn names(groups: &[Value]) -> Vec<Vec<String>> {
         let name = |item: &Value| crate::client::path::last_name(item["id"].as_str().unwrap());
-        groups.iter().map(|group| group["replicationProtectedItems"].as_array().unwrap().iter().map(name).collect()).collect()
+        groups
+            .iter()
+            .map(|group| group["replicationProtectedItems"].as_array().unwrap().iter().map(name).collect())
+            .collect()
     }
 
     #[test]
@@ -202,7 +211,8 @@ mod tests {
     #[test]
     fn actions_are_those_of_the_contract_and_ours() {
         let action = |line: &str| {
-            let line = Line::try_parse_from(["add-action", "p", "--name", "n"].into_iter().chain(line.split(' ')));
+            let line =
+                Line::try_parse_from(["add-action", "p", "--name", "n"].into_iter().chain(line.split(' ')));
             line.map(|line| with_action(groups(), &line.action))
         };
         let changed = action("--after --group 1 --delay 1500ms --towards home").unwrap().unwrap();
@@ -225,7 +235,13 @@ mod tests {
             })
         );
         assert!(action("--after --delay 1s --group 3").unwrap().is_err());
-        for bad in ["--after", "--delay 1s", "--after --before --delay 1s", "--after --delay 1s --manual x", "--after --guest-script x"] {
+        for bad in [
+            "--after",
+            "--delay 1s",
+            "--after --before --delay 1s",
+            "--after --delay 1s --manual x",
+            "--after --guest-script x",
+        ] {
             assert!(action(bad).is_err(), "{bad}");
         }
     }

@@ -107,7 +107,9 @@ fn group_to_contract(group: &PlanGroup) -> Value {
 /// An action as the contract has it; delays and guest scripts are additions in its style.
 pub(super) fn action_to_contract(action: &PlanAction) -> Value {
     let details = match &action.action {
-        ActionKind::Manual { instructions } => json!({"instanceType": "ManualActionDetails", "description": instructions}),
+        ActionKind::Manual { instructions } => {
+            json!({"instanceType": "ManualActionDetails", "description": instructions})
+        }
         ActionKind::ServerScript { script, limit_s } => json!({
             "instanceType": "ScriptActionDetails", "path": script, "timeout": limit_s.to_string(), "fabricLocation": "Primary",
         }),
@@ -115,7 +117,9 @@ pub(super) fn action_to_contract(action: &PlanAction) -> Value {
             "instanceType": "GuestScriptActionDetails", "path": script, "timeout": limit_s.to_string(),
             "replicationProtectedItemId": machine,
         }),
-        ActionKind::Delay { seconds } => json!({"instanceType": "DelayActionDetails", "delaySeconds": seconds}),
+        ActionKind::Delay { seconds } => {
+            json!({"instanceType": "DelayActionDetails", "delaySeconds": seconds})
+        }
     };
     let goes = |side| action.towards.is_empty() || action.towards.contains(&side);
     let directions: Vec<_> = [(Side::Away, "PrimaryToRecovery"), (Side::Home, "RecoveryToPrimary")]
@@ -154,12 +158,19 @@ fn action_from_contract(action: &Value) -> anyhow::Result<PlanAction> {
         },
         "DelayActionDetails" => {
             let seconds = action.pointer("/customDetails/delaySeconds").and_then(Value::as_u64);
-            ActionKind::Delay { seconds: seconds.context("the server's plan has a delay without its length")? }
+            ActionKind::Delay {
+                seconds: seconds.context("the server's plan has a delay without its length")?,
+            }
         }
-        other => bail!("the server's plan has an action of a kind that this program does not know: {other:?}"),
+        other => {
+            bail!("the server's plan has an action of a kind that this program does not know: {other:?}")
+        }
     };
     let has = |field: &str, value: &str| {
-        action.get(field).and_then(Value::as_array).is_some_and(|values| values.iter().any(|known| known == value))
+        action
+            .get(field)
+            .and_then(Value::as_array)
+            .is_some_and(|values| values.iter().any(|known| known == value))
     };
     let goes = |direction| has("failoverDirections", direction);
     let towards = match (goes("PrimaryToRecovery"), goes("RecoveryToPrimary")) {
@@ -188,8 +199,12 @@ pub(super) fn describe(action: &Value) -> String {
     };
     let what = match &action.action {
         ActionKind::Manual { instructions } => format!("wait for a person: {instructions}"),
-        ActionKind::ServerScript { script, limit_s } => format!("run {script} on the configuration server, at most {limit_s} s"),
-        ActionKind::GuestScript { machine, script, limit_s } => format!("run {script} in {machine}, at most {limit_s} s"),
+        ActionKind::ServerScript { script, limit_s } => {
+            format!("run {script} on the configuration server, at most {limit_s} s")
+        }
+        ActionKind::GuestScript { machine, script, limit_s } => {
+            format!("run {script} in {machine}, at most {limit_s} s")
+        }
         ActionKind::Delay { seconds } => format!("wait {seconds} s"),
     };
     let towards = match action.towards[..] {

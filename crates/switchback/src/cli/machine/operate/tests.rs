@@ -43,12 +43,16 @@ fn a_failover_goes_along_the_pair_whichever_way_it_leads() {
         })
     );
     let (action, body) = called("failover web01 --planned", true);
-    assert_eq!((action.as_str(), &body["providerSpecificDetails"]), ("plannedFailover", &json!({"instanceType": "InMage"})));
+    assert_eq!(
+        (action.as_str(), &body["providerSpecificDetails"]),
+        ("plannedFailover", &json!({"instanceType": "InMage"}))
+    );
 }
 
 #[test]
 fn a_reprotect_goes_against_the_pair_with_the_provider_of_the_new_one() {
-    let (action, body) = called("reprotect web01 --master-target mt --process-server ps --datastore ds", true);
+    let (action, body) =
+        called("reprotect web01 --master-target mt --process-server ps --datastore ds", true);
     assert_eq!(action, "reProtect");
     assert_eq!(
         body,
@@ -74,7 +78,8 @@ fn another_recovery_point_is_one_of_the_pair_that_led_here() {
 
 #[test]
 fn whatever_stops_overwrites_or_deletes_is_asked_about_first() {
-    let places = Places { machine: "web01".into(), active: "a".into(), passive: "b".into(), towards_home: false };
+    let places =
+        Places { machine: "web01".into(), active: "a".into(), passive: "b".into(), towards_home: false };
     let lines = [
         ("test-failover web01", false),
         ("test-failover-cleanup web01 --comments fine", false),
