@@ -1,34 +1,64 @@
 //! The control plane: what should be, what is, and the jobs that lead from the one to the other.
 //!
 //! What it is: [`Control`], the application behind API, CLI and portal. It keeps sites, protection groups, protected machines, recovery plans and jobs in
-//! a [`Store`](switchback_store::Store); runs jobs, step by step; answers components with their desired state; and looks again and again at what is not as it
+//! a [`Store`]; runs jobs, step by step; answers components with their desired state; and looks again and again at what is not as it
 //! should be. What it never does: HTTP, move disk contents, keep in memory what a restart must not lose.
 //!
 //! The path of one failover: a user asks ([`Control::operate`]); the request is checked against the protection's table and becomes a job in the
 //! store, in one change with the mark on the machine that keeps others away; the executor does its steps: the protection's new state and epoch
 //! become visible to master target, process server and agents as their desired state, their reports tell when it has come true; the site starts
 //! the machine; the job ends.
+//!
+//! | file | what |
+//! |---|---|
+//! | `inventory` | sites, servers, groups, mappings, plans |
+//! | `items` | protected machines as they are shown |
+//! | `desired` | what each component is to be like |
+//! | `reports` | what components say, and what follows at once |
+//! | `moments` | multi-VM moments |
+//! | `jobs` | jobs, their executor, and the steps of each kind |
+//! | `reconcile` | what is looked at again and again |
+//! | `access` | tokens, audit log, events |
 
+mod access;
+mod desired;
 mod error;
+mod inventory;
+mod items;
+mod jobs;
+mod moments;
+mod reconcile;
+mod records;
+mod reports;
+#[cfg(test)]
+mod testing;
 mod views;
 
-pub use error::{ControlError, ErrorKind};
-pub use views::{DiscoveredMachine, Health, ItemView, ServerView};
-
+use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use switchback_disk::Clock;
-use switchback_identity::PeerIdentity;
-use switchback_model::component::{Answer, MomentAnswer, MomentCall, Report};
-use switchback_model::{
-    AccessRole, AuditRecord, Event, ItemOperation, Job, JobId, JobState, NetworkMapping, ObjectName,
-    ProtectRequest, ProtectionGroup, RecoveryPlan, RecoveryPoint, ReplicationPolicy, Site,
-};
+use switchback_model::{SiteKind, UnixMillis};
+use switchback_sites::Site;
 use switchback_store::Store;
 
+pub use error::{ControlError, ErrorKind};
+pub use jobs::executor::{Crash, Turn};
+pub use views::{DiscoveredMachine, Health, ItemView, ServerView};
+
+use desired::Facts;
+use records::Records;
+
+/// Opens sites.
+pub type SiteOpener = Arc<dyn Fn(&SiteKind) -> Result<Arc<dyn Site>, ControlError> + Send + Sync>;
+
+/// How long what was read for answers to components may be used: others may write the same store.
+const FACTS_FOR: Duration = Duration::from_secs(1);
+
 /// What a control plane needs.
-#[derive(Debug)]
 pub struct ControlConfig {
     /// Where everything is kept.
     pub store: Arc<dyn Store>,
@@ -38,215 +68,126 @@ pub struct ControlConfig {
     pub owner: String,
     /// Scripts that recovery plans may run on this host.
     pub scripts: PathBuf,
+    /// How sites are opened; [`open_site`] unless it is a test.
+    pub opener: SiteOpener,
 }
+
+impl fmt::Debug for ControlConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ControlConfig")
+            .field("store", &self.store)
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
+    }
+}
+
+pub use inventory::open_site;
 
 /// The control plane. Cheap to clone; all clones are the same. Calls that are not `async` block (store, sites): not to be called on an async thread.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Control {
-    #[expect(dead_code, reason = "being built")]
-    inner: Arc<ControlConfig>,
+    inner: Arc<Inner>,
 }
 
-fn unwritten<T>() -> Result<T, ControlError> {
-    Err(ControlError::new(ErrorKind::Internal, "control.unwritten", "this is still being built"))
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.config.fmt(f)
+    }
 }
 
-#[expect(
-    missing_docs,
-    unused_variables,
-    clippy::missing_errors_doc,
-    clippy::unused_async,
-    reason = "being built"
-)]
+struct Inner {
+    config: ControlConfig,
+    records: Records,
+    sites: Mutex<BTreeMap<String, Arc<dyn Site>>>,
+    facts: Mutex<Option<(u64, Instant, Arc<Facts>)>>,
+    moments: moments::Moments,
+    at_work: jobs::executor::AtWork,
+    /// Counts what may have made a job due.
+    woken: Mutex<u64>,
+    wake: Condvar,
+}
+
+/// The control plane's threads, until dropped.
+#[derive(Debug)]
+pub struct Workers {
+    _executor: jobs::executor::Executor,
+    _reconciler: reconcile::Reconciler,
+}
+
 impl Control {
+    /// Opens it. Jobs that this owner held when it was killed are due again.
+    ///
+    /// # Errors
+    /// Those of the store.
     pub fn open(config: ControlConfig) -> Result<Self, ControlError> {
-        Ok(Self { inner: Arc::new(config) })
+        let held = config.store.release_all(&config.owner)?;
+        if held > 0 {
+            tracing::info!(held, "jobs go on that were in hand when the configuration server ended");
+        }
+        let records = Records::new(Arc::clone(&config.store));
+        Ok(Self {
+            inner: Arc::new(Inner {
+                config,
+                records,
+                sites: Mutex::default(),
+                facts: Mutex::default(),
+                moments: moments::Moments::default(),
+                at_work: jobs::executor::AtWork::default(),
+                woken: Mutex::default(),
+                wake: Condvar::new(),
+            }),
+        })
     }
 
-    // ---- Sites, servers, machines
-    pub fn add_site(&self, site: &Site) -> Result<(), ControlError> {
-        unwritten()
-    }
-    pub fn remove_site(&self, name: &ObjectName) -> Result<(), ControlError> {
-        unwritten()
-    }
-    pub fn sites(&self) -> Result<Vec<Site>, ControlError> {
-        unwritten()
-    }
-    /// The site itself, to look at its machines, datastores and networks.
-    pub fn site(&self, name: &ObjectName) -> Result<Arc<dyn switchback_sites::Site>, ControlError> {
-        unwritten()
-    }
-    pub fn machines(&self, site: &ObjectName) -> Result<Vec<DiscoveredMachine>, ControlError> {
-        unwritten()
-    }
-    pub fn servers(&self) -> Result<Vec<ServerView>, ControlError> {
-        unwritten()
-    }
-    pub fn remove_server(&self, identity: &PeerIdentity) -> Result<(), ControlError> {
-        unwritten()
+    /// Starts the threads that run jobs and look after everything.
+    ///
+    /// # Errors
+    /// When the system gives no threads.
+    pub fn start(&self) -> Result<Workers, ControlError> {
+        Ok(Workers {
+            _executor: jobs::executor::Executor::start(self)?,
+            _reconciler: reconcile::Reconciler::start(self)?,
+        })
     }
 
-    // ---- Groups and network mappings
-    /// Returns the group and its failback twin.
-    pub fn create_group(
-        &self,
-        name: &ObjectName,
-        source_site: &ObjectName,
-        target_site: &ObjectName,
-        policy: &ReplicationPolicy,
-    ) -> Result<(ProtectionGroup, ProtectionGroup), ControlError> {
-        unwritten()
-    }
-    /// Of a group or of a failback twin alone.
-    pub fn update_policy(
-        &self,
-        group: &ObjectName,
-        policy: &ReplicationPolicy,
-    ) -> Result<ProtectionGroup, ControlError> {
-        unwritten()
-    }
-    /// Deletes the pair; refused while a machine is in it.
-    pub fn delete_group(&self, name: &ObjectName) -> Result<(), ControlError> {
-        unwritten()
-    }
-    pub fn groups(&self) -> Result<Vec<ProtectionGroup>, ControlError> {
-        unwritten()
-    }
-    pub fn group(&self, name: &ObjectName) -> Result<ProtectionGroup, ControlError> {
-        unwritten()
-    }
-    pub fn put_network_mapping(&self, mapping: &NetworkMapping) -> Result<(), ControlError> {
-        unwritten()
-    }
-    pub fn delete_network_mapping(
-        &self,
-        site: &ObjectName,
-        network: &str,
-        target_site: &ObjectName,
-    ) -> Result<(), ControlError> {
-        unwritten()
-    }
-    pub fn network_mappings(&self) -> Result<Vec<NetworkMapping>, ControlError> {
-        unwritten()
-    }
-
-    // ---- Protected machines
-    pub fn items(&self) -> Result<Vec<ItemView>, ControlError> {
-        unwritten()
-    }
-    pub fn item(&self, name: &ObjectName) -> Result<ItemView, ControlError> {
-        unwritten()
-    }
-    /// Oldest first.
-    pub fn recovery_points(&self, item: &ObjectName) -> Result<Vec<RecoveryPoint>, ControlError> {
-        unwritten()
-    }
-    pub fn protect(&self, by: &str, request: ProtectRequest) -> Result<Job, ControlError> {
-        unwritten()
-    }
-    pub fn operate(
-        &self,
-        by: &str,
-        item: &ObjectName,
-        operation: ItemOperation,
-    ) -> Result<Job, ControlError> {
-        unwritten()
-    }
-
-    // ---- Recovery plans
-    pub fn plans(&self) -> Result<Vec<RecoveryPlan>, ControlError> {
-        unwritten()
-    }
-    pub fn plan(&self, name: &ObjectName) -> Result<RecoveryPlan, ControlError> {
-        unwritten()
-    }
-    /// Makes it, or replaces its groups.
-    pub fn put_plan(&self, plan: &RecoveryPlan) -> Result<RecoveryPlan, ControlError> {
-        unwritten()
-    }
-    pub fn delete_plan(&self, name: &ObjectName) -> Result<(), ControlError> {
-        unwritten()
-    }
-    pub fn operate_plan(
-        &self,
-        by: &str,
-        plan: &ObjectName,
-        operation: ItemOperation,
-    ) -> Result<Job, ControlError> {
-        unwritten()
-    }
-
-    // ---- Jobs
-    /// Newest first.
-    pub fn jobs(
-        &self,
-        object: Option<&ObjectName>,
-        states: &[JobState],
-        limit: usize,
-    ) -> Result<Vec<Job>, ControlError> {
-        unwritten()
-    }
-    pub fn job(&self, id: JobId) -> Result<Job, ControlError> {
-        unwritten()
-    }
-    pub fn cancel_job(&self, by: &str, id: JobId) -> Result<Job, ControlError> {
-        unwritten()
-    }
-    pub fn restart_job(&self, by: &str, id: JobId) -> Result<Job, ControlError> {
-        unwritten()
-    }
-    /// Confirms a manual action.
-    pub fn resume_job(&self, by: &str, id: JobId, comments: &str) -> Result<Job, ControlError> {
-        unwritten()
-    }
-
-    // ---- Events, tokens, audit
-    /// Newest first.
-    pub fn events(&self, limit: usize) -> Result<Vec<Event>, ControlError> {
-        unwritten()
-    }
-    /// Makes a token; returns its secret, which is kept nowhere.
-    pub fn create_token(&self, name: &ObjectName, role: AccessRole) -> Result<String, ControlError> {
-        unwritten()
-    }
-    pub fn tokens(&self) -> Result<Vec<(ObjectName, AccessRole)>, ControlError> {
-        unwritten()
-    }
-    pub fn delete_token(&self, name: &ObjectName) -> Result<(), ControlError> {
-        unwritten()
-    }
-    /// Whose secret it is, and what that holder may do.
-    pub fn authenticate(&self, secret: &str) -> Result<Option<(ObjectName, AccessRole)>, ControlError> {
-        unwritten()
-    }
-    pub fn record_audit(&self, record: &AuditRecord) -> Result<(), ControlError> {
-        unwritten()
-    }
-    /// Newest first.
-    pub fn audit(&self, limit: usize) -> Result<Vec<AuditRecord>, ControlError> {
-        unwritten()
-    }
-
-    // ---- Components
-    /// A component has enrolled.
-    pub fn enrolled(&self, identity: &PeerIdentity) -> Result<(), ControlError> {
-        unwritten()
-    }
-    /// Takes a component's report, and answers with its desired state.
-    pub fn report(&self, peer: &PeerIdentity, report: Report) -> Result<Answer, ControlError> {
-        unwritten()
-    }
-    /// The desired state of a component as of its last report.
-    pub fn desired(&self, peer: &PeerIdentity) -> Result<Answer, ControlError> {
-        unwritten()
-    }
     /// Changes whenever a desired state may have changed.
+    #[must_use]
     pub fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
-        tokio::sync::watch::channel(0).1
+        self.records().changes()
     }
-    /// A member's arrival at a meeting of a multi-VM moment; answers when all have arrived or the time is up.
-    pub async fn moment(&self, peer: &PeerIdentity, call: MomentCall) -> Result<MomentAnswer, ControlError> {
-        unwritten()
+
+    pub(crate) fn records(&self) -> &Records {
+        &self.inner.records
+    }
+
+    pub(crate) fn now(&self) -> UnixMillis {
+        self.inner.config.clock.now()
+    }
+
+    /// What answers are computed from, read anew when something has changed.
+    pub(crate) fn cached_facts(&self) -> Result<Arc<Facts>, ControlError> {
+        let count = *self.changes().borrow();
+        let mut cached = self.inner.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, read, facts)) = &*cached
+            && *at == count
+            && read.elapsed() < FACTS_FOR
+        {
+            return Ok(Arc::clone(facts));
+        }
+        let facts = Arc::new(self.facts()?);
+        *cached = Some((count, Instant::now(), Arc::clone(&facts)));
+        Ok(facts)
+    }
+
+    /// A job may be due.
+    pub(crate) fn wake(&self) {
+        *self.inner.woken.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.inner.wake.notify_all();
+    }
+
+    pub(crate) fn sleep_until_woken(&self, at_most: Duration) {
+        let woken = self.inner.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = *woken;
+        drop(self.inner.wake.wait_timeout_while(woken, at_most, |woken| *woken == before));
     }
 }

@@ -256,6 +256,50 @@ impl Authority {
         Ok(certificate.der().clone())
     }
 
+    /// A new key and certificate for a server that users reach under `names` (host names or IP addresses); who trusts the authority's
+    /// certificate trusts it. No component takes it for one of its peers: it carries no `switchback://` URI.
+    ///
+    /// # Errors
+    /// [`AuthorityError::BadRequest`] when a name is none.
+    pub(crate) fn certify_web(
+        &self,
+        key: &KeyPair,
+        names: &[String],
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
+        let bad = |detail: String| AuthorityError::BadRequest { detail };
+        // Addresses among the names become addresses in the certificate.
+        let mut params = CertificateParams::new(names)
+            .map_err(|error| bad(format!("{names:?} are no names of a server: {error}")))?;
+        let first = names.first().ok_or_else(|| bad("a server needs a name".into()))?;
+        let now = self.clock.now();
+        params.not_before = date(UnixMillis(now.0.saturating_sub(CLOCK_SKEW_MS)));
+        params.not_after = date(UnixMillis(now.0.saturating_add(CERTIFICATE_LIFETIME_MS)));
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, first.chars().take(64).collect::<String>());
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(key, &self.issuer).map_err(|error| bad(error.to_string()))?;
+        Ok(certificate.der().clone())
+    }
+
+    /// The authority's certificate as a file that browsers, `curl --cacert` and SDKs take.
+    #[must_use]
+    pub fn certificate_pem(&self) -> String {
+        pem::encode(&pem::Pem::new("CERTIFICATE", self.certificate.to_vec()))
+    }
+
+    /// Certifies a new key of a member: [`Authority::certify`], with both certificates as text for
+    /// [`KeyRequest::into_renewed`].
+    ///
+    /// # Errors
+    /// [`AuthorityError::BadRequest`].
+    pub fn renew(&self, request: &[u8], identity: &PeerIdentity) -> Result<String, AuthorityError> {
+        let certificate = self.certify(request, identity)?;
+        let own = pem::encode(&pem::Pem::new("CERTIFICATE", certificate.to_vec()));
+        Ok(format!("{own}{}", self.certificate_pem()))
+    }
+
     /// Credentials for a component on the authority's own machine, without the way over the network.
     ///
     /// # Errors

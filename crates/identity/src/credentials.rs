@@ -116,6 +116,23 @@ impl KeyRequest {
     ) -> Result<Credentials, CredentialsError> {
         Credentials::new(self.key, certificate, authority)
     }
+
+    /// Joins the key with what [`Authority::renew`](crate::Authority::renew) answered, if it is a new certificate of the same component from the same authority.
+    ///
+    /// # Errors
+    /// [`CredentialsError::Damaged`], [`CredentialsError::Refused`].
+    pub fn into_renewed(self, answer: &[u8], former: &Credentials) -> Result<Credentials, CredentialsError> {
+        let damaged = || CredentialsError::Damaged { detail: "not two certificates".into() };
+        let blocks = pem::parse_many(answer).map_err(|_| damaged())?;
+        let [certificate, authority] = blocks.as_slice() else { return Err(damaged()) };
+        let der = |block: &pem::Pem| CertificateDer::from(block.contents().to_vec());
+        let renewed = self.into_credentials(der(certificate), der(authority))?;
+        if renewed.identity() != former.identity() || renewed.authority() != former.authority() {
+            let detail = format!("it answered {} with one for {}", former.identity(), renewed.identity());
+            return Err(CredentialsError::Refused { detail });
+        }
+        Ok(renewed)
+    }
 }
 
 /// Key, certificate, authority. `Debug` shows whose and until when, nothing of the key.

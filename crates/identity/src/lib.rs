@@ -20,6 +20,7 @@ mod passphrase;
 mod rate;
 mod role;
 pub mod tls;
+mod web;
 
 #[cfg(test)]
 mod memory;
@@ -34,6 +35,7 @@ pub use enrol::{
 pub use passphrase::{InvalidPassphrase, Passphrase};
 pub use rate::{Allowance, RateLimits};
 pub use role::{ComponentName, PeerIdentity, Role};
+pub use web::WebCertificate;
 
 /// One function per decoder of bytes from outside, for fuzzers and property tests.
 #[doc(hidden)]

@@ -21,10 +21,13 @@ pub enum Role {
     Target,
     /// A person's command line.
     Operator,
+    /// The control plane, with the site's authority. Issued where the authority is, never by enrolment.
+    ConfigurationServer,
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Source, Self::ProcessServer, Self::Target, Self::Operator];
+    const ALL: [Self; 5] =
+        [Self::Source, Self::ProcessServer, Self::Target, Self::Operator, Self::ConfigurationServer];
 
     /// The role as certificates and messages write it.
     #[must_use]
@@ -34,6 +37,7 @@ impl Role {
             Self::ProcessServer => "process-server",
             Self::Target => "target",
             Self::Operator => "operator",
+            Self::ConfigurationServer => "configuration-server",
         }
     }
 }
@@ -48,7 +52,7 @@ impl FromStr for Role {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let rule = "source, process-server, target or operator";
+        let rule = "source, process-server, target, operator or configuration-server";
         Self::ALL
             .into_iter()
             .find(|role| role.as_str() == text)

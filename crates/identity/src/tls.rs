@@ -1,8 +1,8 @@
 //! TLS settings: version 1.3 only, AES-128-GCM first, our authority and nobody else's.
 //!
-//! Two protocols share the port, told apart by ALPN. [`ALPN_DATA`] demands a client certificate of our authority;
-//! [`ALPN_ENROL`] takes none and leads to the enrolment service only, because it is another
-//! `ServerConfig`: there is no flag that could be forgotten.
+//! Several protocols share a port, told apart by ALPN. [`ALPN_DATA`] and, at the configuration server, [`ALPN_CONTROL`] demand a
+//! client certificate of our authority; [`ALPN_ENROL`] takes none and leads to the enrolment service only, [`ALPN_WEB`] takes none and
+//! leads to where users show tokens: each is another `ServerConfig`, so there is no flag that could be forgotten.
 //!
 //! Who the peer is, is decided by the authority that signed and the URI it signed, not by host names. Sessions are never
 //! resumed: a resumption would skip the look at the certificate, and connections live long anyway.
@@ -24,12 +24,16 @@ use rustls::{
 };
 use switchback_disk::Clock;
 
-use crate::{Certificate, ComponentName, LiveCredentials, PeerIdentity, Role};
+use crate::{Certificate, ComponentName, LiveCredentials, PeerIdentity, Role, WebCertificate};
 
 /// The protocol of everything but enrolment.
 pub const ALPN_DATA: &[u8] = b"switchback/1";
 /// The protocol of enrolment.
 pub const ALPN_ENROL: &[u8] = b"switchback-enrol/1";
+/// The protocol of components with their configuration server: HTTP/1.1 between peers that have proved who they are.
+pub const ALPN_CONTROL: &[u8] = b"switchback-control/1";
+/// The protocol of users: HTTP/1.1 (RFC 7301, section 6).
+pub const ALPN_WEB: &[u8] = b"http/1.1";
 
 /// The server name clients send: the same for all, as it means nothing.
 #[must_use]
@@ -69,31 +73,84 @@ pub struct ServerTls {
     pub enrol: Arc<ServerConfig>,
 }
 
+/// The settings of a configuration server's protocols.
+#[derive(Clone, Debug)]
+pub struct ControlTls {
+    /// For [`ALPN_CONTROL`].
+    pub control: Arc<ServerConfig>,
+    /// For [`ALPN_ENROL`].
+    pub enrol: Arc<ServerConfig>,
+    /// For [`ALPN_WEB`], and clients that name no protocol.
+    pub web: Arc<ServerConfig>,
+}
+
 /// The settings of a server that shows `credentials` and admits clients certified by their authority.
 ///
 /// # Errors
 /// When the authority's certificate cannot be used.
 pub fn server_config(credentials: &Arc<LiveCredentials>, clock: Arc<dyn Clock>) -> Result<ServerTls, Error> {
-    let provider = Arc::new(provider());
+    let time = Arc::new(ClockTime(clock));
+    Ok(ServerTls {
+        data: mutual(credentials, &time, ALPN_DATA)?,
+        enrol: open_to_all(Arc::new(Shown(credentials.clone())), &time, ALPN_ENROL)?,
+    })
+}
+
+/// The settings of a configuration server: it shows `credentials` to components and admits those certified by their authority; to users
+/// it shows `web`.
+///
+/// # Errors
+/// When the authority's certificate cannot be used.
+pub fn control_server_config(
+    credentials: &Arc<LiveCredentials>,
+    web: &Arc<WebCertificate>,
+    clock: Arc<dyn Clock>,
+) -> Result<ControlTls, Error> {
+    let time = Arc::new(ClockTime(clock));
+    Ok(ControlTls {
+        control: mutual(credentials, &time, ALPN_CONTROL)?,
+        enrol: open_to_all(Arc::new(Shown(credentials.clone())), &time, ALPN_ENROL)?,
+        web: open_to_all(Arc::new(ShownToUsers(web.clone())), &time, ALPN_WEB)?,
+    })
+}
+
+/// A protocol for components only.
+fn mutual(
+    credentials: &Arc<LiveCredentials>,
+    time: &Arc<ClockTime>,
+    alpn: &[u8],
+) -> Result<Arc<ServerConfig>, Error> {
     let roots = Arc::new(roots(credentials.current().authority())?);
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider.clone())
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::new(provider()))
         .build()
         .map_err(|error| Error::General(error.to_string()))?;
-    let time = Arc::new(ClockTime(clock));
-    let builder = || {
-        ServerConfig::builder_with_details(provider.clone(), time.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-    };
-    let finish = |mut config: ServerConfig, alpn: &[u8]| {
-        config.alpn_protocols = vec![alpn.to_vec()];
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Arc::new(config)
-    };
     let resolver = Arc::new(Shown(credentials.clone()));
-    let data = builder()?.with_client_cert_verifier(verifier).with_cert_resolver(resolver.clone());
-    let enrol = builder()?.with_no_client_auth().with_cert_resolver(resolver);
-    Ok(ServerTls { data: finish(data, ALPN_DATA), enrol: finish(enrol, ALPN_ENROL) })
+    let config = server_builder(time)?.with_client_cert_verifier(verifier).with_cert_resolver(resolver);
+    Ok(finish_server(config, alpn))
+}
+
+/// A protocol for those who have no certificate.
+fn open_to_all(
+    resolver: Arc<dyn ResolvesServerCert>,
+    time: &Arc<ClockTime>,
+    alpn: &[u8],
+) -> Result<Arc<ServerConfig>, Error> {
+    let config = server_builder(time)?.with_no_client_auth().with_cert_resolver(resolver);
+    Ok(finish_server(config, alpn))
+}
+
+fn server_builder(
+    time: &Arc<ClockTime>,
+) -> Result<rustls::ConfigBuilder<ServerConfig, rustls::WantsVerifier>, Error> {
+    ServerConfig::builder_with_details(Arc::new(provider()), time.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+}
+
+fn finish_server(mut config: ServerConfig, alpn: &[u8]) -> Arc<ServerConfig> {
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Arc::new(config)
 }
 
 /// The settings of a client that shows `credentials` and speaks only to a server of their authority that is
@@ -106,13 +163,34 @@ pub fn client_config(
     expected: ExpectedPeer,
     clock: Arc<dyn Clock>,
 ) -> Result<Arc<ClientConfig>, Error> {
+    member_config(credentials, expected, clock, ALPN_DATA)
+}
+
+/// The settings of a component towards its configuration server.
+///
+/// # Errors
+/// When the authority's certificate cannot be used.
+pub fn control_client_config(
+    credentials: &Arc<LiveCredentials>,
+    clock: Arc<dyn Clock>,
+) -> Result<Arc<ClientConfig>, Error> {
+    let expected = ExpectedPeer { roles: vec![Role::ConfigurationServer], name: None };
+    member_config(credentials, expected, clock, ALPN_CONTROL)
+}
+
+fn member_config(
+    credentials: &Arc<LiveCredentials>,
+    expected: ExpectedPeer,
+    clock: Arc<dyn Clock>,
+    alpn: &[u8],
+) -> Result<Arc<ClientConfig>, Error> {
     let verifier =
         ByRole { roots: roots(credentials.current().authority())?, expected, provider: Arc::new(provider()) };
     let config = client_builder(clock)?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(Shown(credentials.clone())));
-    Ok(finish_client(config, ALPN_DATA))
+    Ok(finish_client(config, alpn))
 }
 
 /// The settings of a client that does not know its site's authority yet. Whoever is at the other end, **nothing may be
@@ -174,6 +252,16 @@ impl rustls::time_provider::TimeProvider for ClockTime {
 struct Shown(Arc<LiveCredentials>);
 
 impl ResolvesServerCert for Shown {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.signing())
+    }
+}
+
+/// Shows users the certificate that is current.
+#[derive(Debug)]
+struct ShownToUsers(Arc<WebCertificate>);
+
+impl ResolvesServerCert for ShownToUsers {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.signing())
     }

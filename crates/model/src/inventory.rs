@@ -162,6 +162,9 @@ pub struct ProtectedItem {
     /// A test failover's copy.
     #[serde(default)]
     pub test: Option<TestCopy>,
+    /// Instances that were left for good (an alternate location was chosen): kept until they are cleaned up.
+    #[serde(default)]
+    pub left_behind: Vec<Instance>,
     /// The token of a last cycle that is asked for.
     #[serde(default)]
     pub final_cycle: Option<String>,

@@ -38,6 +38,9 @@ pub struct Job {
     /// When it ended.
     #[serde(default)]
     pub ended: Option<UnixMillis>,
+    /// What was done is being undone; then the job ends in this state.
+    #[serde(default)]
+    pub undoing: Option<JobState>,
     /// Somebody wants it cancelled.
     #[serde(default)]
     pub cancel_requested: bool,
@@ -148,8 +151,7 @@ pub enum ItemOperation {
         /// Also delete the instance at the passive side, if Switchback made it.
         clean_up: bool,
     },
-    /// Delete the instance that was left behind, if Switchback made it: after a failback that has been reprotected the other way by
-    /// another machine, or one whose protection was given up.
+    /// Delete the instances that were left behind for good ([`crate::ProtectedItem::left_behind`]).
     CleanUp,
 }
 

@@ -16,7 +16,7 @@
 //! # Contents of a point
 //! For a point at or below the applied one: the first reverse delta above it that holds the block, else the disk. Above: the
 //! newest staged part up to it that holds the block, else the disk. So a point can be *viewed* while
-//! newer cycles are applied, and the disks can be *rolled back* in place.
+//! newer cycles are applied, and the disks can be *rolled back* in place; or *stand* at any point for a time, see `stand`.
 //!
 //! # The first replication
 //! There is nothing to protect on empty disks: frames are written straight to them (`filling`), and the
@@ -25,10 +25,10 @@
 //!
 //! # Threads and locks
 //! `turn` lets one call of one session at a time in. `work` serializes everything that changes disks or history.
-//! `core` holds the manifest and is taken for short steps (a manifest save included). `ways_back` is held
+//! `core` holds the manifest and is taken for short steps (a manifest save included). `ways` is held
 //! for reading while a view reads, and for writing when a reverse delta is published: so a reader either
-//! has the old block from the disk, or finds it in the reverse delta. Order: `turn`, `work`, `core`,
-//! `ways_back`, `digests`.
+//! has the old block from the disk, or finds it in the reverse delta (or, where disks are brought to another point, in the newest files). Order: `turn`, `work`, `core`,
+//! `ways`, `digests`.
 
 mod apply;
 mod fill;
@@ -38,6 +38,7 @@ mod prune;
 mod rollback;
 mod session;
 mod stage;
+mod stand;
 mod view;
 
 use std::collections::BTreeMap;
@@ -53,7 +54,8 @@ pub use view::PointView;
 
 use crate::digest_file::DigestFile;
 use crate::error::{PauseReason, ReplicaError};
-use crate::manifest::{Manifest, ReverseDelta};
+use crate::layout::FileName;
+use crate::manifest::{Manifest, ReverseDelta, Work};
 use crate::{ReplicaState, ReplicaStatus, Watermarks};
 
 /// How a replica keeps its history.
@@ -87,10 +89,30 @@ pub struct DiskReplica {
     /// Held shared by whoever writes for a session beside its thread, see `fill`.
     gate: RwLock<()>,
     work: Mutex<()>,
-    /// The manifest's `reverse`, for those who must not wait for `core`.
-    ways_back: RwLock<Vec<ReverseDelta>>,
+    /// For those who must not wait for `core`.
+    ways: RwLock<Ways>,
     digests: Vec<Mutex<DigestFile>>,
     _lock: VolumeLock,
+}
+
+/// What leads from the disks to other points, as views see it.
+#[derive(Debug)]
+struct Ways {
+    reverse: Vec<ReverseDelta>,
+    /// See [`crate::manifest::Standing`].
+    newest: Vec<FileName>,
+    /// Counts the changes.
+    version: u64,
+}
+
+impl Ways {
+    fn of(manifest: &Manifest, version: u64) -> Self {
+        let standing = manifest.standing.as_ref().zip(manifest.applied);
+        let newest = standing.map(|(standing, newest)| {
+            standing.newest.iter().map(|file| file.name(newest)).collect::<Vec<_>>()
+        });
+        Self { reverse: manifest.reverse.clone(), newest: newest.unwrap_or_default(), version }
+    }
 }
 
 /// What changes.
@@ -109,6 +131,7 @@ struct Core {
 }
 
 /// What a look at a replica tells that opens nothing and disturbs nobody.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaSummary {
     /// Its identity.
@@ -117,8 +140,12 @@ pub struct ReplicaSummary {
     pub disk_sizes: Vec<u64>,
     /// Its recovery points, oldest first.
     pub points: Vec<RecoveryPoint>,
-    /// The point that the disks hold.
+    /// The newest point that is on the disks, unless they are away from it: see `standing`.
     pub applied: Option<Seq>,
+    /// The older (or same) point at which it stands and which its disks hold, durably.
+    pub standing: Option<Seq>,
+    /// The disks are being brought to another point: they hold none.
+    pub moving: bool,
     /// Bytes that staged cycles and the ways back to older points take.
     pub kept_bytes: u64,
 }
@@ -134,6 +161,8 @@ impl ReplicaSummary {
             id: manifest.id,
             disk_sizes: manifest.disks.iter().map(|disk| disk.size).collect(),
             kept_bytes: manifest.bytes_kept(),
+            standing: manifest.stands_at(),
+            moving: manifest.work.is_some_and(|work| !matches!(work, Work::Apply { .. })),
             points: manifest.points,
             applied: manifest.applied,
         })
@@ -153,7 +182,7 @@ impl DiskReplica {
         self.core().manifest.id
     }
 
-    /// The point that the disks hold.
+    /// The newest point that is on the disks, unless they are away from it: see [`DiskReplica::standing`].
     #[must_use]
     pub fn applied(&self) -> Option<Seq> {
         self.core().manifest.applied
@@ -201,9 +230,9 @@ impl DiskReplica {
     /// waits for those that are reading, and those that read next see both.
     fn publish(&self, change: impl FnOnce(&mut Manifest)) -> Result<(), ReplicaError> {
         let mut core = self.core();
-        let mut published = self.ways_back.write().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self.ways.write().unwrap_or_else(PoisonError::into_inner);
         core.save(&*self.volume, change)?;
-        published.clone_from(&core.manifest.reverse);
+        *published = Ways::of(&core.manifest, published.version + 1);
         Ok(())
     }
 

@@ -92,6 +92,15 @@ pub enum ReplicaError {
         /// What.
         detail: String,
     },
+    /// Its disks hold an older point for a time, and take nothing.
+    #[error(
+        "the replica stands at recovery point {at}, for a failover that is not committed yet; replication goes on when that \
+             is cancelled"
+    )]
+    Standing {
+        /// The point.
+        at: u64,
+    },
     /// No such recovery point.
     #[error("there is no recovery point {seq}; `switchback replica points` lists those there are")]
     NoSuchPoint {

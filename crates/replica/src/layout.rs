@@ -8,10 +8,12 @@
 //! stage-<cycle>-<part>-<disk>.part                     a part being received, not acknowledged
 //! stage-<cycle>-<part>-<disk>.delta                    a part that is durable
 //! reverse-<from>-<to>-<disk>.delta                     the way from one point back to the one before
+//! newest-<point>-<part>-<disk>.delta                   what the newest point has where the disks hold an older one
 //! ```
 //! A part gets its final name between the sync of its contents and the sync of the directory: a
 //! `.delta` is complete, or something has been damaged.
 
+use switchback_delta::DeltaContent;
 use switchback_model::{DiskIndex, PartIndex, Seq};
 
 /// What a file name of the retention drive says.
@@ -19,10 +21,32 @@ use switchback_model::{DiskIndex, PartIndex, Seq};
 pub(crate) enum FileName {
     Stage { seq: Seq, part: PartIndex, disk: DiskIndex, durable: bool },
     Reverse { from: Seq, to: Seq, disk: DiskIndex },
+    Newest { of: Seq, part: PartIndex, disk: DiskIndex },
     Digests { disk: DiskIndex },
 }
 
 impl FileName {
+    /// Whose it is.
+    pub(crate) fn disk(self) -> DiskIndex {
+        match self {
+            Self::Stage { disk, .. }
+            | Self::Reverse { disk, .. }
+            | Self::Newest { disk, .. }
+            | Self::Digests { disk } => disk,
+        }
+    }
+
+    /// What the header of a delta with this name says.
+    pub(crate) fn content(self) -> Option<DeltaContent> {
+        match self {
+            Self::Stage { seq, part, .. } | Self::Newest { of: seq, part, .. } => {
+                Some(DeltaContent::Forward { seq, part })
+            }
+            Self::Reverse { from, to, .. } => Some(DeltaContent::Reverse { from, to }),
+            Self::Digests { .. } => None,
+        }
+    }
+
     /// Parses a name; `None` for files that are not deltas or digests of a replica.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let (stem, suffix) = name.split_once('.').unwrap_or((name, ""));
@@ -39,6 +63,11 @@ impl FileName {
             ("reverse", "delta") => Self::Reverse {
                 from: Seq(number()?),
                 to: Seq(number()?),
+                disk: DiskIndex(number()?.try_into().ok()?),
+            },
+            ("newest", "delta") => Self::Newest {
+                of: Seq(number()?),
+                part: PartIndex(number()?.try_into().ok()?),
                 disk: DiskIndex(number()?.try_into().ok()?),
             },
             ("digests", "") => Self::Digests { disk: DiskIndex(number()?.try_into().ok()?) },
@@ -58,6 +87,9 @@ impl std::fmt::Display for FileName {
             Self::Reverse { from, to, disk } => {
                 write!(f, "reverse-{:016}-{:016}-{:03}.delta", from.0, to.0, disk.0)
             }
+            Self::Newest { of, part, disk } => {
+                write!(f, "newest-{:016}-{:06}-{:03}.delta", of.0, part.0, disk.0)
+            }
             Self::Digests { disk } => write!(f, "digests-{:03}", disk.0),
         }
     }
@@ -75,6 +107,7 @@ mod tests {
             FileName::Stage { seq: Seq(7), part: PartIndex(3), disk: DiskIndex(1), durable: true },
             FileName::Stage { seq: Seq(u64::MAX), part: PartIndex(0), disk: DiskIndex(0), durable: false },
             FileName::Reverse { from: Seq(9), to: Seq(8), disk: DiskIndex(2) },
+            FileName::Newest { of: Seq(9), part: PartIndex(1), disk: DiskIndex(2) },
             FileName::Digests { disk: DiskIndex(5) },
         ];
         for name in names {

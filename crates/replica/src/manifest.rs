@@ -2,9 +2,12 @@
 //!
 //! # Layout
 //! ```text
-//! switchback-replica 1 <BLAKE3 of the body, 64 hexadecimal digits>\n
+//! switchback-replica <format> <BLAKE3 of the body, 64 hexadecimal digits>\n
 //! <body: JSON of `Manifest`>
 //! ```
+//! Format 1 is a replica whose disks hold its newest applied point; format 2 is written, and needed, only while it stands at
+//! a point ([`Standing`]): a build that does not know of it must not take what is on the disks for the newest state.
+//!
 //! Text, so that it can be read on the worst day with nothing but a pager; the version before the checksum,
 //! so that a newer format is told apart from damage. It is only ever replaced whole
 //! ([`Volume::write_atomic`]); everything it names is durable before it is written, and nothing it named is
@@ -13,6 +16,7 @@
 //! # Invariants (checked by [`Manifest::check`] on every load and, in debug builds, every save)
 //! * `points` ascend; `applied` and every staged cycle is among them, staged ones above `applied`.
 //! * `reverse` is a chain down from `applied` (or from the cycle being applied) to the oldest point.
+//! * while it stands at a point nothing is staged: `applied` is the newest point, to which `standing` knows the way.
 //! * before the first commit there are no points, and `filling` says whether disks may hold anything.
 
 use serde::{Deserialize, Serialize};
@@ -24,7 +28,8 @@ use crate::{CycleKind, DiskSpec, ReplicaError, error::volume_error};
 /// The file's name in its volume.
 pub(crate) const MANIFEST: &str = "manifest";
 const MAGIC: &str = "switchback-replica";
-const VERSION: u32 = 1;
+/// Without and with a standing point.
+const VERSIONS: [u32; 2] = [1, 2];
 /// 256 MiB: some hundred thousand recovery points.
 const LEN_MAX: usize = 256 << 20;
 
@@ -36,7 +41,7 @@ pub(crate) struct Manifest {
     pub(crate) disks: Vec<DiskSpec>,
     /// All recovery points, oldest first.
     pub(crate) points: Vec<RecoveryPoint>,
-    /// The point that the disks hold, but for `work`.
+    /// The newest point that is on the disks, but for `work` and `standing`.
     pub(crate) applied: Option<Seq>,
     /// Committed cycles that are not applied yet, oldest first.
     pub(crate) staged: Vec<StagedCycle>,
@@ -49,6 +54,9 @@ pub(crate) struct Manifest {
     /// Under which generation the newest point was made, if changed blocks may follow it.
     pub(crate) generation: Option<GenerationId>,
     pub(crate) open: Option<OpenRecord>,
+    /// The disks are away from the newest point, and can be brought back to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) standing: Option<Standing>,
 }
 
 /// A committed cycle waiting to be applied.
@@ -83,6 +91,28 @@ pub(crate) struct ReverseFile {
     pub(crate) file_len: u64,
 }
 
+/// The disks hold an older point, for a time.
+///
+/// What is in no file of `newest` is on the disks as it is at the newest point: it is never written while this exists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    /// The point that the disks hold, but for `work`.
+    pub(crate) at: Seq,
+    /// The oldest point it has stood at: `newest` holds what the ways back from above it hold, no more and no less.
+    pub(crate) lowest: Seq,
+    /// What the newest point has in the blocks that the disks may have otherwise; no block is in two of them.
+    pub(crate) newest: Vec<NewestFile>,
+}
+
+/// One forward delta of a [`Standing`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NewestFile {
+    /// In the order in which they were added.
+    pub(crate) part: PartIndex,
+    pub(crate) disk: DiskIndex,
+    pub(crate) file_len: u64,
+}
+
 /// A change of the disks in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -91,6 +121,8 @@ pub(crate) enum Work {
     Apply { seq: Seq },
     /// The disks are being brought back to point `to`.
     RollBack { to: Seq },
+    /// The disks are being brought to the point at which they are to stand.
+    Stand,
 }
 
 /// The open cycle.
@@ -117,6 +149,7 @@ impl Manifest {
             filling: false,
             generation: None,
             open: None,
+            standing: None,
         }
     }
 
@@ -137,9 +170,13 @@ impl Manifest {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let body = serde_json::to_vec_pretty(self).expect("maps with text keys, no failing Serialize");
-        let mut out = format!("{MAGIC} {VERSION} {}\n", blake3::hash(&body).to_hex()).into_bytes();
+        let mut out = format!("{MAGIC} {} {}\n", self.version(), blake3::hash(&body).to_hex()).into_bytes();
         out.extend(body);
         out
+    }
+
+    fn version(&self) -> u32 {
+        VERSIONS[usize::from(self.standing.is_some())]
     }
 
     pub(crate) fn decode(data: &[u8]) -> Result<Self, String> {
@@ -151,20 +188,24 @@ impl Manifest {
         if words.next() != Some(MAGIC) {
             return Err("it does not begin as a manifest".into());
         }
-        match words.next().and_then(|version| version.parse::<u32>().ok()) {
-            Some(VERSION) => {}
-            Some(other) => {
-                return Err(format!(
-                    "it has format {other}, this build reads {VERSION}; use the newer build"
-                ));
-            }
-            None => return Err("its format version is missing".into()),
+        let version = words.next().and_then(|version| version.parse::<u32>().ok());
+        let version = version.ok_or("its format version is missing")?;
+        if !VERSIONS.contains(&version) {
+            return Err(format!(
+                "it has format {version}, this build reads {VERSIONS:?}; use the newer build"
+            ));
         }
         if words.next() != Some(blake3::hash(body).to_hex().as_str()) || words.next().is_some() {
             return Err("it does not match its checksum".into());
         }
         let manifest: Self = serde_json::from_slice(body).map_err(|error| error.to_string())?;
         manifest.check()?;
+        if manifest.version() != version {
+            return Err(format!(
+                "it says that it has format {version}, but has format {}",
+                manifest.version()
+            ));
+        }
         Ok(manifest)
     }
 
@@ -184,7 +225,35 @@ impl Manifest {
         if above != self.staged.iter().map(|cycle| cycle.seq).collect::<Vec<_>>() {
             return Err(format!("the points {above:?} should be those staged"));
         }
+        self.check_standing(&seqs)?;
         self.check_reverse(&seqs)
+    }
+
+    fn check_standing(&self, seqs: &[Seq]) -> Result<(), String> {
+        let Some(standing) = &self.standing else {
+            return if self.work == Some(Work::Stand) {
+                Err("its disks are being brought to a point that it does not name".into())
+            } else {
+                Ok(())
+            };
+        };
+        if !matches!(self.work, None | Some(Work::Stand)) || !self.staged.is_empty() || self.filling {
+            return Err(format!("it stands at point {} while something else is being done", standing.at));
+        }
+        if !seqs.contains(&standing.at) || standing.lowest > standing.at {
+            return Err(format!(
+                "it stands at point {} and has stood at {}, its points are {seqs:?}",
+                standing.at, standing.lowest
+            ));
+        }
+        let names: Vec<_> = standing.newest.iter().map(|file| (file.part, file.disk)).collect();
+        let foreign = standing.newest.iter().any(|file| usize::from(file.disk.0) >= self.disks.len());
+        if foreign || !names.is_sorted_by(|a, b| a < b) {
+            return Err(format!(
+                "the files of its newest point are {names:?}, out of order or of unknown disks"
+            ));
+        }
+        Ok(())
     }
 
     fn check_reverse(&self, seqs: &[Seq]) -> Result<(), String> {
@@ -205,6 +274,14 @@ impl Manifest {
         Ok(())
     }
 
+    /// The disks hold point `to`, and no newer one is to be had any more.
+    pub(crate) fn forget_after(&mut self, to: Seq) {
+        self.applied = Some(to);
+        self.generation = None;
+        self.points.retain(|point| point.seq <= to);
+        self.reverse.retain(|delta| delta.from <= to);
+    }
+
     /// The number of the next cycle: that after the newest point. A cycle that was given up, and points that were rolled
     /// back, leave no gap: a process server on the way, which does not know of them, counts the same.
     pub(crate) fn next_seq(&self) -> Seq {
@@ -216,10 +293,25 @@ impl Manifest {
         found.ok_or(ReplicaError::NoSuchPoint { seq: seq.0 })
     }
 
-    /// Bytes that staged and reverse deltas take.
+    /// The point that the disks hold, if they hold one: not while they are being brought to where they are to stand.
+    pub(crate) fn stands_at(&self) -> Option<Seq> {
+        let standing = self.standing.as_ref().filter(|_| self.work.is_none());
+        standing.map(|standing| standing.at)
+    }
+
+    /// Refuses whoever would write, while the disks are away from the newest point.
+    pub(crate) fn check_not_standing(&self) -> Result<(), ReplicaError> {
+        match &self.standing {
+            Some(standing) => Err(ReplicaError::Standing { at: standing.at.0 }),
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes that staged cycles, ways back and the way to the newest point take.
     pub(crate) fn bytes_kept(&self) -> u64 {
         let staged = self.staged.iter().flat_map(|cycle| &cycle.parts).map(|part| part.file_len);
         let reverse = self.reverse.iter().flat_map(|delta| &delta.files).map(|file| file.file_len);
-        staged.chain(reverse).sum()
+        let newest = self.standing.iter().flat_map(|standing| &standing.newest).map(|file| file.file_len);
+        staged.chain(reverse).chain(newest).sum()
     }
 }

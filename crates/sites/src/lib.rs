@@ -9,6 +9,16 @@
 //! the snapshot and so makes what it wrote final ([`Site::delete_snapshot`]), another choice of recovery point goes back to it ([`Site::revert_snapshot`]).
 //!
 //! Every call can be repeated: what is as it should be already is success. Calls block, each with a time limit of its own.
+//!
+//! [`LocalSite`] is the site that is a directory of QEMU machines; [`conformance`] holds all sites to the same promises.
+
+pub mod conformance;
+mod local;
+
+pub use local::{
+    AcceleratorChoice, Forward, Forwarded, LocalSite, NetworkSettings, SiteSettings, UefiSettings,
+    guest_makes_progress_on_kvm,
+};
 
 use std::fmt::Debug;
 use std::path::PathBuf;
@@ -234,7 +244,7 @@ pub trait Site: Send + Sync + Debug {
     /// [`SiteError::Running`].
     fn create_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError>;
 
-    /// Takes a machine that is off back to a snapshot, which stays.
+    /// Takes a machine that is off back to a snapshot, which stays. Later snapshots go: they were of a past that is no more.
     ///
     /// # Errors
     /// [`SiteError::Running`], [`SiteError::NoSuchSnapshot`].
@@ -315,6 +325,16 @@ pub enum SiteError {
         /// Bytes.
         free: u64,
     },
+    /// A file that describes the site or a machine has a mistake.
+    #[error("{}, line {line}: {problem}", file.display())]
+    Description {
+        /// The file.
+        file: PathBuf,
+        /// Where in it, from 1.
+        line: usize,
+        /// The key and what is wrong with it.
+        problem: String,
+    },
     /// The site refused, or does not answer.
     #[error("{action} failed: {detail}")]
     Failed {
@@ -325,4 +345,16 @@ pub enum SiteError {
         /// Trying again may help.
         passing: bool,
     },
+}
+
+impl SiteError {
+    /// Something that will not work however often it is tried.
+    pub(crate) fn failed(action: impl Into<String>, detail: impl ToString) -> Self {
+        Self::Failed { action: action.into(), detail: detail.to_string(), passing: false }
+    }
+
+    /// Something that may work when it is tried again.
+    pub(crate) fn passing(action: impl Into<String>, detail: impl ToString) -> Self {
+        Self::Failed { action: action.into(), detail: detail.to_string(), passing: true }
+    }
 }

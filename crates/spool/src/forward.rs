@@ -288,6 +288,8 @@ impl Forwarder {
             | ReplicaError::Io { .. }
             | ReplicaError::Locked { .. }
             | ReplicaError::Forbidden { .. }
+            // Whether what is spooled can follow is only known when the replica has resumed, or settled where it stands.
+            | ReplicaError::Standing { .. }
             | ReplicaError::Paused(_) => true,
             // Damaged on the way, perhaps: once more. Damaged here would have been seen when it was read.
             ReplicaError::Corrupt { .. } => !std::mem::replace(&mut self.was_corrupt, true),

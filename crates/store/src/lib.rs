@@ -7,9 +7,14 @@
 //! [`Store::commit`]; all of them become durable together, or, when somebody else was faster with one of them, none
 //! ([`StoreError::Conflict`]), and the control plane decides again from what is there now.
 
+mod schema;
+mod sqlite;
+
 use std::fmt::Debug;
 
 use switchback_model::UnixMillis;
+
+pub use sqlite::SqliteStore;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

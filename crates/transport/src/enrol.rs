@@ -17,6 +17,7 @@ use switchback_identity::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::server::TlsStream;
 
 use crate::connect::dial;
 
@@ -72,16 +73,41 @@ async fn exchange(config: &EnrolConfig) -> Result<Credentials, EnrolError> {
     Ok(credentials)
 }
 
-/// The server's end of one enrolment; `service`: where there is an authority.
-pub(crate) async fn admit(
+/// The server's end of one enrolment, on a connection of the protocol [`ALPN_ENROL`](switchback_identity::tls::ALPN_ENROL) from `from`; `service`:
+/// where there is an authority. Before the newcomer gets its certificate, `record` writes down that it belongs to the site: what fails
+/// there is told to it. Ends the connection; `None`: nobody was enrolled, and the other end knows why.
+///
+/// # Errors
+/// When the connection fails.
+pub async fn admit<S, F>(
+    stream: &mut TlsStream<S>,
+    service: Option<&EnrolmentService>,
+    from: IpAddr,
+    record: impl FnOnce(PeerIdentity) -> F,
+) -> io::Result<Option<PeerIdentity>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = Result<(), String>>,
+{
+    let binding = ChannelBinding::of(stream.get_ref().1).map_err(io::Error::other)?;
+    let enrolled = exchange_as_server(stream, service, from, binding, record).await?;
+    stream.shutdown().await?;
+    linger(stream).await;
+    Ok(enrolled)
+}
+
+async fn exchange_as_server<F: Future<Output = Result<(), String>>>(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     service: Option<&EnrolmentService>,
     from: IpAddr,
     binding: ChannelBinding,
-) -> io::Result<()> {
+    record: impl FnOnce(PeerIdentity) -> F,
+) -> io::Result<Option<PeerIdentity>> {
     let Some(service) = service else {
-        let detail = "there is no certificate authority on this host; enrol at the site's target".into();
-        return write_message(stream, &EnrolmentService::refusal(&EnrolError::Protocol { detail })).await;
+        let detail =
+            "there is no certificate authority on this host; enrol where the site's authority is".into();
+        let refusal = EnrolmentService::refusal(&EnrolError::Protocol { detail });
+        return write_message(stream, &refusal).await.map(|()| None);
     };
     let begun = service.begin(from, binding, &read_message(stream).await?);
     let finished = match begun {
@@ -91,16 +117,38 @@ pub(crate) async fn admit(
         }
         Err(error) => Err(error),
     };
-    match finished {
+    let recorded = match finished {
+        Ok((identity, grant)) => {
+            let recorded = record(identity.clone()).await;
+            recorded.map(|()| (identity, grant)).map_err(|detail| EnrolError::Protocol { detail })
+        }
+        Err(error) => Err(error),
+    };
+    match recorded {
         Ok((identity, grant)) => {
             tracing::info!(%identity, %from, "enrolled");
-            write_message(stream, &grant).await
+            write_message(stream, &grant).await?;
+            Ok(Some(identity))
         }
         Err(error) => {
             tracing::warn!(%from, %error, "not enrolled");
-            write_message(stream, &EnrolmentService::refusal(&error)).await
+            write_message(stream, &EnrolmentService::refusal(&error)).await?;
+            Ok(None)
         }
     }
+}
+
+/// Reads on for a moment and throws away: closing a socket with unread bytes would make the kernel send a reset, which can
+/// overtake the last word that tells the client why.
+pub(crate) async fn linger(stream: &mut (impl AsyncRead + Unpin)) {
+    let drain = async {
+        let mut sink = [0; 4096];
+        let mut left = 256;
+        while left > 0 && matches!(stream.read(&mut sink).await, Ok(1..)) {
+            left -= 1;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(1), drain).await;
 }
 
 async fn write_message(stream: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {

@@ -24,7 +24,7 @@ mod wire;
 
 pub use client::RemoteSession;
 pub use connect::{ConnectConfig, Timeouts};
-pub use enrol::{EnrolConfig, enrol};
+pub use enrol::{EnrolConfig, admit, enrol};
 pub use renewal::{RenewalTask, renew};
 pub use server::{Limits, ServerConfig, SessionHandler, serve};
 

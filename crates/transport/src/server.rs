@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchback_identity::tls::{ALPN_DATA, ALPN_ENROL, ServerTls, TlsFailure};
-use switchback_identity::{Authority, Certificate, ChannelBinding, EnrolmentService, PeerIdentity, Role};
+use switchback_identity::{Authority, Certificate, EnrolmentService, PeerIdentity, Role};
 use switchback_replica::{ReplicaError, ReplicaSession, SessionRequest};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -20,6 +20,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::connect::TLS_BUFFER_LEN;
+use crate::enrol::linger;
 use crate::watched::{Activity, Watched};
 use registry::{PeerPermit, Registry};
 
@@ -230,11 +231,9 @@ async fn shake_hands(server: &Server, stream: TcpStream, address: SocketAddr) ->
         }
     };
     if enrols {
-        let binding = ChannelBinding::of(stream.get_ref().1).map_err(io::Error::other)?;
         let service = server.config.enrolment.as_deref();
-        crate::enrol::admit(&mut stream, service, address.ip(), binding).await?;
-        stream.shutdown().await?;
-        linger(&mut stream).await;
+        // Nobody keeps a list here: who has a certificate belongs to the site.
+        crate::enrol::admit(&mut stream, service, address.ip(), async |_| Ok(())).await?;
         return Ok(None);
     }
     if stream.get_ref().1.alpn_protocol() != Some(ALPN_DATA) {
@@ -251,17 +250,4 @@ async fn shake_hands(server: &Server, stream: TcpStream, address: SocketAddr) ->
     };
     let slot = Slot { _connection: connection, _peer: permit };
     Ok(Some(Proven { stream, activity, peer, address, slot }))
-}
-
-/// Reads on for a moment and throws away: closing a socket with unread bytes would make the kernel send a reset, which can
-/// overtake the last word that tells the client why.
-async fn linger(stream: &mut (impl tokio::io::AsyncRead + Unpin)) {
-    let drain = async {
-        let mut sink = [0; 4096];
-        let mut left = 256;
-        while left > 0 && matches!(stream.read(&mut sink).await, Ok(1..)) {
-            left -= 1;
-        }
-    };
-    let _ = tokio::time::timeout(Duration::from_secs(1), drain).await;
 }

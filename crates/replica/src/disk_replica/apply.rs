@@ -1,8 +1,8 @@
 //! Applying staged cycles to the disks, each with its way back.
 
-use switchback_delta::{DeltaContent, DeltaError, DeltaHeader, DeltaSummary, DeltaWriter, Frame};
+use switchback_delta::{DeltaError, DeltaHeader, DeltaSummary, DeltaWriter, Frame};
 use switchback_disk::{Volume, parallel, spans};
-use switchback_model::{DiskIndex, Extent, Seq};
+use switchback_model::{DiskIndex, Extent, ExtentSet, Seq};
 
 use super::DiskReplica;
 use super::stage::{VolumeWriter, write_contents};
@@ -18,6 +18,10 @@ const BATCH_BYTES: u64 = 256 << 10;
 impl ReverseDelta {
     pub(super) fn name(&self, disk: DiskIndex) -> FileName {
         FileName::Reverse { from: self.from, to: self.to, disk }
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = FileName> + '_ {
+        self.files.iter().map(|file| self.name(file.disk))
     }
 }
 
@@ -46,6 +50,7 @@ impl DiskReplica {
             // be half written.
             (Some(Work::Apply { .. }), _) => self.finish_apply()?,
             (Some(Work::RollBack { to }), _) => self.finish_rollback(to)?,
+            (Some(Work::Stand), _) => self.finish_move()?,
             (None, None) => return Ok(false),
             (None, Some(cycle)) => {
                 let applied = applied.expect("staged cycles follow an applied point");
@@ -94,36 +99,42 @@ impl DiskReplica {
         to: Seq,
         layers: &[Layer],
     ) -> Result<ReverseDelta, ReplicaError> {
-        let from = cycle.seq;
-        let mut reverse = ReverseDelta { from, to, files: Vec::new() };
+        let mut reverse = ReverseDelta { from: cycle.seq, to, files: Vec::new() };
         for (disk, layer) in self.disk_indexes().zip(layers) {
-            let extents = layer.extents();
-            if extents.is_empty() {
-                continue;
+            if let Some(file_len) = self.save_contents(reverse.name(disk), &layer.extents())? {
+                reverse.files.push(ReverseFile { disk, file_len });
             }
-            let source = self.disk(disk);
-            let name = reverse.name(disk);
-            let summary = self.write_reverse(name, disk, from, to, |mut writer| {
-                let unread = |_, error| disk_error(source, "reading", &error);
-                let fail = |error: DeltaError| delta_error(&*self.volume, name, &error);
-                spans::read_extents(source, &extents, self.config.io_threads, Frame::of, unread, |frame| {
-                    writer.push(&frame).map_err(fail)
-                })?;
-                writer.finish().map_err(fail)
-            })?;
-            reverse.files.push(ReverseFile { disk, file_len: summary.file_len });
         }
         self.volume.sync().map_err(|e| volume_error(&*self.volume, "syncing the directory", &e))?;
         Ok(reverse)
     }
 
-    /// Writes the reverse delta of one disk and makes its contents durable (not its name).
-    pub(super) fn write_reverse(
+    /// Saves what a disk holds in a delta (its contents are durable then, not its name) and returns the file's length;
+    /// there is none for no extents.
+    pub(super) fn save_contents(
         &self,
         name: FileName,
-        disk: DiskIndex,
-        from: Seq,
-        to: Seq,
+        extents: &ExtentSet,
+    ) -> Result<Option<u64>, ReplicaError> {
+        if extents.is_empty() {
+            return Ok(None);
+        }
+        let source = self.disk(name.disk());
+        let summary = self.write_delta(name, |mut writer| {
+            let unread = |_, error| disk_error(source, "reading", &error);
+            let fail = |error: DeltaError| delta_error(&*self.volume, name, &error);
+            spans::read_extents(source, extents, self.config.io_threads, Frame::of, unread, |frame| {
+                writer.push(&frame).map_err(fail)
+            })?;
+            writer.finish().map_err(fail)
+        })?;
+        Ok(Some(summary.file_len))
+    }
+
+    /// Writes a delta under its final name and makes its contents durable (not its name).
+    pub(super) fn write_delta(
+        &self,
+        name: FileName,
         fill: impl FnOnce(DeltaWriter<VolumeWriter>) -> Result<(VolumeWriter, DeltaSummary), ReplicaError>,
     ) -> Result<DeltaSummary, ReplicaError> {
         let volume = &*self.volume;
@@ -132,9 +143,9 @@ impl DiskReplica {
             DeltaHeader {
                 replica: core.manifest.id,
                 epoch: core.manifest.epoch,
-                disk,
-                disk_size: core.manifest.disks[usize::from(disk.0)].size,
-                content: DeltaContent::Reverse { from, to },
+                disk: name.disk(),
+                disk_size: core.manifest.disks[usize::from(name.disk().0)].size,
+                content: name.content().expect("the name of a delta"),
             }
         };
         let file = create_new(volume, &name.to_string())?;

@@ -3,7 +3,7 @@
 //! Everything is read: each delta to its last frame against its checksums, the chain of ways back against the manifest, and the
 //! disks against the digests known of them. A finding says which recovery points it takes.
 
-use switchback_delta::{DeltaContent, leaves_of_node, node_extent, nodes_of_disk};
+use switchback_delta::{leaves_of_node, node_extent, nodes_of_disk};
 use switchback_model::{DiskIndex, Seq};
 
 use super::DiskReplica;
@@ -70,12 +70,7 @@ impl DiskReplica {
         let checked = VolumeDelta::open(&*self.volume, name, self.config.key.as_ref()).and_then(|delta| {
             report.delta_bytes += delta.file.summary().file_len;
             let header = delta.file.header();
-            let content = match name {
-                FileName::Stage { seq, part, .. } => DeltaContent::Forward { seq, part },
-                FileName::Reverse { from, to, .. } => DeltaContent::Reverse { from, to },
-                FileName::Digests { .. } => header.content,
-            };
-            if header.replica != manifest.id || header.content != content {
+            if header.replica != manifest.id || Some(header.content) != name.content() {
                 let detail = format!("{name} holds {:?} of replica {}", header.content, header.replica);
                 return Err(ReplicaError::Corrupt { detail });
             }
@@ -88,6 +83,9 @@ impl DiskReplica {
                 let remedy = match name {
                     FileName::Stage { .. } => {
                         "roll back to an intact point, or start a resync, which replaces what is staged"
+                    }
+                    FileName::Newest { .. } => {
+                        "stand at a point that is not concerned and settle there, or resume and start a resync"
                     }
                     _ => "the newer points are intact; let the damaged ones expire, or restore the file",
                 };
@@ -148,7 +146,12 @@ fn deltas_and_points(manifest: &Manifest) -> Vec<(FileName, Vec<Seq>)> {
     });
     let reverse = manifest.reverse.iter().flat_map(|delta| {
         let lost = points(&|seq| seq <= delta.to);
-        delta.files.iter().map(move |file| (delta.name(file.disk), lost.clone()))
+        delta.names().map(move |name| (name, lost.clone()))
     });
-    staged.chain(reverse).collect()
+    let standing = manifest.standing.iter().zip(manifest.applied);
+    let newest = standing.flat_map(|(standing, newest)| {
+        let lost = points(&|seq| seq > standing.lowest);
+        standing.newest.iter().map(move |file| (file.name(newest), lost.clone()))
+    });
+    staged.chain(reverse).chain(newest).collect()
 }

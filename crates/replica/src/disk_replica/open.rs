@@ -8,7 +8,7 @@ use switchback_disk::{Disk, Volume};
 use switchback_model::{Consistency, DiskIndex, RecoveryPoint, ReplicaId, Seq, UnixMillis};
 
 use super::stage::OpenParts;
-use super::{Core, DiskReplica, ReplicaConfig};
+use super::{Core, DiskReplica, ReplicaConfig, Ways};
 use crate::digest_file::DigestFile;
 use crate::error::{disk_error, volume_error};
 use crate::layout::FileName;
@@ -83,10 +83,10 @@ impl DiskReplica {
             paused: None,
             views: std::collections::BTreeMap::new(),
         };
-        let ways_back = RwLock::new(core.manifest.reverse.clone());
+        let ways = RwLock::new(Ways::of(&core.manifest, 0));
         let (core, turn, work) = (Mutex::new(core), Mutex::new(()), Mutex::new(()));
         let gate = RwLock::default();
-        let replica = Self { volume, disks, config, core, turn, gate, work, ways_back, digests, _lock: lock };
+        let replica = Self { volume, disks, config, core, turn, gate, work, ways, digests, _lock: lock };
         replica.recover()?;
         Ok(replica)
     }
@@ -105,6 +105,12 @@ impl DiskReplica {
                 other => other?,
             },
             Some(Work::RollBack { to }) => self.finish_rollback(to)?,
+            Some(Work::Stand) => match self.finish_move() {
+                Err(error @ ReplicaError::Corrupt { .. }) => {
+                    tracing::error!(%error, "the disks could not be brought to where they are to stand; choose another point");
+                }
+                other => other?,
+            },
             None => {}
         }
         self.recover_open_cycle()?;
@@ -190,7 +196,10 @@ impl Core {
             needed.extend(cycle.parts.iter().map(|part| part.name(cycle.seq)));
         }
         for delta in &manifest.reverse {
-            needed.extend(delta.files.iter().map(|file| delta.name(file.disk)));
+            needed.extend(delta.names());
+        }
+        if let (Some(standing), Some(newest)) = (&manifest.standing, manifest.applied) {
+            needed.extend(standing.newest.iter().map(|file| file.name(newest)));
         }
         if let (Some(open), Some(parts)) = (&manifest.open, &self.parts) {
             needed.extend(parts.done[..parts.synced].iter().map(|part| part.name(open.seq)));

@@ -3,7 +3,7 @@
 //! A point that goes takes no data with it that an older one needs: the reverse deltas around it are merged
 //! into one (the way back from the point above it to the one below). The oldest point simply loses
 //! its reverse delta. Kept in any case: the newest point, the one that the disks hold and those not applied yet, and any that somebody
-//! is viewing.
+//! is viewing. While the replica stands at a point, nothing goes.
 
 use std::collections::BTreeSet;
 
@@ -45,8 +45,9 @@ impl DiskReplica {
             let dropped: BTreeSet<_> = unwanted.iter().copied().filter(may_go).collect();
             (dropped, core.manifest.clone())
         };
-        // While a cycle is half applied its reverse deltas are needed as they are.
-        if dropped.is_empty() || manifest.work.is_some() {
+        // While a cycle is half applied its reverse deltas are needed as they are; while the replica stands at a point, somebody is
+        // choosing among all of them.
+        if dropped.is_empty() || manifest.work.is_some() || manifest.standing.is_some() {
             return Ok(());
         }
         let plan = plan(&manifest, &dropped);
@@ -54,11 +55,14 @@ impl DiskReplica {
         for run in &plan {
             reverse.push(if run.len() == 1 { run[0].clone() } else { self.merge(run)? });
         }
+        let kept: BTreeSet<_> = reverse.iter().flat_map(ReverseDelta::names).collect();
         self.publish(|manifest| {
             manifest.points.retain(|point| !dropped.contains(&point.seq));
             manifest.reverse = reverse;
         })?;
-        self.remove_garbage()
+        // Only those: a session may be receiving a part, whose file nothing names yet.
+        let gone = manifest.reverse.iter().flat_map(ReverseDelta::names).filter(|name| !kept.contains(name));
+        self.remove_files(gone)
     }
 
     /// One reverse delta that leads as far as all of `run` (oldest first) together.
@@ -76,7 +80,7 @@ impl DiskReplica {
             // The oldest way back wins: it was right at the point that is kept.
             let layers: Vec<_> = deltas.iter().map(|delta| &delta.file).collect();
             let name = merged.name(disk);
-            let summary = self.write_reverse(name, disk, from, to, |writer| {
+            let summary = self.write_delta(name, |writer| {
                 switchback_delta::merge(&layers, writer).map_err(|error| match error {
                     MergeError::Layer { layer, source } => {
                         delta_error(&*self.volume, deltas[layer].name, &source)
@@ -104,6 +108,9 @@ impl DiskReplica {
         loop {
             let (kept, oldest, points) = {
                 let core = self.core();
+                if core.manifest.standing.is_some() {
+                    return Ok(());
+                }
                 let points = &core.manifest.points;
                 (core.manifest.bytes_kept() + open_bytes, points.first().map(|point| point.seq), points.len())
             };

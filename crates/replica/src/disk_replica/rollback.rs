@@ -1,6 +1,6 @@
-//! Going back: the disks are brought to an older recovery point, in place.
+//! Going back: the disks are brought to an older recovery point, in place, for good.
 //!
-//! The newer points cease to exist, so it is refused while somebody writes, or views any point. A crash in between: it is
+//! Unlike standing at a point (`stand`) it needs no room on the retention drive and no intact newer points. The newer points cease to exist, so it is refused while somebody writes, or views any point. A crash in between: it is
 //! done again from its start at the next opening; the reverse deltas stay until the disks are settled.
 
 use switchback_disk::Volume;
@@ -36,22 +36,33 @@ impl DiskReplica {
     /// # Errors
     /// [`ReplicaError::NoSuchPoint`]; [`ReplicaError::Locked`] while a session is open or a point is being viewed.
     pub fn roll_back(&self, to: Seq) -> Result<(), ReplicaError> {
+        let stands = self.core().manifest.standing.is_some();
+        if stands {
+            self.check_no_views()?;
+            return self.stand_at(to).and_then(|()| self.settle());
+        }
         // What is staged up to the point must be on the disks first.
         while self.applied() < Some(to) && self.apply_next()? {}
         let _working = self.working();
+        self.check_no_views()?;
         {
             let mut core = self.core();
             core.manifest.point(to)?;
+            core.manifest.check_not_standing()?;
             if let Some(writer) = &core.writer {
                 return Err(ReplicaError::Locked { holder: format!("{writer:?}; end replication first") });
-            }
-            // Also of older points: what a view has laid over each other would not fit the numbers that come again.
-            if let Some((seq, _)) = core.views.first_key_value() {
-                return Err(ReplicaError::Locked { holder: format!("a view of recovery point {seq}") });
             }
             core.begin_rollback(&*self.volume, to)?;
         }
         self.finish_rollback(to)
+    }
+
+    /// Also of older points: what a view has laid over each other would not fit the numbers that come again.
+    pub(super) fn check_no_views(&self) -> Result<(), ReplicaError> {
+        match self.core().views.first_key_value() {
+            Some((seq, _)) => Err(ReplicaError::Locked { holder: format!("a view of recovery point {seq}") }),
+            None => Ok(()),
+        }
     }
 
     /// Does what the manifest says is being done. May be repeated.
@@ -70,9 +81,7 @@ impl DiskReplica {
         self.settle_disks()?;
         self.publish(|manifest| {
             manifest.work = None;
-            manifest.applied = Some(to);
-            manifest.points.retain(|point| point.seq <= to);
-            manifest.reverse.retain(|delta| delta.from <= to);
+            manifest.forget_after(to);
         })?;
         self.remove_garbage()
     }

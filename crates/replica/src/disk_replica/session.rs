@@ -45,7 +45,7 @@ impl DiskReplica {
     /// Opens a session for a writer.
     ///
     /// # Errors
-    /// [`ReplicaError::StaleEpoch`], [`ReplicaError::Locked`], [`ReplicaError::DisksChanged`].
+    /// [`ReplicaError::StaleEpoch`], [`ReplicaError::Locked`], [`ReplicaError::DisksChanged`], [`ReplicaError::Standing`].
     pub fn session(self: &Arc<Self>, request: &SessionRequest) -> Result<DiskSession, ReplicaError> {
         let _turn = self.turn();
         let mut core = self.core();
@@ -61,6 +61,7 @@ impl DiskReplica {
             );
             return Err(ReplicaError::DisksChanged { detail });
         }
+        core.manifest.check_not_standing()?;
         match &core.writer {
             Some(writer) if writer.id != request.writer && epoch == current => {
                 return Err(ReplicaError::Locked { holder: format!("writer {}", writer.id) });
@@ -94,6 +95,7 @@ impl DiskReplica {
     pub(super) fn check_session(&self, key: SessionKey) -> Result<(), ReplicaError> {
         let core = self.core();
         core.check_epoch(key.epoch)?;
+        core.manifest.check_not_standing()?;
         match &core.writer {
             Some(writer) if writer.session == key.session => Ok(()),
             Some(writer) => Err(ReplicaError::Locked { holder: format!("writer {}, since", writer.id) }),
@@ -101,13 +103,13 @@ impl DiskReplica {
         }
     }
 
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    pub(super) fn turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Core {
-    fn check_epoch(&self, given: Epoch) -> Result<(), ReplicaError> {
+    pub(super) fn check_epoch(&self, given: Epoch) -> Result<(), ReplicaError> {
         let current = self.manifest.epoch;
         if given < current { Err(ReplicaError::StaleEpoch { given, current }) } else { Ok(()) }
     }

@@ -2,13 +2,13 @@
 //!
 //! A view lays the deltas between its point and the disk over each other once, when it is opened. What is
 //! applied later adds ways back, and those are laid under it before each read, in the same critical
-//! section as the read of the disk: see the header of [`super`] about `ways_back`.
+//! section as the read of the disk: see the header of [`super`] about `ways`.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
 use switchback_model::{DiskIndex, Extent, RecoveryPoint, Seq};
 
-use super::DiskReplica;
+use super::{DiskReplica, Ways};
 use crate::ReplicaError;
 use crate::error::disk_error;
 use crate::layer::{Layer, VolumeDelta};
@@ -27,6 +27,8 @@ struct Layers {
     disks: Vec<Layer>,
     /// Ways back from points above this are not laid yet.
     laid: Seq,
+    /// The version of [`Ways`] that has been laid.
+    version: u64,
 }
 
 impl DiskReplica {
@@ -48,24 +50,24 @@ impl DiskReplica {
                 disks[usize::from(part.disk.0)].put_under(delta);
             }
         }
-        let mut layers = Layers { disks, laid: seq };
-        layers.lay(self, &manifest.reverse)?;
+        let mut layers = Layers { disks, laid: seq, version: 0 };
+        layers.lay(self, &self.ways.read().unwrap_or_else(PoisonError::into_inner))?;
         *self.core().views.entry(seq).or_default() += 1;
         Ok(PointView { replica: Arc::clone(self), point, layers: RwLock::new(layers) })
     }
 }
 
 impl Layers {
-    /// Lays the ways back that came since the last time under the others.
-    fn lay(&mut self, replica: &DiskReplica, reverse: &[ReverseDelta]) -> Result<(), ReplicaError> {
-        for delta in reverse.iter().filter(|delta| delta.from > self.laid) {
-            for file in &delta.files {
-                let key = replica.config.key.as_ref();
-                let opened = VolumeDelta::open(&*replica.volume, delta.name(file.disk), key)?;
-                self.disks[usize::from(file.disk.0)].put_under(opened);
-            }
+    /// Lays the ways back that came since the last time under the others, and what the newest point has under all of them. What is laid
+    /// already and comes again covers nothing more.
+    fn lay(&mut self, replica: &DiskReplica, ways: &Ways) -> Result<(), ReplicaError> {
+        let back = ways.reverse.iter().filter(|delta| delta.from > self.laid).flat_map(ReverseDelta::names);
+        for name in back.chain(ways.newest.iter().copied()) {
+            let opened = VolumeDelta::open(&*replica.volume, name, replica.config.key.as_ref())?;
+            self.disks[usize::from(name.disk().0)].put_under(opened);
         }
-        self.laid = reverse.last().map_or(self.laid, |delta| delta.from.max(self.laid));
+        self.laid = ways.reverse.last().map_or(self.laid, |delta| delta.from.max(self.laid));
+        self.version = ways.version;
         Ok(())
     }
 }
@@ -94,7 +96,7 @@ impl PointView {
             let detail = format!("bytes {offset}+{} are beyond disk {disk} of {size} bytes", buf.len());
             return Err(ReplicaError::Protocol { detail });
         };
-        let published = self.replica.ways_back.read().unwrap_or_else(PoisonError::into_inner);
+        let published = self.replica.ways.read().unwrap_or_else(PoisonError::into_inner);
         self.lay_new(&published)?;
         let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner);
         let layer = &layers.disks[usize::from(disk.0)];
@@ -113,13 +115,12 @@ impl PointView {
         Ok(())
     }
 
-    fn lay_new(&self, published: &[ReverseDelta]) -> Result<(), ReplicaError> {
-        let laid = self.layers.read().unwrap_or_else(PoisonError::into_inner).laid;
-        if published.last().is_none_or(|delta| delta.from <= laid) {
+    fn lay_new(&self, published: &Ways) -> Result<(), ReplicaError> {
+        if self.layers.read().unwrap_or_else(PoisonError::into_inner).version == published.version {
             return Ok(());
         }
         let mut layers = self.layers.write().unwrap_or_else(PoisonError::into_inner);
-        layers.lay(&self.replica, published)
+        if layers.version == published.version { Ok(()) } else { layers.lay(&self.replica, published) }
     }
 }
 

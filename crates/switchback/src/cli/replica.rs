@@ -169,18 +169,30 @@ fn export(
 }
 
 fn points(replica: &ReplicaSummary, output: OutputFormat) {
-    let ReplicaSummary { points, applied, kept_bytes, .. } = replica;
+    let ReplicaSummary { points, applied, standing, moving, kept_bytes, .. } = replica;
     if output == OutputFormat::Json {
-        let value = json!({"applied": applied, "kept_bytes": kept_bytes, "points": points});
+        let value = json!({
+            "applied": applied, "standing": standing, "moving": moving, "kept_bytes": kept_bytes, "points": points,
+        });
         println!("{value:#}");
         return;
     }
     let row = |point: &RecoveryPoint| {
-        let on_disk = if Some(point.seq) == *applied { "on the disks" } else { "" };
+        let on_disk = match standing {
+            Some(at) if *at == point.seq => "on the disks, which stand there",
+            None if !moving && Some(point.seq) == *applied => "on the disks",
+            _ => "",
+        };
         vec![point.seq.to_string(), format_time(point.time), point.consistency.to_string(), on_disk.into()]
     };
     print_table(&["POINT", "TIME", "CONSISTENCY", ""], &points.iter().map(row).collect::<Vec<_>>());
     println!("{} points, {} kept for going back", points.len(), ByteSize(*kept_bytes));
+    if let Some(at) = standing {
+        println!("the replica stands at point {at} for a failover: it takes nothing until that is committed or cancelled");
+    }
+    if *moving {
+        println!("the disks are being brought to another point: they hold none of these now");
+    }
 }
 
 fn roll_back(replica: &DiskReplica, to: &PointName, yes: bool) -> anyhow::Result<()> {

@@ -473,7 +473,11 @@ fn read_all(
 
 /// Whether trying again can help without anybody doing anything.
 fn is_passing(error: &EngineError) -> bool {
-    matches!(error, EngineError::Replica(ReplicaError::Disconnected { .. } | ReplicaError::Paused(_)))
+    let EngineError::Replica(error) = error else { return false };
+    matches!(
+        error,
+        ReplicaError::Disconnected { .. } | ReplicaError::Paused(_) | ReplicaError::Standing { .. }
+    )
 }
 
 /// Reads changed blocks and hands them on as frames, in order.

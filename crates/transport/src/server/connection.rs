@@ -12,8 +12,9 @@ use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::registry::{Key, Place};
 use super::worker::{Reply, Work, Worker};
-use super::{Proven, Server, Slot, linger};
+use super::{Proven, Server, Slot};
 use crate::connect::build;
+use crate::enrol::linger;
 use crate::stream::{GATHER_LEN, ReceiveError, Sender, receive_head, receive_payload, receive_request};
 use crate::wire::{self, Hello, Kind, Outgoing, Renew, Renewed, Request, VERSION_MAX, VERSION_MIN, Welcome};
 

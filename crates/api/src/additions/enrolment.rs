@@ -1,0 +1,14 @@
+//! `switchbackEnrolment/default/showPassphrase`: the passphrase with which components enrol. It is a POST, so that the audit log tells who saw it.
+
+use serde_json::json;
+use switchback_control::Control;
+
+use crate::arm::{Answer, ArmError, Call};
+
+pub(crate) fn show_passphrase(_: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let passphrase = call.server.passphrase.as_ref().ok_or_else(|| {
+        ArmError::not_found("enrolment passphrase", "default")
+            .cause("this configuration server was started without one")
+    })?;
+    Ok(Answer::Ok(json!({ "passphrase": passphrase.reveal().as_str() })))
+}

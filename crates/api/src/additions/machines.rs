@@ -1,0 +1,87 @@
+//! `switchbackProtectedMachines`: protected machines in our own words, with figures the contract has no place for; and the clean-up of what was
+//! left behind.
+
+use serde_json::{Value, json};
+use switchback_control::{Control, ItemView};
+use switchback_model::{Instance, ItemOperation, Side};
+
+use crate::arm::{Answer, ArmError, Call, job_name, page, resource, show_time};
+
+pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let items = control.items()?.into_iter().map(|view| (view.item.name.key(), view)).collect();
+    Answer::of(&page(call, items, |view| show(call, &view))?)
+}
+
+pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    Ok(Answer::Ok(show(call, &control.item(&call.name("item")?)?)?))
+}
+
+/// Newest first.
+pub(crate) fn points(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let name = call.name("item")?;
+    let points = control.recovery_points(&name)?.into_iter();
+    let points = points.map(|point| (format!("{:020}", u64::MAX - point.seq.0), point)).collect();
+    let machine = call.vault.addition("switchbackProtectedMachines", name.as_str());
+    Answer::of(&page(call, points, |point| {
+        let properties = json!({
+            "seq": point.seq, "time": show_time(point.time), "consistency": point.consistency, "multiVmTag": point.group_tag,
+        });
+        let seq = point.seq.to_string();
+        resource(
+            format!("{machine}/recoveryPoints/{seq}"),
+            &seq,
+            "switchbackProtectedMachines/recoveryPoints",
+            properties,
+        )
+    })?)
+}
+
+/// Deletes the instances that were left behind for good.
+pub(crate) fn clean_up(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let name = call.name("item")?;
+    let item = control.item(&name)?.item;
+    let job = control.operate(&call.by, &name, ItemOperation::CleanUp)?;
+    Ok(Answer::Accepted { resource: call.vault.protected_item(&item.home.site, &name), job: job.id })
+}
+
+fn show(call: &Call, view: &ItemView) -> Result<Value, ArmError> {
+    let item = &view.item;
+    let instance = |instance: &Instance| json!({ "site": instance.site, "id": instance.id, "createdByUs": instance.created_by_us });
+    let properties = json!({
+        "contractId": call.vault.protected_item(&item.home.site, &item.name),
+        "group": view.group,
+        "state": item.protection.to_string(),
+        "phase": item.protection.phase,
+        "active": item.protection.active,
+        "epoch": item.protection.epoch,
+        "testing": item.protection.testing,
+        "allowed": view.allowed,
+        "home": instance(item.instance(Side::Home)),
+        "away": instance(item.instance(Side::Away)),
+        "diskSizesBytes": item.disk_sizes,
+        "replication": item.replication.as_ref().map(|path| json!({
+            "replica": path.replica, "processServer": path.process_server, "masterTarget": path.master_target, "epoch": path.epoch,
+        })),
+        "failover": item.failover.as_ref().map(|record| json!({
+            "seq": record.seq, "time": show_time(record.time), "consistency": record.consistency,
+            "multiVmTag": record.group_tag, "planned": record.planned,
+        })),
+        "staleSeen": item.stale_seen.map(show_time),
+        "lastFailover": item.last_failover.map(show_time),
+        "lastTestFailover": item.last_test_failover.map(show_time),
+        "job": item.job.map(job_name),
+        "health": view.health,
+        "reasons": view.reasons,
+        "rpoMs": view.rpo_ms,
+        "resyncPercent": view.resync_percent,
+        "sentBytes": view.sent_bytes,
+        "resyncSentBytes": view.resync_sent_bytes,
+        "recoveryPoints": view.points,
+        "agentSeen": view.agent_seen.map(show_time),
+        "agentBuild": view.agent_build,
+        "system": view.system,
+        "addresses": view.addresses,
+    });
+    let id = call.vault.addition("switchbackProtectedMachines", item.name.as_str());
+    resource(id, item.name.as_str(), "switchbackProtectedMachines", properties)
+}

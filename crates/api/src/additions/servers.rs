@@ -1,0 +1,64 @@
+//! `switchbackServers`: components that have enrolled; their names here are `ROLE.NAME`.
+
+use serde_json::{Value, json};
+use switchback_control::{Control, ServerView};
+use switchback_model::component::State;
+
+use crate::arm::{Answer, ArmError, Call, page, resource, show_time};
+
+pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let servers = control.servers()?.into_iter().map(|server| (name(&server), server)).collect();
+    Answer::of(&page(call, servers, |server| show(call, &server))?)
+}
+
+pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let found = find(control, call)?.ok_or_else(|| ArmError::not_found("server", call.text("server")))?;
+    Ok(Answer::Ok(show(call, &found)?))
+}
+
+/// Its certificate is not renewed any more.
+pub(crate) fn delete(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    if let Some(server) = find(control, call)? {
+        control.remove_server(&server.identity)?;
+    }
+    Ok(Answer::NoContent)
+}
+
+fn find(control: &Control, call: &Call) -> Result<Option<ServerView>, ArmError> {
+    let wanted = call.text("server");
+    Ok(control.servers()?.into_iter().find(|server| name(server).eq_ignore_ascii_case(wanted)))
+}
+
+fn name(server: &ServerView) -> String {
+    format!("{}.{}", server.identity.role.as_str(), server.identity.name.as_str())
+}
+
+fn show(call: &Call, server: &ServerView) -> Result<Value, ArmError> {
+    let report = server.last_report.as_ref();
+    let state = report.map(|(_, report)| match &report.state {
+        State::Agent(state) => {
+            json!({ "hostname": state.hostname, "system": state.system, "systemUuid": state.system_uuid })
+        }
+        State::ProcessServer(state) => json!({
+            "spools": state.spools.len(), "freeBytes": state.free_bytes,
+            "receivedBytes": state.received_bytes, "forwardedBytes": state.forwarded_bytes,
+        }),
+        State::MasterTarget(state) => {
+            json!({ "replicas": state.replicas.len(), "freeBytes": state.free_bytes })
+        }
+    });
+    let properties = json!({
+        "role": server.identity.role.as_str(),
+        "friendlyName": server.identity.name.as_str(),
+        "enrolled": show_time(server.enrolled),
+        "lastReport": report.map(|(time, _)| show_time(*time)),
+        "build": report.map(|(_, report)| report.build.as_str()),
+        "address": report.map(|(_, report)| report.address.as_str()),
+        "site": report.map(|(_, report)| report.site.as_str()),
+        "health": server.health,
+        "reasons": server.reasons,
+        "state": state,
+    });
+    let name = name(server);
+    resource(call.vault.addition("switchbackServers", &name), &name, "switchbackServers", properties)
+}

@@ -1,0 +1,156 @@
+//! For tests: whether an answer is what the contract's OpenAPI document says (`tests/contract/2024-04-01.json`).
+//!
+//! A subset of JSON Schema, as far as that document uses it, and stricter than that: a property that the contract does not know is an error, and a
+//! subtype (`instanceType`) is looked up and checked as such.
+
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
+
+static CONTRACT: LazyLock<Value> =
+    LazyLock::new(|| serde_json::from_str(include_str!("../../tests/contract/2024-04-01.json")).unwrap());
+
+/// What is wrong with an answer to `method` at `path` (below the vault, with `{names}` as the document has them); `None` for no body.
+pub(crate) fn check(method: &str, path: &str, status: u16, body: Option<&Value>) -> Vec<String> {
+    let operation = &CONTRACT["paths"][path][method];
+    assert!(operation.is_object(), "the contract has no {method} {path}");
+    let Some(response) = operation["responses"].get(status.to_string()) else {
+        return vec![format!("{method} {path} cannot be answered with {status}")];
+    };
+    let mut errors = Vec::new();
+    match (response.get("schema"), body) {
+        (Some(schema), Some(body)) => check_value(schema, body, "", &mut errors),
+        (Some(_), None) if status == 200 => errors.push("there is no body".into()),
+        (None, Some(_)) => errors.push("there must be no body".into()),
+        _ => {}
+    }
+    errors
+}
+
+/// The same for a value of a model.
+pub(crate) fn check_model(model: &str, value: &Value) -> Vec<String> {
+    let mut errors = Vec::new();
+    check_value(&serde_json::json!({ "$ref": format!("#/definitions/{model}") }), value, "", &mut errors);
+    errors
+}
+
+fn check_value(schema: &Value, value: &Value, at: &str, errors: &mut Vec<String>) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let name = reference.rsplit('/').next().unwrap_or_default();
+        // Models of other documents: errors of Azure Resource Manager itself.
+        if let Some(model) = CONTRACT["definitions"].get(name) {
+            check_model_value(name, model, value, at, errors);
+        }
+        return;
+    }
+    let expected = schema["type"].as_str().unwrap_or("object");
+    let fits = match expected {
+        "string" => value.is_string(),
+        "integer" => value.is_i64() || value.is_u64(),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        "array" => value.is_array(),
+        _ => value.is_object(),
+    };
+    if !fits {
+        errors.push(format!("{at}: {value} is no {expected}"));
+        return;
+    }
+    if let (Some(allowed), Some(text)) = (schema["enum"].as_array(), value.as_str())
+        && !allowed.iter().any(|allowed| allowed == text)
+    {
+        errors.push(format!("{at}: {text:?} is none of {}", schema["enum"]));
+    }
+    if schema["format"] == "date-time" && super::time::parse(value.as_str().unwrap_or_default()).is_none() {
+        errors.push(format!("{at}: {value} is no time"));
+    }
+    if schema["format"] == "int32" && value.as_i64().is_none_or(|number| i32::try_from(number).is_err()) {
+        errors.push(format!("{at}: {value} is too large"));
+    }
+    for (index, element) in value.as_array().into_iter().flatten().enumerate() {
+        check_value(&schema["items"], element, &format!("{at}[{index}]"), errors);
+    }
+    if let (Some(any), Some(fields)) = (schema.get("additionalProperties").filter(|any| any.is_object()), value.as_object()) {
+        for (name, field) in fields {
+            check_value(any, field, &format!("{at}.{name}"), errors);
+        }
+    } else if schema["properties"].is_object() {
+        check_fields(&[schema], value, at, errors);
+    }
+}
+
+fn check_model_value(name: &str, model: &Value, value: &Value, at: &str, errors: &mut Vec<String>) {
+    if model.get("type").is_some_and(|kind| kind != "object") || (model["properties"].is_null() && model["allOf"].is_null()) {
+        return check_value(model, value, at, errors);
+    }
+    let subtype = value["instanceType"].as_str().and_then(|kind| subtype_of(name, kind));
+    let mut chain = Vec::new();
+    ancestors(subtype.unwrap_or(model), &mut chain);
+    check_fields(&chain, value, at, errors);
+}
+
+/// The model of a base's `instanceType`.
+fn subtype_of(base: &str, kind: &str) -> Option<&'static Value> {
+    CONTRACT["definitions"].as_object()?.iter().find_map(|(name, model)| {
+        let is_kind = model.get("x-ms-discriminator-value").and_then(Value::as_str).unwrap_or(name) == kind;
+        let mut chain = Vec::new();
+        ancestors(model, &mut chain);
+        let descends = name != base && chain.iter().any(|ancestor| **ancestor == CONTRACT["definitions"][base]);
+        (is_kind && descends).then_some(model)
+    })
+}
+
+/// A model and all that it is composed of.
+fn ancestors<'a>(model: &'a Value, chain: &mut Vec<&'a Value>) {
+    chain.push(model);
+    for base in model["allOf"].as_array().into_iter().flatten() {
+        let name = base["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()).unwrap_or_default();
+        if let Some(base) = CONTRACT["definitions"].get(name) {
+            ancestors(base, chain);
+        }
+    }
+}
+
+fn check_fields(chain: &[&Value], value: &Value, at: &str, errors: &mut Vec<String>) {
+    let Some(fields) = value.as_object() else {
+        errors.push(format!("{at}: {value} is no object"));
+        return;
+    };
+    let empty = Map::new();
+    for (name, field) in fields {
+        let known = chain.iter().find_map(|model| model["properties"].as_object().unwrap_or(&empty).get(name));
+        match known {
+            Some(schema) => check_value(schema, field, &format!("{at}.{name}"), errors),
+            None => errors.push(format!("{at}.{name} is not in the contract")),
+        }
+    }
+    for required in chain.iter().flat_map(|model| model["required"].as_array().into_iter().flatten()) {
+        if !fields.contains_key(required.as_str().unwrap_or_default()) {
+            errors.push(format!("{at}: {required} is missing"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{check, check_model};
+
+    #[test]
+    fn what_the_contract_does_not_say_is_found() {
+        let policy = "replicationPolicies/{policyName}";
+        let with = |details: serde_json::Value| {
+            let body = json!({ "id": "a", "name": "b", "type": "c", "properties": { "friendlyName": "b", "providerSpecificDetails": details } });
+            check("get", policy, 200, Some(&body))
+        };
+        assert_eq!(with(json!({ "instanceType": "InMage", "recoveryPointHistory": 5 })), [""; 0]);
+        assert_eq!(with(json!({ "instanceType": "InMage", "recoveryPointHistory": "5" })).len(), 1);
+        assert_eq!(with(json!({ "instanceType": "InMage", "crashConsistentFrequencyInMinutes": 5 })).len(), 1);
+        assert_eq!(with(json!({ "recoveryPointHistory": 5 })).len(), 2, "missing, and not of the base");
+        assert_eq!(check("get", policy, 202, None).len(), 1);
+        assert_eq!(check("delete", policy, 204, None), [""; 0]);
+        assert_eq!(check("get", policy, 200, None).len(), 1);
+        assert_eq!(check_model("JobProperties", &json!({ "startTime": "yesterday" })).len(), 1);
+    }
+}

@@ -1,0 +1,169 @@
+//! `replicationProtectionContainerMappings`: which container is replicated with which policy to where.
+//!
+//! Our group holds that itself, so a mapping is a group seen from its home container, under its policy's name: `PG1` leads to the recovery site's
+//! container (for clients that only know the cloud as a target, `Microsoft Azure` names it too), `PG1-failback` from the home container to itself, as
+//! the contract has it. Making one checks that it agrees with the policy's group; nothing is stored.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use switchback_control::Control;
+use switchback_model::{ObjectName, ProtectionGroup, Side};
+
+use super::answer::Answer;
+use super::call::Call;
+use super::containers;
+use super::error::ArmError;
+use super::health::HealthError;
+use super::id::{MICROSOFT_AZURE, policy_name};
+use super::page::page;
+use super::policies;
+use super::resource::resource;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Properties {
+    target_protection_container_id: String,
+    target_protection_container_friendly_name: String,
+    health: &'static str,
+    health_error_details: Vec<HealthError>,
+    policy_id: String,
+    state: &'static str,
+    source_protection_container_friendly_name: String,
+    source_fabric_friendly_name: String,
+    target_fabric_friendly_name: String,
+    policy_friendly_name: String,
+}
+
+#[derive(Deserialize)]
+struct Put {
+    properties: PutProperties,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PutProperties {
+    target_protection_container_id: String,
+    policy_id: String,
+}
+
+pub(crate) fn list_all(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    show_list(call, control.groups()?)
+}
+
+pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let site = containers::find(control, call)?;
+    show_list(call, control.groups()?.into_iter().filter(|group| *home(group) == site.name).collect())
+}
+
+pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    Ok(Answer::Ok(show(call, &find(control, call)?)?))
+}
+
+pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let site = containers::find(control, call)?;
+    let wanted = call.json::<Put>()?.properties;
+    let group = policies::find(control, &wanted.policy_id)?;
+    let mapping = policy_name(&group);
+    if *home(&group) != site.name {
+        return Err(ArmError::invalid(format!(
+            "the policy {mapping} is for machines at home at {}, not {}",
+            home(&group),
+            site.name
+        )));
+    }
+    if !mapping.eq_ignore_ascii_case(call.text("mapping")) {
+        return Err(ArmError::invalid(format!(
+            "a mapping has its policy's name: {mapping}, not {}",
+            call.text("mapping")
+        ))
+        .remedy(format!("PUT it as {mapping}")));
+    }
+    let target = wanted.target_protection_container_id;
+    let is_cloud = target.eq_ignore_ascii_case(MICROSOFT_AZURE) && group.towards == Side::Away;
+    if !is_cloud && containers::site_of_id(control, &target)?.as_ref() != Some(target_container(&group)) {
+        let container = call.vault.container(target_container(&group));
+        return Err(ArmError::invalid(format!("the policy {mapping} does not lead to {target}"))
+            .remedy(format!("its target is {container}; for another one, make another group")));
+    }
+    Ok(Answer::Ok(show(call, &group)?))
+}
+
+/// A mapping goes with its policy's group.
+pub(crate) fn remove(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let mapping = policy_name(&find(control, call)?);
+    Err(ArmError::invalid(format!("the mapping {mapping} cannot be removed alone"))
+        .cause("it is a part of its policy")
+        .remedy(format!("delete the policy {mapping}")))
+}
+
+fn find(control: &Control, call: &Call) -> Result<ProtectionGroup, ArmError> {
+    let site = containers::find(control, call)?;
+    let mapping = call.text("mapping");
+    let known = control.groups()?.into_iter().filter(|group| *home(group) == site.name);
+    let found = known.into_iter().find(|group| policy_name(group).eq_ignore_ascii_case(mapping));
+    found.ok_or_else(|| ArmError::not_found("container mapping", mapping))
+}
+
+/// The home site of a group's machines.
+const fn home(group: &ProtectionGroup) -> &ObjectName {
+    match group.towards {
+        Side::Away => &group.source_site,
+        Side::Home => &group.target_site,
+    }
+}
+
+/// The site whose container a mapping leads to. A group's target; for a failback that is home, the container itself.
+const fn target_container(group: &ProtectionGroup) -> &ObjectName {
+    &group.target_site
+}
+
+fn show_list(call: &Call, groups: Vec<ProtectionGroup>) -> Result<Answer, ArmError> {
+    let groups = groups.into_iter().map(|group| (policy_name(&group).to_ascii_lowercase(), group)).collect();
+    Answer::of(&page(call, groups, |group| show(call, &group))?)
+}
+
+fn show(call: &Call, group: &ProtectionGroup) -> Result<Value, ArmError> {
+    let (policy, home, target) = (policy_name(group), home(group), target_container(group));
+    let properties = Properties {
+        target_protection_container_id: call.vault.container(target),
+        target_protection_container_friendly_name: target.to_string(),
+        health: "Normal",
+        health_error_details: Vec::new(),
+        policy_id: call.vault.policy(&policy),
+        state: "Paired",
+        source_protection_container_friendly_name: home.to_string(),
+        source_fabric_friendly_name: home.to_string(),
+        target_fabric_friendly_name: target.to_string(),
+        policy_friendly_name: policy.clone(),
+    };
+    let kinds = "replicationFabrics/replicationProtectionContainers/replicationProtectionContainerMappings";
+    resource(call.vault.container_mapping(home, &policy), &policy, kinds, properties)
+}
+
+#[cfg(test)]
+mod tests {
+    use switchback_model::ProtectionGroup;
+
+    use super::show;
+    use crate::arm::call::Call;
+
+    /// As recorded: the failback mapping leads from the container to itself.
+    #[test]
+    fn a_pair_of_groups_is_two_mappings_of_the_home_container() {
+        let name = |text: &str| text.parse().unwrap();
+        let (group, twin) =
+            ProtectionGroup::pair(name("PG1"), name("home"), name("recovery"), <_>::default()).unwrap();
+        let call = Call::for_test("/x", "", 1);
+        let container = |site: &str| call.vault.container(&name(site));
+        for (group, named, target) in [(group, "PG1", "recovery"), (twin, "PG1-failback", "home")] {
+            let shown = show(&call, &group).unwrap();
+            assert_eq!(
+                shown["id"],
+                format!("{}/replicationProtectionContainerMappings/{named}", container("home"))
+            );
+            assert_eq!(shown["properties"]["targetProtectionContainerId"], container(target));
+            assert_eq!(shown["properties"]["policyId"], call.vault.policy(named));
+            assert_eq!(shown["properties"]["state"], "Paired");
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! `replicationFabrics`: our sites. A fabric exists once the configuration server knows its site; the contract has no way to make a
+//! VMware one, so there is none here: see `switchbackSites`.
+
+use serde::Serialize;
+use serde_json::Value;
+use switchback_control::{Control, Health, ServerView};
+use switchback_model::{JobError, ObjectName, Site};
+
+use super::answer::Answer;
+use super::call::Call;
+use super::error::ArmError;
+use super::health::{HealthError, health_errors, show};
+use super::id::guid;
+use super::page::page;
+use super::resource::resource;
+use super::servers::{self, MasterTarget, ProcessServer};
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Properties {
+    friendly_name: String,
+    encryption_details: Encryption,
+    rollover_encryption_details: Encryption,
+    internal_identifier: String,
+    bcdr_state: &'static str,
+    custom_details: VMware,
+    health_error_details: Vec<HealthError>,
+    health: &'static str,
+}
+
+/// Of keys for encryption that the contract's service keeps; ours are the components' own.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Encryption {
+    kek_state: &'static str,
+}
+
+/// `VMwareDetails` of the contract.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct VMware {
+    instance_type: &'static str,
+    process_server_count: String,
+    agent_count: String,
+    protected_servers: String,
+    process_servers: Vec<ProcessServer>,
+    master_target_servers: Vec<MasterTarget>,
+}
+
+pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let servers = control.servers()?;
+    let sites = control.sites()?.into_iter().map(|site| (site.name.key(), site)).collect();
+    Answer::of(&page(call, sites, |site| show_site(control, call, &servers, &site))?)
+}
+
+pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let site = find(control, call)?;
+    Ok(Answer::Ok(show_site(control, call, &control.servers()?, &site)?))
+}
+
+/// The site of the path.
+pub(crate) fn find(control: &Control, call: &Call) -> Result<Site, ArmError> {
+    by_name(control, &call.name("site")?)
+}
+
+pub(crate) fn by_name(control: &Control, name: &ObjectName) -> Result<Site, ArmError> {
+    let known = control.sites()?.into_iter().find(|site| site.name == *name);
+    known.ok_or_else(|| ArmError::not_found("fabric", name.as_str()))
+}
+
+fn show_site(control: &Control, call: &Call, servers: &[ServerView], site: &Site) -> Result<Value, ArmError> {
+    // A site that does not answer is still a fabric, in bad health.
+    let looked = control.site(&site.name).and_then(|open| Ok(open.datastores()?));
+    let (datastores, failure): (_, Option<JobError>) = match looked {
+        Ok(datastores) => (datastores, None),
+        Err(error) => (Vec::new(), Some(*error.error)),
+    };
+    let serving = servers::of_site(servers, &site.name, &datastores);
+    let mut health = serving.health.unwrap_or(Health::Normal);
+    let mut errors = serving.errors;
+    if let Some(failure) = failure {
+        health = Health::Critical;
+        errors.extend(health_errors(&[failure], health));
+    }
+    let items = control.items()?;
+    let here = items.iter().filter(|view| view.item.active().site == site.name);
+    let (protected, agents) = here.fold((0_usize, 0_usize), |(protected, agents), view| {
+        (protected + 1, agents + usize::from(view.agent_seen.is_some()))
+    });
+    let properties = Properties {
+        friendly_name: site.name.to_string(),
+        encryption_details: Encryption { kek_state: "None" },
+        rollover_encryption_details: Encryption { kek_state: "None" },
+        internal_identifier: guid(&["site", &site.name.key()]),
+        bcdr_state: "Valid",
+        custom_details: VMware {
+            instance_type: "VMware",
+            process_server_count: serving.process_servers.len().to_string(),
+            agent_count: agents.to_string(),
+            protected_servers: protected.to_string(),
+            process_servers: serving.process_servers,
+            master_target_servers: serving.master_targets,
+        },
+        health_error_details: errors,
+        health: show(health),
+    };
+    resource(call.vault.fabric(&site.name), site.name.as_str(), "replicationFabrics", properties)
+}

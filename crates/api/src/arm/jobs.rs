@@ -1,0 +1,153 @@
+//! `replicationJobs`: list, look, cancel, restart, resume.
+//!
+//! The last three answer with the job at once: what they ask for shows in its state, and a client that waited for a *cancelled* job's
+//! operation would be told of a failure.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use switchback_control::Control;
+use switchback_model::{Job, JobId, JobRequest, JobState};
+
+use super::answer::Answer;
+use super::call::{Call, name};
+use super::error::ArmError;
+use super::filter::Filter;
+use super::id::job_name;
+use super::job_details::{self, AsrTask, JobErrorDetails, scenario};
+use super::operations::find_job;
+use super::page::{newest_first, page};
+use super::resource::resource;
+use super::time;
+
+/// What a list can be filtered by: the contract's `JobQueryParameter`, and the name of what a job is about.
+const FILTERS: [&str; 6] =
+    ["startTime", "endTime", "jobStatus", "jobName", "affectedObjectTypes", "targetObjectName"];
+/// Newest jobs that a list reaches back to.
+const LIST_MAX: usize = 1000;
+const STATES: [JobState; 6] = [
+    JobState::NotStarted,
+    JobState::InProgress,
+    JobState::Suspended,
+    JobState::Succeeded,
+    JobState::Failed,
+    JobState::Cancelled,
+];
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Properties {
+    activity_id: String,
+    scenario_name: &'static str,
+    friendly_name: &'static str,
+    state: String,
+    state_description: String,
+    tasks: Vec<AsrTask>,
+    errors: Vec<JobErrorDetails>,
+    start_time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end_time: Option<String>,
+    allowed_actions: Vec<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target_object_id: Option<String>,
+    target_object_name: String,
+    target_instance_type: &'static str,
+    custom_details: Value,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Resume {
+    properties: ResumeProperties,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ResumeProperties {
+    comments: String,
+}
+
+/// Newest first.
+pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let filter = Filter::parse(call.query("$filter"), &FILTERS)?;
+    let states: Vec<JobState> =
+        STATES.into_iter().filter(|state| filter.allows("jobStatus", &state.to_string())).collect();
+    if states.is_empty() {
+        let known = STATES.map(|state| state.to_string()).join(", ");
+        return Err(ArmError::invalid(format!("there is no such jobStatus; there are: {known}")));
+    }
+    let object = filter.get("targetObjectName").map(name).transpose()?;
+    let moment = |title: &str| match filter.get(title) {
+        None => Ok(None),
+        Some(text) => time::parse(text)
+            .map(Some)
+            .ok_or_else(|| ArmError::invalid(format!("{title} is no time: {text:?}"))),
+    };
+    let (from, to) = (moment("startTime")?, moment("endTime")?);
+    let jobs = control.jobs(object.as_ref(), &states, LIST_MAX)?.into_iter().filter(|job| {
+        from.is_none_or(|from| job.created >= from)
+            && to.is_none_or(|to| job.created <= to)
+            && filter.allows("jobName", scenario(&job.request).0)
+            && filter.allows("affectedObjectTypes", job_details::target_type(&job.request))
+    });
+    let jobs = jobs.map(|job| (newest_first(job.created.0, &job.id.to_string()), job)).collect();
+    // Jobs that are part of a task are looked up for a single job only.
+    Answer::of(&page(call, jobs, |job| show(control, call, &job, |_| None))?)
+}
+
+pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    answer(control, call, &find_job(control, call)?)
+}
+
+pub(crate) fn cancel(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let id = find_job(control, call)?.id;
+    answer(control, call, &control.cancel_job(&call.by, id)?)
+}
+
+pub(crate) fn restart(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let id = find_job(control, call)?.id;
+    answer(control, call, &control.restart_job(&call.by, id)?)
+}
+
+pub(crate) fn resume(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let comments = call.json_if_any::<Resume>()?.properties.comments;
+    let id = find_job(control, call)?.id;
+    answer(control, call, &control.resume_job(&call.by, id, &comments)?)
+}
+
+fn answer(control: &Control, call: &Call, job: &Job) -> Result<Answer, ArmError> {
+    Ok(Answer::Ok(show(control, call, job, |id| control.job(id).ok())?))
+}
+
+fn show(
+    control: &Control,
+    call: &Call,
+    job: &Job,
+    child: impl Fn(JobId) -> Option<Job> + Copy,
+) -> Result<Value, ArmError> {
+    let (scenario_name, friendly_name) = scenario(&job.request);
+    let object = job.request.object();
+    let target = match &job.request {
+        JobRequest::Plan { plan, .. } => Some(call.vault.plan(plan)),
+        JobRequest::Protect(_) | JobRequest::Operate { .. } => {
+            control.item(object).ok().map(|view| call.vault.protected_item(&view.item.home.site, object))
+        }
+    };
+    let name = job_name(job.id);
+    let properties = Properties {
+        activity_id: name.clone(),
+        scenario_name,
+        friendly_name,
+        state: job.state.to_string(),
+        state_description: job_details::job_state_description(job.state),
+        tasks: job_details::tasks(job, child, call),
+        errors: job_details::errors(job),
+        start_time: time::show(job.started.unwrap_or(job.created)),
+        end_time: time::show_option(job.ended),
+        allowed_actions: job_details::allowed_actions(job),
+        custom_details: job_details::custom_details(control, job, target.as_deref()),
+        target_object_id: target,
+        target_object_name: object.to_string(),
+        target_instance_type: job_details::target_type(&job.request),
+    };
+    resource(call.vault.job(job.id), &name, "replicationJobs", properties)
+}

@@ -1,0 +1,272 @@
+//! The way of a request through the server: limits, token, role, handler, audit log.
+//!
+//! Invariants: nothing runs for a caller who may not; a request that changes something runs to its end and is recorded even when its client goes
+//! away or loses patience; the number of requests in hand, their size and their time are limited, and a limit is answered in
+//! the contract's own shape. Handlers block, so they run on threads for that, `blocking_max` at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{RawPathParams, Request, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, MethodRouter};
+use switchback_control::Control;
+use tokio::sync::Semaphore;
+
+use crate::arm::{self, Answer, ArmError, Call};
+use crate::auth::Caller;
+use crate::{ApiConfig, audit, auth};
+
+/// What a resource's file provides for each method.
+pub(crate) type Handler = fn(&Control, &Call) -> Result<Answer, ArmError>;
+
+/// The server's state: nothing that a restart must not lose.
+#[derive(Debug)]
+pub(crate) struct Api {
+    control: Control,
+    config: ApiConfig,
+    in_hand: Arc<Semaphore>,
+    blocking: Semaphore,
+    requests: AtomicU64,
+}
+
+/// The API as a router, to be served over TLS.
+#[must_use]
+pub fn router(control: Control, config: ApiConfig) -> Router {
+    let api = Arc::new(Api {
+        in_hand: Arc::new(Semaphore::new(config.limits.requests_max)),
+        blocking: Semaphore::new(config.limits.blocking_max),
+        requests: AtomicU64::new(0),
+        control,
+        config,
+    });
+    let routes = arm::routes()
+        .merge(crate::additions::routes())
+        .fallback(unknown_path)
+        .layer(from_fn_with_state(Arc::clone(&api), guard))
+        .with_state(api);
+    // Routes are matched before any layer of their router runs, so the path is normalised outside of it.
+    Router::new()
+        .fallback_service(tower::ServiceBuilder::new().map_request(arm::normalise_request).service(routes))
+}
+
+/// The methods of a path.
+pub(crate) fn methods<const N: usize>(handlers: [(MethodFilter, Handler); N]) -> MethodRouter<Arc<Api>> {
+    let unknown = MethodRouter::new().fallback(unknown_method);
+    handlers.into_iter().fold(unknown, |methods, (method, handler)| {
+        let serve = move |State(api): State<Arc<Api>>, request: Request| async move {
+            api.serve(handler, request).await
+        };
+        methods.on(method, serve)
+    })
+}
+
+async fn unknown_path(request: Request) -> ArmError {
+    ArmError::not_found("resource", request.uri().path())
+        .cause("a typing error, or a part of Azure's API that is not served here")
+}
+
+async fn unknown_method(request: Request) -> ArmError {
+    let message = format!("{} is not possible with {}", request.method(), request.uri().path());
+    ArmError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
+}
+
+/// Judges every request before its handler, and records it afterwards.
+async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) -> Response {
+    let Ok(permit) = Arc::clone(&api.in_hand).try_acquire_owned() else {
+        let message = format!("{} requests are in hand already", api.config.limits.requests_max);
+        return ArmError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", message)
+            .retry_after(1)
+            .into_response();
+    };
+    let id = api.request_id();
+    let limit = api.config.limits.request_time_max;
+    let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    let work = async move {
+        // Dropped when the work is done, not when the client has left: what is in hand is what works.
+        let _permit = permit;
+        let response = match api.admit(&mut request).await {
+            Err(refusal) => refusal.into_response(),
+            Ok(None) => next.run(request).await,
+            Ok(Some(caller)) => api.run_recorded(caller, request, next).await,
+        };
+        tracing::debug!(status = response.status().as_u16(), "answered");
+        response
+    };
+    let mut task = tokio::spawn(tracing::Instrument::instrument(work, span));
+    let mut response = match tokio::time::timeout(limit, &mut task).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a request ended in a panic");
+            internal("a bug in the configuration server").into_response()
+        }
+        Err(_) => {
+            let message = format!("not answered within {} s", limit.as_secs());
+            ArmError::new(StatusCode::GATEWAY_TIMEOUT, "GatewayTimeout", message)
+                .cause("a site or the store is slow")
+                .remedy("look whether it has been done before asking again: it goes on")
+                .into_response()
+        }
+    };
+    if let Ok(value) = HeaderValue::from_str(&id)
+        && !response.headers().contains_key(arm::REQUEST_ID)
+    {
+        response.headers_mut().insert(arm::REQUEST_ID, value);
+    }
+    response
+}
+
+fn internal(cause: &str) -> ArmError {
+    ArmError::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the request failed")
+        .cause(cause)
+        .remedy("see the configuration server's log")
+}
+
+impl Api {
+    fn request_id(&self) -> String {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed).to_string();
+        arm::guid(&["request", &self.config.clock.now().0.to_string(), &number])
+    }
+
+    /// Whose request it is; `None`: anybody's, for what tells nothing. Whoever may not is refused, and that recorded.
+    async fn admit(self: &Arc<Self>, request: &mut Request) -> Result<Option<Caller>, ArmError> {
+        if crate::additions::is_public(request.method(), request.uri().path()) {
+            return Ok(None);
+        }
+        let secret = auth::bearer(request.headers())?;
+        let known = self.blocking(move |control| Ok(control.authenticate(&secret)?)).await?;
+        let Some((name, role)) = known else {
+            tracing::warn!("refused: unknown token");
+            return Err(auth::unknown_token());
+        };
+        let caller = Caller { name, role };
+        request.extensions_mut().insert(caller.clone());
+        Ok(Some(caller))
+    }
+
+    async fn run_recorded(self: &Arc<Self>, caller: Caller, request: Request, next: Next) -> Response {
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let allowed = auth::authorise(&caller, &method, &path).and_then(|()| self.check_address(&request));
+        let response = match allowed {
+            Ok(()) => next.run(request).await,
+            Err(refusal) => refusal.into_response(),
+        };
+        if audit::is_recorded(&method) {
+            let (time, status) = (self.config.clock.now(), response.status());
+            let line = audit::request_line(&method, &path);
+            let recorded = self
+                .blocking(move |control| {
+                    audit::record(control, time, caller.name.to_string(), line, status);
+                    Ok(())
+                })
+                .await;
+            if let Err(error) = recorded {
+                tracing::error!(%error, "not in the audit log");
+            }
+        }
+        response
+    }
+
+    /// Whether a request is for our vault, in a version that we speak.
+    fn check_address(&self, request: &Request) -> Result<(), ArmError> {
+        let segments: Vec<&str> = request.uri().path().split('/').skip(1).collect();
+        if let ["subscriptions", subscription, "resourcegroups", group, "providers", _, "vaults", vault, ..] =
+            segments[..]
+        {
+            let [subscription, group, vault] = [subscription, group, vault].map(arm::decode);
+            arm::check_version(&arm::parse_query(request.uri()))?;
+            if !self.config.vault.is(&subscription, &group, &vault) {
+                return Err(ArmError::not_found("vault", &vault)
+                    .remedy(format!("this configuration server has one vault: {}", self.config.vault.id())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a handler.
+    async fn serve(self: Arc<Self>, handler: Handler, request: Request) -> Response {
+        match self.call_of(request).await {
+            Err(refusal) => refusal.into_response(),
+            Ok(call) => {
+                let done = self
+                    .blocking(move |control| {
+                        let answer = handler(control, &call);
+                        Ok((answer, call))
+                    })
+                    .await;
+                match done {
+                    Ok((Ok(answer), call)) => answer.into_response(&call),
+                    Ok((Err(refusal), _)) | Err(refusal) => refusal.into_response(),
+                }
+            }
+        }
+    }
+
+    async fn call_of(&self, request: Request) -> Result<Call, ArmError> {
+        let (mut parts, body) = request.into_parts();
+        // A route without names has none to extract.
+        let params =
+            match <RawPathParams as axum::extract::FromRequestParts<()>>::from_request_parts(&mut parts, &())
+                .await
+            {
+                Ok(params) => {
+                    params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+                }
+                Err(error) if error.status().is_client_error() => {
+                    return Err(ArmError::invalid(error.body_text()));
+                }
+                Err(_) => Vec::new(),
+            };
+        let limits = &self.config.limits;
+        let read = axum::body::to_bytes(body, limits.body_len_max);
+        let body: Bytes = match tokio::time::timeout(limits.body_time_max, read).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(_)) => {
+                let message =
+                    format!("the body is longer than {} bytes, or was cut off", limits.body_len_max);
+                return Err(ArmError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message));
+            }
+            Err(_) => {
+                let message = format!("the body did not arrive within {} s", limits.body_time_max.as_secs());
+                return Err(ArmError::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message));
+            }
+        };
+        let by = parts.extensions.get::<Caller>().map(|caller| caller.name.to_string()).unwrap_or_default();
+        Ok(Call {
+            vault: self.config.vault.clone(),
+            by,
+            now: self.config.clock.now(),
+            base: arm::base_of(self.config.public_url.as_deref(), &parts.headers),
+            path: parts.uri.path().to_owned(),
+            params,
+            query: arm::parse_query(&parts.uri),
+            body,
+            page_len_max: limits.page_len_max,
+            server: crate::additions::ServerFacts {
+                build: self.config.build.clone(),
+                passphrase: self.config.passphrase.clone(),
+            },
+        })
+    }
+
+    /// Runs what blocks on a thread for that, when there is room.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Control) -> Result<T, ArmError> + Send + 'static,
+    ) -> Result<T, ArmError> {
+        let _room = self.blocking.acquire().await.map_err(|_| internal("the server is shutting down"))?;
+        let control = self.control.clone();
+        let span = tracing::Span::current();
+        match tokio::task::spawn_blocking(move || span.in_scope(|| work(&control))).await {
+            Ok(result) => result,
+            Err(error) => {
+                tracing::error!(%error, "a handler ended in a panic");
+                Err(internal("a bug in the configuration server"))
+            }
+        }
+    }
+}

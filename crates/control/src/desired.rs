@@ -1,0 +1,166 @@
+//! What each component is to be like, computed from the protected machines: pure, from what is stored to what is answered.
+//!
+//! Nothing is ever ordered; a component compares what it is with this. So the same facts always give the same answer, and losing an answer
+//! loses nothing.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use switchback_identity::{PeerIdentity, Role};
+use switchback_model::component::{
+    AgentDesired, Answer, Desired, MasterTargetDesired, NetworkProfile, ProcessServerDesired, ReplicaDesired,
+    ReplicaMode, Replication, Route, ScriptCall, Standing, State,
+};
+use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicationPath, Side};
+
+use crate::reports::StoredReport;
+
+/// All that answers are computed from.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) items: Vec<ProtectedItem>,
+    /// By name in lower case.
+    pub(crate) groups: BTreeMap<String, ProtectionGroup>,
+    /// The last reports of process servers and master targets, by `ROLE/NAME`.
+    pub(crate) servers: BTreeMap<String, StoredReport>,
+    /// Scripts to be run in guests, by the agent's name.
+    pub(crate) scripts: BTreeMap<String, Vec<ScriptCall>>,
+}
+
+impl Facts {
+    /// The group in force for a machine: the forward one, or its twin.
+    pub(crate) fn group(&self, item: &ProtectedItem) -> Option<&ProtectionGroup> {
+        let forward = self.groups.get(&item.group.key())?;
+        match item.protection.active {
+            Side::Home => Some(forward),
+            Side::Away => self.groups.get(&forward.twin.key()),
+        }
+    }
+
+    fn address(&self, role: Role, name: &str) -> Option<String> {
+        let report = self.servers.get(&format!("{role}/{name}"))?;
+        Some(report.report.address.clone()).filter(|address| !address.is_empty())
+    }
+
+    /// The answer to a component that is as it says.
+    pub(crate) fn answer(&self, peer: &PeerIdentity, state: &State) -> Answer {
+        let desired = match state {
+            State::Agent(agent) => Desired::Agent(Box::new(self.agent(peer, &agent.system_uuid))),
+            State::ProcessServer(_) => Desired::ProcessServer(self.process_server(peer.name.as_str())),
+            State::MasterTarget(_) => Desired::MasterTarget(self.master_target(peer.name.as_str())),
+        };
+        Answer { version: version_of(&desired), desired }
+    }
+
+    fn agent(&self, peer: &PeerIdentity, system_uuid: &str) -> AgentDesired {
+        let scripts = self.scripts.get(peer.name.as_str()).cloned().unwrap_or_default();
+        let Some(item) = self.items.iter().find(|item| item.agent == peer.name.as_str()) else {
+            return AgentDesired::default();
+        };
+        let networks =
+            [Side::Home, Side::Away].into_iter().filter_map(|side| network_profile(item, side)).collect();
+        if item.active().system_uuid != system_uuid {
+            let active = item.active();
+            let by = format!("{} at {}", item.name, active.site);
+            return AgentDesired {
+                standing: Standing::Superseded { by },
+                networks,
+                ..AgentDesired::default()
+            };
+        }
+        let replication = item
+            .replication
+            .as_ref()
+            .filter(|_| item.protection.replicates())
+            .and_then(|path| self.replication(item, path));
+        AgentDesired { standing: Standing::Active, replication, networks, scripts }
+    }
+
+    fn replication(&self, item: &ProtectedItem, path: &ReplicationPath) -> Option<Replication> {
+        let group = self.group(item)?;
+        let policy = &group.policy;
+        Some(Replication {
+            replica: path.replica.clone(),
+            address: self.address(Role::ProcessServer, &path.process_server)?,
+            peer: path.process_server.clone(),
+            epoch: path.epoch,
+            interval_ms: policy.interval_ms,
+            app_interval_ms: policy.app_interval_ms,
+            freeze_budget_ms: policy.freeze_budget_ms,
+            compression: policy.compression,
+            bytes_per_s_max: policy.bytes_per_s_max,
+            group: policy.multi_vm.then(|| group.name.key()),
+            resync_requested: item.resync_requested,
+            final_cycle: item.final_cycle.clone(),
+        })
+    }
+
+    fn process_server(&self, name: &str) -> ProcessServerDesired {
+        let routes = self.items.iter().filter(|item| item.protection.replicates()).filter_map(|item| {
+            let path = item.replication.as_ref().filter(|path| path.process_server == name)?;
+            Some(Route {
+                replica: path.replica.clone(),
+                source: item.agent.clone(),
+                next: self.address(Role::Target, &path.master_target)?,
+                peer: path.master_target.clone(),
+                epoch: path.epoch,
+            })
+        });
+        ProcessServerDesired { routes: routes.collect(), bytes_per_s_max: None }
+    }
+
+    fn master_target(&self, name: &str) -> MasterTargetDesired {
+        let mut replicas = Vec::new();
+        for item in &self.items {
+            if let Some(path) = item.replication.as_ref().filter(|path| path.master_target == name) {
+                replicas.push(self.replica(item, path));
+            }
+            let retired = item.retired.iter().filter(|retired| retired.master_target == name);
+            replicas.extend(retired.map(|retired| ReplicaDesired {
+                replica: retired.replica.clone(),
+                targets: Vec::new(),
+                sizes: Vec::new(),
+                owners: Vec::new(),
+                epoch: item.protection.epoch,
+                retention: switchback_model::RetentionPolicy::default(),
+                mode: ReplicaMode::Remove,
+                views: BTreeMap::new(),
+            }));
+        }
+        MasterTargetDesired { replicas }
+    }
+
+    fn replica(&self, item: &ProtectedItem, path: &ReplicationPath) -> ReplicaDesired {
+        let mode = match (item.protection.phase, &item.failover) {
+            (Phase::FailedOver, Some(record)) => ReplicaMode::StandAt { seq: record.seq },
+            _ => ReplicaMode::Receive,
+        };
+        ReplicaDesired {
+            replica: path.replica.clone(),
+            targets: path.targets.clone(),
+            sizes: item.disk_sizes.clone(),
+            owners: vec![format!("{} {}", Role::ProcessServer, path.process_server)],
+            // After a failover newer than the path's: whoever still writes under that is refused.
+            epoch: item.protection.epoch,
+            retention: self.group(item).map(|group| group.policy.retention.clone()).unwrap_or_default(),
+            mode,
+            views: item.test.iter().map(|test| (test.view.clone(), test.seq)).collect(),
+        }
+    }
+}
+
+/// The settings of an instance's network cards, for the agent that wakes up there.
+fn network_profile(item: &ProtectedItem, side: Side) -> Option<NetworkProfile> {
+    let instance = item.instance(side);
+    if instance.system_uuid.is_empty() || instance.nics.is_empty() {
+        return None;
+    }
+    let interfaces = instance.nics.iter().map(|nic| (nic.mac.clone(), nic.settings.clone())).collect();
+    Some(NetworkProfile { system_uuid: instance.system_uuid.clone(), interfaces })
+}
+
+fn version_of(desired: &Desired) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(desired).expect("plain data becomes JSON").hash(&mut hasher);
+    hasher.finish()
+}

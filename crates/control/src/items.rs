@@ -1,0 +1,193 @@
+//! Protected machines as they are shown: what is stored, together with what agents, process servers and master targets last said.
+
+use switchback_identity::Role;
+use switchback_model::component::{Activity, ReplicationState};
+use switchback_model::{JobError, ObjectName, Phase, ProtectedItem, RecoveryPoint, UnixMillis};
+use switchback_store::Kind;
+
+use crate::desired::Facts;
+use crate::reports::StoredReport;
+use crate::{Control, ControlError, Health, ItemView};
+
+impl Control {
+    /// All protected machines.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn items(&self) -> Result<Vec<ItemView>, ControlError> {
+        let facts = self.cached_facts()?;
+        facts.items.iter().map(|item| self.view(&facts, item)).collect()
+    }
+
+    /// One protected machine.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
+    pub fn item(&self, name: &ObjectName) -> Result<ItemView, ControlError> {
+        let facts = self.facts()?;
+        let item = facts.items.iter().find(|item| item.name == *name);
+        self.view(&facts, item.ok_or_else(|| ControlError::not_found("protected machine", name))?)
+    }
+
+    pub(crate) fn stored_item(
+        &self,
+        name: &ObjectName,
+    ) -> Result<crate::records::Versioned<ProtectedItem>, ControlError> {
+        self.records().get(Kind::Item, "protected machine", &name.key())
+    }
+
+    /// Its recovery points, oldest first.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn recovery_points(&self, item: &ObjectName) -> Result<Vec<RecoveryPoint>, ControlError> {
+        let facts = self.cached_facts()?;
+        let item = facts
+            .items
+            .iter()
+            .find(|known| known.name == *item)
+            .ok_or_else(|| ControlError::not_found("protected machine", item))?;
+        Ok(points(&facts, item))
+    }
+
+    fn view(&self, facts: &Facts, item: &ProtectedItem) -> Result<ItemView, ControlError> {
+        let now = self.now();
+        let agent = self.agent_report(&item.agent, &item.active().system_uuid)?;
+        let state = agent.as_ref().and_then(StoredReport::agent);
+        let replication = state.and_then(|state| state.replication.as_ref());
+        let replication = replication
+            .filter(|state| item.replication.as_ref().is_some_and(|path| path.replica == state.replica));
+        let points = points(facts, item);
+        let rpo_ms = points.last().map(|point| now.0.saturating_sub(point.time.0));
+        let policy = facts.group(item).map(|group| &group.policy);
+        let rpo_threshold_ms = policy.map_or(u64::MAX, |policy| policy.rpo_threshold_ms);
+        let reasons = reasons(facts, item, agent.as_ref(), rpo_ms.filter(|rpo| *rpo > rpo_threshold_ms), now);
+        let health = reasons.iter().map(|(health, _)| *health).max().unwrap_or(Health::Normal);
+        Ok(ItemView {
+            group: facts.group(item).map_or_else(|| item.group.clone(), |group| group.name.clone()),
+            allowed: if item.job.is_some() { Vec::new() } else { item.protection.allowed() },
+            health,
+            reasons: reasons.into_iter().map(|(_, reason)| reason).collect(),
+            rpo_ms,
+            resync_percent: replication.and_then(percent),
+            sent_bytes: replication.map_or(0, |state| state.sent_bytes),
+            resync_sent_bytes: replication.map_or(0, |state| state.resync_sent_bytes),
+            points: points.len(),
+            agent_seen: agent.as_ref().map(|agent| agent.received),
+            agent_build: agent.as_ref().map(|agent| agent.report.build.clone()).unwrap_or_default(),
+            system: state.map(|state| state.system.clone()).unwrap_or_default(),
+            addresses: state
+                .map(|state| state.interfaces.iter().flat_map(|nic| nic.addresses.clone()).collect())
+                .unwrap_or_default(),
+            item: item.clone(),
+        })
+    }
+}
+
+/// The recovery points of a machine's replica, oldest first; point 0 (what the disks held before) is none.
+pub(crate) fn points(facts: &Facts, item: &ProtectedItem) -> Vec<RecoveryPoint> {
+    let replica = item.replication.as_ref().and_then(|path| {
+        facts.servers.get(&format!("{}/{}", Role::Target, path.master_target))?.replica(&path.replica)
+    });
+    replica
+        .map(|replica| replica.points.iter().filter(|point| point.seq.0 > 0).cloned().collect())
+        .unwrap_or_default()
+}
+
+/// How far a comparison is.
+fn percent(state: &ReplicationState) -> Option<u8> {
+    (state.activity == Activity::Comparing && state.disk_bytes > 0).then(|| {
+        u8::try_from(state.compared_bytes.min(state.disk_bytes) * 100 / state.disk_bytes).unwrap_or(100)
+    })
+}
+
+/// Why a machine is not well: most serious things a person must know.
+fn reasons(
+    facts: &Facts,
+    item: &ProtectedItem,
+    agent: Option<&StoredReport>,
+    rpo_exceeded_ms: Option<u64>,
+    now: UnixMillis,
+) -> Vec<(Health, JobError)> {
+    let mut reasons = Vec::new();
+    let mut tell = |health, code: &str, message: String, cause: &str, remedy: &str| {
+        reasons.push((
+            health,
+            JobError { code: code.into(), message, cause: cause.into(), remedy: remedy.into() },
+        ));
+    };
+    let replicates = item.protection.replicates();
+    if item.stale_seen.is_some() {
+        let message = format!(
+            "stale: the instance at {} is superseded by its copy at {}",
+            item.passive().site,
+            item.active().site
+        );
+        tell(
+            Health::Critical,
+            "protection.stale-instance",
+            message,
+            "it came back to life after the failover",
+            "shut it down; a reprotect does so by itself",
+        );
+    }
+    if item.protection.phase == Phase::Committed {
+        let message = format!("{} is not protected: nothing replicates since its failover", item.name);
+        tell(Health::Warning, "protection.reprotect-needed", message, "", "reprotect it");
+    }
+    if replicates && !agent.is_some_and(|agent| agent.is_alive(now)) {
+        let message = format!("the mobility agent of {} does not report", item.name);
+        tell(
+            Health::Critical,
+            "agent.no-heartbeat",
+            message,
+            "the machine is off or hangs, its agent was stopped, or the network is cut",
+            "look at the machine's console",
+        );
+    }
+    if let Some(path) = item.replication.as_ref().filter(|_| replicates) {
+        for (role, name) in [(Role::ProcessServer, &path.process_server), (Role::Target, &path.master_target)]
+        {
+            if !facts.servers.get(&format!("{role}/{name}")).is_some_and(|report| report.is_alive(now)) {
+                let message = format!("the {role} {name} does not report");
+                tell(
+                    Health::Critical,
+                    "server.no-heartbeat",
+                    message,
+                    "its process or host is down, or the network is cut",
+                    "look at its host; replication goes on by itself when it is back",
+                );
+            }
+        }
+        let target = facts.servers.get(&format!("{}/{}", Role::Target, path.master_target));
+        if let Some(problem) = target
+            .and_then(|target| target.replica(&path.replica))
+            .and_then(|replica| replica.problem.as_ref())
+        {
+            tell(Health::Critical, &problem.code, problem.message.clone(), "", "");
+        }
+    }
+    if let Some(rpo) = rpo_exceeded_ms.filter(|_| replicates) {
+        let message = format!(
+            "the newest recovery point of {} is {} s old, more than its policy allows",
+            item.name,
+            rpo / 1000
+        );
+        tell(
+            Health::Critical,
+            "rpo.exceeded",
+            message,
+            "the network between the sites is cut or too slow, or a server is down",
+            "see the other reasons",
+        );
+    }
+    for problem in agent.and_then(StoredReport::agent).iter().flat_map(|state| {
+        state
+            .problems
+            .iter()
+            .chain(state.replication.iter().filter_map(|replication| replication.failure.as_ref()))
+    }) {
+        tell(Health::Warning, &problem.code, problem.message.clone(), "", "");
+    }
+    reasons
+}

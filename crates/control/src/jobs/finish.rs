@@ -1,0 +1,163 @@
+//! Commit, resynchronize, disable, clean up.
+
+use switchback_identity::Role;
+use switchback_model::{ItemOperation, JobRequest, Operation, ProtectedItem, RetiredReplica, Side};
+use switchback_store::{Expect, Kind};
+
+use super::failover::SNAPSHOT;
+use super::shutdown::{Manner, ensure_off};
+use super::step::{Outcome, Step, Work, failure};
+use crate::{ControlError, ErrorKind};
+
+/// Seconds for a master target to remove a replica's history.
+const REMOVE_LIMIT_S: u64 = 120;
+
+pub(crate) fn commit_steps() -> Vec<Step> {
+    vec![
+        Step::new("CommitFailoverTask", "Committing failover", commit).no_return(),
+        Step::new("CommitFailoverDisksTask", "Making what was written since final", merge).no_return(),
+    ]
+}
+
+pub(crate) fn resync_steps() -> Vec<Step> {
+    vec![Step::new("ResynchronizeTask", "Resynchronize", resynchronize)]
+}
+
+pub(crate) fn disable_steps() -> Vec<Step> {
+    vec![
+        Step::new("DisableReplicationTask", "Disable replication", end_replication).no_return(),
+        Step::new("RemoveReplicaTask", "Removing the replica's history", wait_until_removed).no_return(),
+        Step::new(
+            "CleanUpReplicaVirtualMachine",
+            "Cleaning up the replica virtual machine",
+            clean_up_passive,
+        )
+        .no_return(),
+        Step::new("DisableProtectionTask", "Disable protection", forget).no_return(),
+    ]
+}
+
+pub(crate) fn clean_up_steps() -> Vec<Step> {
+    vec![Step::new("CleanUpLeftBehind", "Removing virtual machines that were left behind", clean_up_left)]
+}
+
+/// What keeps a machine's replica from now on no longer.
+pub(crate) fn retire(item: &mut ProtectedItem) {
+    if let Some(path) = item.replication.take() {
+        item.retired.push(RetiredReplica {
+            replica: path.replica,
+            master_target: path.master_target,
+            process_server: path.process_server,
+        });
+    }
+}
+
+/// The protection first: from here on no other point can be chosen, so the disks may be changed for good.
+fn commit(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    let mut item = work.item()?;
+    item.value.protection = item.value.protection.apply(Operation::Commit)?;
+    retire(&mut item.value);
+    work.change(&item);
+    Ok(Outcome::done())
+}
+
+fn merge(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    let item = work.item()?.value;
+    let instance = item.active();
+    work.site(&instance.site)?.delete_snapshot(instance.id.as_deref().unwrap_or_default(), SNAPSHOT)?;
+    Ok(Outcome::done())
+}
+
+fn resynchronize(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    let mut item = work.item()?;
+    item.value.resync_requested += 1;
+    work.change(&item);
+    Ok(Outcome::Done("all disks are compared in the next cycle".into()))
+}
+
+fn end_replication(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    let mut item = work.item()?;
+    retire(&mut item.value);
+    work.change(&item);
+    Ok(Outcome::done())
+}
+
+fn wait_until_removed(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    let item = work.item()?.value;
+    let Some(left) = item.retired.first() else { return Ok(Outcome::done()) };
+    // One whose server was taken out of service for good has nothing to remove.
+    if work.control.server_report(Role::Target, &left.master_target)?.is_none() {
+        return Ok(Outcome::Skipped(format!(
+            "the master target {} is not known any more",
+            left.master_target
+        )));
+    }
+    work.wait_for(
+        format!("{} removes the history of {}", left.master_target, left.replica),
+        REMOVE_LIMIT_S,
+        || {
+            let message = format!(
+                "the master target {} has not removed the history of {}",
+                left.master_target, left.replica
+            );
+            failure(
+                ErrorKind::IllegalState,
+                "disable.not-removed",
+                message,
+                "it does not report",
+                "bring it back and restart the job, or remove the server",
+            )
+        },
+    )
+}
+
+fn clean_up_passive(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    let JobRequest::Operate { operation: ItemOperation::Disable { clean_up: true }, .. } = &work.job.request
+    else {
+        return Ok(Outcome::Skipped("not asked for".into()));
+    };
+    let item = work.item()?.value;
+    let passive = item.passive();
+    let (Some(id), true) = (&passive.id, passive.created_by_us) else {
+        return Ok(Outcome::Skipped(
+            "Switchback did not make the instance at the other side, so it leaves it".into(),
+        ));
+    };
+    ensure_off(work, passive, Manner::AtOnce)?;
+    work.site(&passive.site)?.delete_machine(id)?;
+    Ok(Outcome::Done(format!("{id} at {} is removed", passive.site)))
+}
+
+/// The record goes, and the machine out of its plans.
+fn forget(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    let item = work.item()?;
+    let name = &item.value.name;
+    for mut plan in work.control.records().all::<switchback_model::RecoveryPlan>(Kind::Plan)? {
+        let before = plan.value.clone();
+        for group in &mut plan.value.groups {
+            group.machines.retain(|machine| machine != name);
+        }
+        if plan.value != before {
+            work.batch.replace(Kind::Plan, plan.value.name.key(), plan.version, &plan.value);
+        }
+    }
+    work.batch.delete(Kind::Item, name.key(), Expect::Version(item.version));
+    Ok(Outcome::done())
+}
+
+fn clean_up_left(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    let mut item = work.item()?;
+    let mut removed = Vec::new();
+    for instance in std::mem::take(&mut item.value.left_behind) {
+        let in_use = [Side::Home, Side::Away].into_iter().any(|side| {
+            let other = item.value.instance(side);
+            other.site == instance.site && other.id == instance.id
+        });
+        let Some(id) = instance.id.clone().filter(|_| !in_use) else { continue };
+        ensure_off(work, &instance, Manner::AtOnce)?;
+        work.site(&instance.site)?.delete_machine(&id)?;
+        removed.push(format!("{id} at {}", instance.site));
+    }
+    work.change(&item);
+    Ok(Outcome::Done(format!("removed: {}", removed.join(", "))))
+}

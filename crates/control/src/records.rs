@@ -1,0 +1,144 @@
+//! Typed access to the store: records of the model's types, changed in batches.
+//!
+//! Every batch that is committed tells those who wait for a change ([`Records::changes`]). With several configuration servers on one store
+//! the others notice by looking again each second.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use switchback_model::UnixMillis;
+use switchback_store::{Change, Expect, Kind, Query, Record, Store, StoreError};
+use tokio::sync::watch;
+
+use crate::{ControlError, ErrorKind};
+
+/// A value and the version it was read at.
+#[derive(Clone, Debug)]
+pub(crate) struct Versioned<T> {
+    pub(crate) value: T,
+    pub(crate) version: u64,
+}
+
+/// See the module's header.
+#[derive(Clone, Debug)]
+pub(crate) struct Records {
+    store: Arc<dyn Store>,
+    changed: watch::Sender<u64>,
+}
+
+impl Records {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, changed: watch::channel(0).0 }
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Tells those who wait that something may have changed.
+    pub(crate) fn touch(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    pub(crate) fn find<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        key: &str,
+    ) -> Result<Option<Versioned<T>>, ControlError> {
+        self.store.get(kind, key)?.map(|record| parse(&record)).transpose()
+    }
+
+    pub(crate) fn get<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        what: &str,
+        key: &str,
+    ) -> Result<Versioned<T>, ControlError> {
+        self.find(kind, key)?.ok_or_else(|| ControlError::not_found(what, key))
+    }
+
+    pub(crate) fn all<T: DeserializeOwned>(&self, kind: Kind) -> Result<Vec<Versioned<T>>, ControlError> {
+        self.list(&Query::all(kind))
+    }
+
+    pub(crate) fn list<T: DeserializeOwned>(&self, query: &Query) -> Result<Vec<Versioned<T>>, ControlError> {
+        self.store.list(query)?.iter().map(parse).collect()
+    }
+
+    /// Does all of a batch or nothing.
+    pub(crate) fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        if !batch.changes.is_empty() {
+            self.store.commit(&batch.changes)?;
+            self.touch();
+        }
+        Ok(())
+    }
+}
+
+fn parse<T: DeserializeOwned>(record: &Record) -> Result<Versioned<T>, ControlError> {
+    let value = serde_json::from_str(&record.body).map_err(|error| {
+        let message = format!("the stored {:?} {} cannot be read: {error}", record.kind, record.key);
+        ControlError::new(ErrorKind::Internal, "store.unreadable", message)
+            .remedy("restore a backup, or run the version of switchback that wrote it")
+    })?;
+    Ok(Versioned { value, version: record.version })
+}
+
+/// Changes that belong together.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Batch {
+    changes: Vec<Change>,
+}
+
+impl Batch {
+    pub(crate) fn put<T: Serialize>(
+        &mut self,
+        kind: Kind,
+        key: impl Into<String>,
+        expect: Expect,
+        value: &T,
+    ) {
+        self.put_owned(kind, key, None, expect, value, None);
+    }
+
+    /// Replaces what was read at `version`.
+    pub(crate) fn replace<T: Serialize>(
+        &mut self,
+        kind: Kind,
+        key: impl Into<String>,
+        version: u64,
+        value: &T,
+    ) {
+        self.put(kind, key, Expect::Version(version), value);
+    }
+
+    pub(crate) fn put_owned<T: Serialize>(
+        &mut self,
+        kind: Kind,
+        key: impl Into<String>,
+        owner: Option<String>,
+        expect: Expect,
+        value: &T,
+        due: Option<UnixMillis>,
+    ) {
+        let body = serde_json::to_string(value).expect("the model's types become JSON");
+        self.changes.push(Change::Put { kind, key: key.into(), owner, expect, body, due });
+    }
+
+    pub(crate) fn delete(&mut self, kind: Kind, key: impl Into<String>, expect: Expect) {
+        self.changes.push(Change::Delete { kind, key: key.into(), expect });
+    }
+
+    pub(crate) fn into_changes(self) -> Vec<Change> {
+        self.changes
+    }
+
+    pub(crate) fn append(&mut self, other: Self) {
+        self.changes.extend(other.changes);
+    }
+}

@@ -1,0 +1,234 @@
+//! What components say: kept with the time it came, and turned into what follows from it.
+//!
+//! Three things follow at once: a first recovery point makes a machine protected; an instance that was left and reports again is marked as stale;
+//! a retired replica that is gone needs no more removing. All else is read from the reports by whoever needs it. A change that meets somebody
+//! else's is left: the next report, five seconds later, does it.
+
+use serde::{Deserialize, Serialize};
+use switchback_identity::{PeerIdentity, Role};
+use switchback_model::component::{
+    AgentState, Answer, MasterTargetState, ProcessServerState, ReplicaActual, Report, State,
+};
+use switchback_model::{
+    Event, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq, Severity, UnixMillis,
+};
+use switchback_store::{Expect, Kind, StoreError};
+
+use crate::desired::Facts;
+use crate::records::{Batch, Versioned};
+use crate::{Control, ControlError, ErrorKind};
+
+/// A component is taken for dead when it has not reported for so long: they do every five seconds.
+pub(crate) const DEAD_AFTER_MS: u64 = 20_000;
+
+/// A report as it is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StoredReport {
+    pub(crate) peer: PeerIdentity,
+    pub(crate) received: UnixMillis,
+    pub(crate) report: Report,
+}
+
+impl StoredReport {
+    pub(crate) fn is_alive(&self, now: UnixMillis) -> bool {
+        now.0.saturating_sub(self.received.0) <= DEAD_AFTER_MS
+    }
+
+    pub(crate) fn agent(&self) -> Option<&AgentState> {
+        match &self.report.state {
+            State::Agent(state) => Some(state),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn process_server(&self) -> Option<&ProcessServerState> {
+        match &self.report.state {
+            State::ProcessServer(state) => Some(state),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn master_target(&self) -> Option<&MasterTargetState> {
+        match &self.report.state {
+            State::MasterTarget(state) => Some(state),
+            _ => None,
+        }
+    }
+
+    /// One of a master target's replicas.
+    pub(crate) fn replica(&self, name: &ReplicaName) -> Option<&ReplicaActual> {
+        self.master_target()?.replicas.iter().find(|replica| replica.replica == *name)
+    }
+}
+
+/// Instances of one machine share an identity: agents are told apart by the machine they run in.
+fn key_of(peer: &PeerIdentity, state: &State) -> String {
+    match state {
+        State::Agent(agent) => agent_key(peer.name.as_str(), &agent.system_uuid),
+        _ => format!("{}/{}", peer.role, peer.name),
+    }
+}
+
+pub(crate) fn agent_key(name: &str, system_uuid: &str) -> String {
+    format!("{}/{name}/{system_uuid}", Role::Source)
+}
+
+fn role_of(state: &State) -> Role {
+    match state {
+        State::Agent(_) => Role::Source,
+        State::ProcessServer(_) => Role::ProcessServer,
+        State::MasterTarget(_) => Role::Target,
+    }
+}
+
+impl Control {
+    /// Takes a component's report, and answers with its desired state.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Forbidden`] when it reports for another role than its certificate states.
+    pub fn report(&self, peer: &PeerIdentity, report: Report) -> Result<Answer, ControlError> {
+        if role_of(&report.state) != peer.role {
+            let message = format!("{peer} cannot report as a {}", role_of(&report.state));
+            return Err(ControlError::new(ErrorKind::Forbidden, "component.wrong-role", message));
+        }
+        let key = key_of(peer, &report.state);
+        let before: Option<Versioned<StoredReport>> = self.records().find(Kind::Report, &key)?;
+        let stored = StoredReport { peer: peer.clone(), received: self.now(), report };
+        let mut batch = Batch::default();
+        batch.put(Kind::Report, key, Expect::Any, &stored);
+        // Not through `Records::commit`: what follows from a report for others is told below, and a thousand agents report.
+        self.records().store().commit(&batch.into_changes())?;
+        let moved = before.is_none_or(|before| before.value.report.address != stored.report.address);
+        if moved {
+            self.records().touch();
+        }
+        self.follow(&stored)?;
+        self.answer(&stored)
+    }
+
+    /// The desired state of a component that reported before, from the machine `system_uuid` if it is an agent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`] when it has not.
+    pub fn desired(&self, peer: &PeerIdentity, system_uuid: Option<&str>) -> Result<Answer, ControlError> {
+        let key = match system_uuid {
+            Some(uuid) => agent_key(peer.name.as_str(), uuid),
+            None => format!("{}/{}", peer.role, peer.name),
+        };
+        let stored: Versioned<StoredReport> = self.records().get(Kind::Report, "report of", &key)?;
+        self.answer(&stored.value)
+    }
+
+    fn answer(&self, stored: &StoredReport) -> Result<Answer, ControlError> {
+        Ok(self.cached_facts()?.answer(&stored.peer, &stored.report.state))
+    }
+
+    pub(crate) fn facts(&self) -> Result<Facts, ControlError> {
+        let groups = self.records().all::<ProtectionGroup>(Kind::Group)?;
+        let servers = [Role::ProcessServer, Role::Target].map(|role| self.reports_of(role));
+        let [process_servers, targets] = servers;
+        let servers = process_servers?.into_iter().chain(targets?);
+        Ok(Facts {
+            items: self.records().all(Kind::Item)?.into_iter().map(|item| item.value).collect(),
+            groups: groups.into_iter().map(|group| (group.value.name.key(), group.value)).collect(),
+            servers: servers
+                .map(|stored| (format!("{}/{}", stored.peer.role, stored.peer.name), stored))
+                .collect(),
+            scripts: self.guest_scripts()?,
+        })
+    }
+
+    /// The last reports of all components of a role.
+    pub(crate) fn reports_of(&self, role: Role) -> Result<Vec<StoredReport>, ControlError> {
+        let query = switchback_store::Query {
+            after: Some(format!("{role}/")),
+            ..switchback_store::Query::all(Kind::Report)
+        };
+        let reports = self.records().list::<StoredReport>(&query)?;
+        Ok(reports
+            .into_iter()
+            .map(|stored| stored.value)
+            .take_while(|stored| stored.peer.role == role)
+            .collect())
+    }
+
+    /// The last report of a process server or master target.
+    pub(crate) fn server_report(&self, role: Role, name: &str) -> Result<Option<StoredReport>, ControlError> {
+        Ok(self.records().find(Kind::Report, &format!("{role}/{name}"))?.map(|stored| stored.value))
+    }
+
+    /// The last report of an instance's agent.
+    pub(crate) fn agent_report(
+        &self,
+        agent: &str,
+        system_uuid: &str,
+    ) -> Result<Option<StoredReport>, ControlError> {
+        Ok(self.records().find(Kind::Report, &agent_key(agent, system_uuid))?.map(|stored| stored.value))
+    }
+
+    /// What follows from a report at once.
+    fn follow(&self, stored: &StoredReport) -> Result<(), ControlError> {
+        for item in self.records().all::<ProtectedItem>(Kind::Item)? {
+            let mut changed = item.value.clone();
+            let events = follow(&mut changed, stored, self.now());
+            if changed == item.value {
+                continue;
+            }
+            let mut batch = Batch::default();
+            batch.replace(Kind::Item, changed.name.key(), item.version, &changed);
+            for event in events {
+                self.add_event(&mut batch, &event);
+            }
+            match self.records().commit(batch) {
+                // The next report does it.
+                Ok(()) | Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a report means for a machine.
+fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> Vec<Event> {
+    let mut events = Vec::new();
+    let mut tell = |code: &str, severity, message: String| {
+        events.push(Event { time: now, code: code.into(), severity, object: item.name.to_string(), message });
+    };
+    if let Some(target) = stored.master_target() {
+        let name = stored.peer.name.as_str();
+        let has = |replica: &ReplicaName| target.replicas.iter().any(|actual| actual.replica == *replica);
+        item.retired.retain(|retired| retired.master_target != name || has(&retired.replica));
+        let actual = item
+            .replication
+            .as_ref()
+            .filter(|path| path.master_target == name)
+            .and_then(|path| stored.replica(&path.replica));
+        // Point 0 is what the disks held before.
+        let has_point =
+            actual.is_some_and(|actual| actual.points.last().is_some_and(|point| point.seq > Seq(0)));
+        if has_point && let Ok(next) = item.protection.apply(Operation::PointsExist) {
+            item.protection = next;
+            tell(
+                "protection.protected",
+                Severity::Info,
+                format!("{} is protected: its first recovery point is at {}", item.name, item.passive().site),
+            );
+        }
+    }
+    if let Some(agent) = stored.agent()
+        && stored.peer.name.as_str() == item.agent
+        && agent.system_uuid == item.passive().system_uuid
+        && item.stale_seen.is_none()
+    {
+        item.stale_seen = Some(now);
+        let (site, by) = (&item.passive().site, &item.active().site);
+        let message = format!(
+            "the instance of {} at {site} is running, but the machine lives at {by} since its failover: what is written at {site} is lost. It is refused as a \
+             source; shut it down. A reprotect does so by itself",
+            item.name
+        );
+        tell("protection.stale-instance", Severity::Critical, message);
+    }
+    events
+}

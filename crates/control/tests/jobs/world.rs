@@ -1,0 +1,445 @@
+//! A world for the control plane: sites whose machines are switches in memory, and components that are as they are desired to be, one round later.
+//!
+//! Time is a counter: each round is a second. Everything a real component would report is reported through [`Control::report`]; what a real site would
+//! refuse is refused here. What it judges on the way: a machine never runs at both sides unless a failover could not reach the first, and no
+//! disk of a replica is written while a machine runs above it without a snapshot.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use switchback_control::{Control, ControlConfig, ControlError};
+use switchback_disk::Clock;
+use switchback_identity::{PeerIdentity, Role};
+use switchback_model::component::{
+    Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, MasterTargetState, ProcessServerState,
+    ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State,
+};
+use switchback_model::{
+    Consistency, Epoch, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind, UnixMillis,
+};
+use switchback_sites::{Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, Site, SiteError};
+use switchback_store::SqliteStore;
+
+#[derive(Debug, Default)]
+pub(crate) struct Seconds(AtomicU64);
+
+impl Clock for Seconds {
+    fn now(&self) -> UnixMillis {
+        UnixMillis(1_000_000 + self.0.load(Ordering::Relaxed) * 1000)
+    }
+}
+
+/// A site in memory.
+#[derive(Debug, Default)]
+pub(crate) struct MemorySite {
+    machines: Mutex<BTreeMap<String, Machine>>,
+    /// Creating a machine fails with this.
+    pub(crate) full: Mutex<bool>,
+    /// Power cannot be cut.
+    pub(crate) stuck: Mutex<bool>,
+}
+
+impl MemorySite {
+    fn machines(&self) -> MutexGuard<'_, BTreeMap<String, Machine>> {
+        self.machines.lock().unwrap()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Machine> {
+        self.machines().values().cloned().collect()
+    }
+
+    fn change<T>(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Machine) -> Result<T, SiteError>,
+    ) -> Result<T, SiteError> {
+        change(self.machines().get_mut(id).ok_or_else(|| SiteError::NoSuchMachine { id: id.into() })?)
+    }
+
+    pub(crate) fn add(&self, id: &str, uuid: &str, disks: usize) {
+        let machine = Machine {
+            id: id.into(),
+            name: id.into(),
+            system_uuid: uuid.into(),
+            power: Power::On,
+            cpus: 1,
+            memory_mib: 256,
+            boot: switchback_sites::Boot::Bios,
+            disks: (0..disks)
+                .map(|n| MachineDisk {
+                    path: format!("/home/{id}/{n}").into(),
+                    size: 1 << 20,
+                    serial: format!("d{n}"),
+                })
+                .collect(),
+            nics: vec![Nic { mac: "52:54:00:00:00:01".into(), network: Some("lan".into()) }],
+            snapshots: Vec::new(),
+            mark: None,
+        };
+        self.machines().insert(id.into(), machine);
+    }
+
+    pub(crate) fn set_power(&self, id: &str, power: Power) {
+        self.machines().get_mut(id).unwrap().power = power;
+    }
+}
+
+fn off(machine: &Machine, action: &str) -> Result<(), SiteError> {
+    if machine.power == Power::On {
+        Err(SiteError::Running { action: action.into(), id: machine.id.clone() })
+    } else {
+        Ok(())
+    }
+}
+
+impl Site for MemorySite {
+    fn machines(&self) -> Result<Vec<Machine>, SiteError> {
+        Ok(self.all())
+    }
+    fn machine(&self, id: &str) -> Result<Machine, SiteError> {
+        self.change(id, |machine| Ok(machine.clone()))
+    }
+    fn datastores(&self) -> Result<Vec<Datastore>, SiteError> {
+        Ok(vec![Datastore { name: "store".into(), capacity: 1 << 40, free: 1 << 39 }])
+    }
+    fn networks(&self) -> Result<Vec<Network>, SiteError> {
+        Ok(vec![Network { name: "lan".into(), description: String::new() }])
+    }
+    fn create_machine(&self, new: &NewMachine) -> Result<Machine, SiteError> {
+        if *self.full.lock().unwrap() {
+            return Err(SiteError::NoRoom { datastore: "store".into(), needed: 1, free: 0 });
+        }
+        let mut machines = self.machines();
+        let made = machines.entry(new.id.clone()).or_insert_with(|| Machine {
+            id: new.id.clone(),
+            name: new.name.clone(),
+            system_uuid: format!("uuid-{}", new.id),
+            power: Power::Off,
+            cpus: new.cpus,
+            memory_mib: new.memory_mib,
+            boot: new.boot.clone(),
+            disks: new
+                .disks
+                .iter()
+                .enumerate()
+                .map(|(n, disk)| MachineDisk {
+                    path: format!("/made/{}/{n}", new.id).into(),
+                    size: disk.size,
+                    serial: disk.serial.clone(),
+                })
+                .collect(),
+            nics: new.nics.clone(),
+            snapshots: Vec::new(),
+            mark: new.mark.clone(),
+        });
+        Ok(made.clone())
+    }
+    fn delete_machine(&self, id: &str) -> Result<(), SiteError> {
+        if self.machines().contains_key(id) {
+            self.change(id, |machine| off(machine, "deleting"))?;
+        }
+        self.machines().remove(id);
+        Ok(())
+    }
+    fn power_on(&self, id: &str) -> Result<(), SiteError> {
+        self.change(id, |machine| {
+            machine.power = Power::On;
+            Ok(())
+        })
+    }
+    fn shut_down(&self, id: &str, _limit: Duration) -> Result<bool, SiteError> {
+        let stuck = *self.stuck.lock().unwrap();
+        self.change(id, |machine| {
+            if !stuck {
+                machine.power = Power::Off;
+            }
+            Ok(machine.power == Power::Off)
+        })
+    }
+    fn power_off(&self, id: &str) -> Result<(), SiteError> {
+        if *self.stuck.lock().unwrap() {
+            return Err(SiteError::Failed {
+                action: format!("turning {id} off"),
+                detail: "stuck".into(),
+                passing: false,
+            });
+        }
+        self.change(id, |machine| {
+            machine.power = Power::Off;
+            Ok(())
+        })
+    }
+    fn connect_nics(&self, id: &str, networks: &[Option<String>]) -> Result<(), SiteError> {
+        self.change(id, |machine| {
+            machine.nics.iter_mut().zip(networks).for_each(|(nic, network)| nic.network.clone_from(network));
+            Ok(())
+        })
+    }
+    fn create_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError> {
+        self.change(id, |machine| {
+            if !machine.snapshots.iter().any(|known| known == name) {
+                off(machine, "a snapshot")?;
+                machine.snapshots.push(name.into());
+            }
+            Ok(())
+        })
+    }
+    fn revert_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError> {
+        self.change(id, |machine| {
+            off(machine, "reverting")?;
+            let known = machine.snapshots.iter().any(|known| known == name);
+            if known { Ok(()) } else { Err(SiteError::NoSuchSnapshot { id: id.into(), name: name.into() }) }
+        })
+    }
+    fn delete_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError> {
+        self.change(id, |machine| {
+            machine.snapshots.retain(|known| known != name);
+            Ok(())
+        })
+    }
+    fn console(&self, _id: &str, _bytes_max: usize) -> Result<String, SiteError> {
+        Ok(String::new())
+    }
+}
+
+/// A replica at a master target.
+#[derive(Clone, Debug, Default)]
+struct Replica {
+    epoch: Epoch,
+    points: Vec<RecoveryPoint>,
+    reached: Option<ReplicaMode>,
+    views: BTreeMap<String, Vec<PathBuf>>,
+}
+
+pub(crate) struct World {
+    pub(crate) control: Control,
+    pub(crate) clock: Arc<Seconds>,
+    store: Arc<SqliteStore>,
+    pub(crate) home: Arc<MemorySite>,
+    pub(crate) recovery: Arc<MemorySite>,
+    replicas: BTreeMap<(String, ReplicaName), Replica>,
+    /// Final cycles that agents have made: token and point.
+    finals: BTreeMap<String, Seq>,
+    /// A machine has come back from the dead.
+    pub(crate) may_run_twice: bool,
+    /// Components that are down.
+    pub(crate) down: Vec<&'static str>,
+    _directory: tempfile::TempDir,
+}
+
+fn control(store: &Arc<SqliteStore>, clock: &Arc<Seconds>, sites: [Arc<MemorySite>; 2]) -> Control {
+    let [home, recovery] = sites;
+    let opener = move |kind: &SiteKind| -> Result<Arc<dyn Site>, ControlError> {
+        let SiteKind::Local { directory } = kind else { panic!("only local ones here") };
+        Ok(if directory.ends_with("home") { home.clone() } else { recovery.clone() })
+    };
+    let config = ControlConfig {
+        store: store.clone(),
+        clock: clock.clone(),
+        owner: "cs".into(),
+        scripts: PathBuf::from("/nonexistent"),
+        opener: Arc::new(opener),
+    };
+    Control::open(config).unwrap()
+}
+
+fn peer(role: Role, name: &str) -> PeerIdentity {
+    PeerIdentity { role, name: name.parse().unwrap() }
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        // In memory where there is a place for it: thousands of kills, each with its own store.
+        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let store = Arc::new(SqliteStore::open(&directory.path().join("store.db")).unwrap());
+        let (clock, home, recovery) =
+            (Arc::<Seconds>::default(), Arc::<MemorySite>::default(), Arc::<MemorySite>::default());
+        let control = control(&store, &clock, [home.clone(), recovery.clone()]);
+        for name in ["home", "recovery"] {
+            let kind = SiteKind::Local { directory: format!("/{name}").into() };
+            control.add_site(&SiteRecord { name: name.parse().unwrap(), kind }).unwrap();
+        }
+        home.add("web01", "uuid-web01", 2);
+        let policy = switchback_model::ReplicationPolicy { multi_vm: true, ..Default::default() };
+        let name = |text: &str| text.parse().unwrap();
+        control.create_group(&name("PG1"), &name("home"), &name("recovery"), &policy).unwrap();
+        let (replicas, finals) = (BTreeMap::new(), BTreeMap::new());
+        let mut world = Self {
+            control,
+            clock,
+            store,
+            home,
+            recovery,
+            replicas,
+            finals,
+            may_run_twice: false,
+            down: Vec::new(),
+            _directory: directory,
+        };
+        world.round();
+        world
+    }
+
+    /// The configuration server was killed and starts again.
+    pub(crate) fn restart(&mut self) {
+        self.control = control(&self.store, &self.clock, [self.home.clone(), self.recovery.clone()]);
+    }
+
+    fn report(&self, role: Role, name: &str, site: &str, state: State) -> Answer {
+        let report = Report {
+            build: "test".into(),
+            address: if role == Role::Source { String::new() } else { format!("{name}:9443") },
+            site: site.into(),
+            started: UnixMillis(0),
+            state,
+        };
+        self.control.report(&peer(role, name), report).unwrap()
+    }
+
+    /// Everybody is a second older, reports, and does what is desired.
+    pub(crate) fn round(&mut self) {
+        self.clock.0.fetch_add(1, Ordering::Relaxed);
+        for (site, number) in [("home", 0), ("recovery", 1)] {
+            self.target(site, ["home-mt", "recovery-mt"][number]);
+            self.process_server(site, ["home-ps", "recovery-ps"][number]);
+        }
+        let sites = [self.home.clone(), self.recovery.clone()];
+        for machine in sites
+            .iter()
+            .flat_map(|site| site.all())
+            .filter(|machine| machine.power == Power::On && !machine.id.contains("test"))
+        {
+            self.agent(&machine);
+        }
+    }
+
+    fn process_server(&self, site: &str, name: &'static str) {
+        if !self.down.contains(&name) {
+            self.report(Role::ProcessServer, name, site, State::ProcessServer(ProcessServerState::default()));
+        }
+    }
+
+    fn target(&mut self, site: &str, name: &'static str) {
+        if self.down.contains(&name) {
+            return;
+        }
+        let mine = self.replicas.iter().filter(|((target, _), _)| target == name);
+        let replicas = mine.map(|((_, replica), actual)| ReplicaActual {
+            replica: replica.clone(),
+            epoch: actual.epoch,
+            reached: actual.reached,
+            applied: actual.points.last().map(|point| point.seq),
+            points: actual.points.clone(),
+            retention_bytes: 0,
+            views: actual.views.clone(),
+            problem: None,
+        });
+        let state = MasterTargetState { replicas: replicas.collect(), free_bytes: 1 << 40 };
+        let Desired::MasterTarget(desired) =
+            self.report(Role::Target, name, site, State::MasterTarget(state)).desired
+        else {
+            panic!()
+        };
+        for wanted in desired.replicas {
+            let key = (name.to_owned(), wanted.replica.clone());
+            if wanted.mode == ReplicaMode::Remove {
+                self.replicas.remove(&key);
+                continue;
+            }
+            let actual = self.replicas.entry(key).or_default();
+            assert!(wanted.epoch >= actual.epoch, "epochs never go back");
+            (actual.epoch, actual.reached) = (wanted.epoch, Some(wanted.mode));
+            actual.views = wanted
+                .views
+                .keys()
+                .map(|view| {
+                    (view.clone(), vec![format!("/view/{view}/0").into(), format!("/view/{view}/1").into()])
+                })
+                .collect();
+        }
+    }
+
+    fn agent(&mut self, machine: &Machine) {
+        let known = self.replicas.clone();
+        let state = |replication| AgentState {
+            system_uuid: machine.system_uuid.clone(),
+            platform: String::new(),
+            hostname: "web01".into(),
+            system: "Linux".into(),
+            boot_id: String::new(),
+            disks: machine
+                .disks
+                .iter()
+                .map(|disk| DiskFacts {
+                    name: disk.serial.clone(),
+                    serial: disk.serial.clone(),
+                    size: disk.size,
+                    capture: "ebpf".into(),
+                })
+                .collect(),
+            interfaces: Vec::new(),
+            replication,
+            scripts: Vec::new(),
+            problems: Vec::new(),
+        };
+        let answer = self.report(Role::Source, "web01", "", State::Agent(Box::new(state(None))));
+        let Desired::Agent(desired) = answer.desired else { panic!() };
+        let Some(replication) = desired.replication else { return };
+        let Some((key, actual)) = known.iter().find(|((_, name), _)| *name == replication.replica) else {
+            return;
+        };
+        if actual.reached != Some(ReplicaMode::Receive)
+            || actual.epoch > replication.epoch
+            || !self.is_routed(&replication)
+        {
+            return;
+        }
+        let state = state(Some(self.cycle(key, &replication)));
+        self.report(Role::Source, "web01", "", State::Agent(Box::new(state)));
+    }
+
+    /// The process server of a replication is up.
+    fn is_routed(&self, replication: &Replication) -> bool {
+        !self.down.contains(&replication.peer.as_str())
+    }
+
+    /// One more point, unless the machine stands still after its last.
+    fn cycle(&mut self, key: &(String, ReplicaName), replication: &Replication) -> ReplicationState {
+        let now = self.clock.now();
+        let points = &mut self.replicas.get_mut(key).unwrap().points;
+        let made = replication.final_cycle.as_ref().and_then(|token| self.finals.get(token)).copied();
+        let seq = made.unwrap_or_else(|| {
+            let seq = points.last().map_or(Seq(1), |point| point.seq.next());
+            let group_tag = Some(format!("pg1/{seq}"));
+            points.push(RecoveryPoint {
+                seq,
+                time: now,
+                consistency: Consistency::CrashConsistent,
+                group_tag,
+            });
+            seq
+        });
+        let final_point = replication.final_cycle.clone().map(|token| {
+            self.finals.insert(token.clone(), seq);
+            FinalPoint { token, seq, held_for_ms: 100_000 }
+        });
+        ReplicationState {
+            replica: replication.replica.clone(),
+            epoch: replication.epoch,
+            generation: None,
+            activity: Activity::Idle,
+            compared_bytes: 0,
+            disk_bytes: 2 << 20,
+            sent_bytes: 0,
+            resync_sent_bytes: 0,
+            received: Some((seq, now)),
+            recoverable: Some(seq),
+            frozen_ms: 1,
+            final_point,
+            failure: None,
+        }
+    }
+}

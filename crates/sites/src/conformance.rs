@@ -1,0 +1,238 @@
+//! What every [`Site`] must do, as a suite for the tests of all sites.
+//!
+//! It panics at the first promise that is not kept. Its machines have an empty disk: they run, as a machine without an operating system does. What
+//! guests see and write is tested where there are guests.
+
+#![expect(clippy::unwrap_used, reason = "a suite for tests: whatever fails, fails the test")]
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Boot, DiskOrigin, NewDisk, NewMachine, Nic, Power, Site, SiteError};
+
+const DISK_SIZE: u64 = 1 << 20;
+
+/// A fresh site to be tested.
+#[derive(Debug)]
+pub struct Subject {
+    /// The site, with room for some MiB and without machines called `conformance-…`.
+    pub site: Arc<dyn Site>,
+    /// One of its datastores.
+    pub datastore: String,
+    /// One of its networks.
+    pub network: String,
+}
+
+/// Runs all checks. They leave nothing behind.
+///
+/// # Panics
+/// At the first promise that is not kept.
+pub fn site(subject: &Subject) {
+    places_are_listed(subject);
+    a_machine_is_made_once(subject);
+    what_is_not_there_is_named(subject);
+    power_is_what_it_says(subject);
+    a_running_machine_is_left_alone(subject);
+    snapshots_keep_what_was(subject);
+    network_cards_are_connected(subject);
+    disks_lie_over_images(subject);
+}
+
+/// A machine with one disk and one network card.
+#[must_use]
+pub fn machine(subject: &Subject, id: &str) -> NewMachine {
+    NewMachine {
+        id: format!("conformance-{id}"),
+        name: format!("Conformance {id}"),
+        system_uuid: None,
+        cpus: 1,
+        memory_mib: 64,
+        boot: Boot::Bios,
+        disks: vec![NewDisk {
+            size: DISK_SIZE,
+            serial: String::new(),
+            origin: DiskOrigin::Empty { datastore: subject.datastore.clone() },
+        }],
+        nics: vec![Nic { mac: String::new(), network: Some(subject.network.clone()) }],
+        mark: Some("conformance".to_owned()),
+    }
+}
+
+fn places_are_listed(subject: &Subject) {
+    let datastores = subject.site.datastores().unwrap();
+    let datastore = datastores.iter().find(|one| one.name == subject.datastore).unwrap();
+    assert!(0 < datastore.free && datastore.free <= datastore.capacity, "{datastore:?}");
+    assert!(subject.site.networks().unwrap().iter().any(|one| one.name == subject.network));
+}
+
+fn a_machine_is_made_once(subject: &Subject) {
+    let site = &subject.site;
+    let new = machine(subject, "made");
+    let made = site.create_machine(&new).unwrap();
+    assert_eq!((&made.id, &made.name, &made.mark), (&new.id, &new.name, &new.mark));
+    assert_eq!((made.power, made.cpus, made.memory_mib), (Power::Off, 1, 64));
+    assert_eq!(made.disks.len(), 1);
+    assert_eq!(made.disks[0].size, DISK_SIZE);
+    assert!(!made.disks[0].serial.is_empty());
+    assert!(!made.system_uuid.is_empty());
+    assert!(!made.nics[0].mac.is_empty(), "a card has an address when the site chose it");
+    let file = File::open(&made.disks[0].path).unwrap();
+    assert!(read(&file).iter().all(|byte| *byte == 0), "an empty disk is zeros");
+
+    write(&made.disks[0].path, 7);
+    assert_eq!(site.create_machine(&new).unwrap(), made, "made again, it is the same");
+    assert!(read(&file).iter().all(|byte| *byte == 7), "and its disks are as they were");
+    assert_eq!(site.machine(&new.id).unwrap(), made);
+    assert!(site.machines().unwrap().contains(&made));
+    let foreign = NewMachine { mark: Some("another".to_owned()), ..new.clone() };
+    assert!(matches!(site.create_machine(&foreign), Err(SiteError::Taken { .. })));
+
+    site.delete_machine(&new.id).unwrap();
+    site.delete_machine(&new.id).unwrap();
+    assert!(!made.disks[0].path.exists(), "its disks are gone");
+    assert!(matches!(site.machine(&new.id), Err(SiteError::NoSuchMachine { .. })));
+    let made_anew = site.create_machine(&new).unwrap();
+    assert!(read(&File::open(&made_anew.disks[0].path).unwrap()).iter().all(|byte| *byte == 0));
+    site.delete_machine(&new.id).unwrap();
+}
+
+fn what_is_not_there_is_named(subject: &Subject) {
+    let site = &subject.site;
+    let absent = "conformance-absent";
+    let all = [
+        site.power_on(absent),
+        site.power_off(absent),
+        site.shut_down(absent, Duration::from_secs(1)).map(drop),
+        site.connect_nics(absent, &[]),
+        site.create_snapshot(absent, "s"),
+        site.revert_snapshot(absent, "s"),
+        site.delete_snapshot(absent, "s"),
+        site.console(absent, 1).map(drop),
+    ];
+    for (index, result) in all.iter().enumerate() {
+        assert!(matches!(result, Err(SiteError::NoSuchMachine { .. })), "call {index}: {result:?}");
+    }
+    let mut new = machine(subject, "nowhere");
+    new.disks[0].origin = DiskOrigin::Empty { datastore: "absent".to_owned() };
+    assert!(matches!(site.create_machine(&new), Err(SiteError::NoSuchDatastore { .. })));
+    let mut new = machine(subject, "nowhere");
+    new.nics[0].network = Some("absent".to_owned());
+    assert!(matches!(site.create_machine(&new), Err(SiteError::NoSuchNetwork { .. })));
+    let mut new = machine(subject, "nowhere");
+    new.disks[0].size = 1 << 60;
+    assert!(matches!(site.create_machine(&new), Err(SiteError::NoRoom { .. })));
+    assert!(matches!(site.machine(&new.id), Err(SiteError::NoSuchMachine { .. })), "nothing is left");
+}
+
+fn power_is_what_it_says(subject: &Subject) {
+    let site = &subject.site;
+    let id = site.create_machine(&machine(subject, "power")).unwrap().id;
+    let power = || site.machine(&id).unwrap().power;
+    site.power_off(&id).unwrap();
+    assert!(site.shut_down(&id, Duration::from_secs(1)).unwrap(), "what is off is shut down");
+    for _ in 0..2 {
+        site.power_on(&id).unwrap();
+        site.power_on(&id).unwrap();
+        assert_eq!(power(), Power::On);
+        site.power_off(&id).unwrap();
+        assert_eq!(power(), Power::Off);
+    }
+    site.power_on(&id).unwrap();
+    assert!(!site.shut_down(&id, Duration::from_secs(1)).unwrap(), "nothing in it listens");
+    assert_eq!(power(), Power::On, "a shutdown that nobody heard switches nothing off");
+    site.power_off(&id).unwrap();
+    site.delete_machine(&id).unwrap();
+}
+
+fn a_running_machine_is_left_alone(subject: &Subject) {
+    let site = &subject.site;
+    let id = site.create_machine(&machine(subject, "running")).unwrap().id;
+    site.create_snapshot(&id, "before").unwrap();
+    site.power_on(&id).unwrap();
+    for result in
+        [site.delete_machine(&id), site.create_snapshot(&id, "s"), site.revert_snapshot(&id, "before")]
+    {
+        assert!(matches!(result, Err(SiteError::Running { .. })), "{result:?}");
+    }
+    assert_eq!(site.machine(&id).unwrap().power, Power::On);
+    site.delete_snapshot(&id, "before").unwrap();
+    assert_eq!(site.machine(&id).unwrap().power, Power::On, "a snapshot goes while the machine runs");
+    site.power_off(&id).unwrap();
+    site.delete_machine(&id).unwrap();
+}
+
+fn snapshots_keep_what_was(subject: &Subject) {
+    let site = &subject.site;
+    let machine = site.create_machine(&machine(subject, "snapshots")).unwrap();
+    let (id, path) = (&machine.id, &machine.disks[0].path);
+    let snapshots = || site.machine(id).unwrap().snapshots;
+    write(path, 1);
+    let missing = site.revert_snapshot(id, "one");
+    assert!(matches!(missing, Err(SiteError::NoSuchSnapshot { .. })), "{missing:?}");
+    site.delete_snapshot(id, "one").unwrap();
+    for name in ["one", "two", "three"] {
+        site.create_snapshot(id, name).unwrap();
+        site.create_snapshot(id, name).unwrap();
+    }
+    assert_eq!(snapshots(), ["one", "two", "three"]);
+    assert_eq!(site.machine(id).unwrap().disks, machine.disks, "the disk is where it was");
+    site.power_on(id).unwrap();
+    site.power_off(id).unwrap();
+    site.delete_snapshot(id, "two").unwrap();
+    assert_eq!(snapshots(), ["one", "three"]);
+    site.revert_snapshot(id, "one").unwrap();
+    site.revert_snapshot(id, "one").unwrap();
+    assert_eq!(snapshots(), ["one"], "it stays, later ones go");
+    site.delete_snapshot(id, "one").unwrap();
+    site.delete_snapshot(id, "one").unwrap();
+    assert_eq!(snapshots(), [""; 0]);
+    assert!(read(&File::open(path).unwrap()).iter().all(|byte| *byte == 1));
+    site.delete_machine(id).unwrap();
+}
+
+fn network_cards_are_connected(subject: &Subject) {
+    let site = &subject.site;
+    let id = site.create_machine(&machine(subject, "networks")).unwrap().id;
+    let network = || site.machine(&id).unwrap().nics[0].network.clone();
+    let mac = site.machine(&id).unwrap().nics[0].mac.clone();
+    site.connect_nics(&id, &[None]).unwrap();
+    assert_eq!(network(), None);
+    let unknown = site.connect_nics(&id, &[Some("absent".to_owned())]);
+    assert!(matches!(unknown, Err(SiteError::NoSuchNetwork { .. })), "{unknown:?}");
+    site.connect_nics(&id, &[Some(subject.network.clone())]).unwrap();
+    assert_eq!(network().as_ref(), Some(&subject.network));
+    assert_eq!(site.machine(&id).unwrap().nics[0].mac, mac, "an address does not change");
+    site.delete_machine(&id).unwrap();
+}
+
+fn disks_lie_over_images(subject: &Subject) {
+    let site = &subject.site;
+    let owner = site.create_machine(&machine(subject, "image")).unwrap();
+    let image = &owner.disks[0].path;
+    write(image, 9);
+    let mut new = machine(subject, "over");
+    new.disks[0].origin = DiskOrigin::Over { image: image.clone(), datastore: subject.datastore.clone() };
+    let over = site.create_machine(&new).unwrap();
+    assert_eq!(over.disks[0].path, *image);
+    assert_eq!(over.snapshots, [""; 0]);
+    site.create_snapshot(&over.id, "s").unwrap();
+    site.power_on(&over.id).unwrap();
+    site.power_off(&over.id).unwrap();
+    site.delete_snapshot(&over.id, "s").unwrap();
+    site.delete_machine(&over.id).unwrap();
+    assert!(read(&File::open(image).unwrap()).iter().all(|byte| *byte == 9), "the image is somebody else's");
+    site.delete_machine(&owner.id).unwrap();
+}
+
+fn write(path: &std::path::Path, byte: u8) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.write_all_at(&vec![byte; usize::try_from(DISK_SIZE).unwrap()], 0).unwrap();
+}
+
+fn read(file: &File) -> Vec<u8> {
+    let mut bytes = vec![0xEE; usize::try_from(DISK_SIZE).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
