@@ -10,6 +10,7 @@
 
 pub mod cli;
 pub mod component;
+pub mod client;
 pub mod engine;
 pub mod export;
 pub mod exporting;

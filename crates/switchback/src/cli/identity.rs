@@ -36,6 +36,11 @@ pub(crate) enum IdentityCommand {
         #[arg(long)]
         rotate: bool,
     },
+    /// Print the certificate of the site's authority, by which users know the configuration server (`switchback profile add --ca-file`)
+    Certificate {
+        #[command(flatten)]
+        identity: IdentityArgs,
+    },
     /// Make a key for encryption at rest, in a new file that only its owner can read
     StorageKey {
         /// The file
@@ -90,6 +95,11 @@ pub(crate) fn run(command: &IdentityCommand) -> anyhow::Result<ExitCode> {
             };
             let passphrase = if *rotate { authority.rotate_passphrase()? } else { authority.passphrase() };
             println!("{}", *passphrase.reveal());
+        }
+        IdentityCommand::Certificate { identity } => {
+            let (credentials, _) = identity.credentials()?;
+            let certificate = credentials.current().authority().to_vec();
+            print!("{}", pem::encode(&pem::Pem::new("CERTIFICATE", certificate)));
         }
         IdentityCommand::StorageKey { file } => {
             crate::storage_key::create(file)?;
