@@ -52,11 +52,17 @@ pub trait ComponentService: Send + Sync + 'static {
     /// When the component does not belong to the site, or the store fails.
     fn report(&self, peer: &PeerIdentity, report: Report) -> Result<Answer, ControlError>;
 
-    /// The desired state as of the last report.
+    /// The desired state as of the last report; an agent's, of the machine `system_uuid`: instances of one machine share an identity.
     ///
     /// # Errors
     /// As [`ComponentService::report`].
-    fn desired(&self, peer: &PeerIdentity) -> Result<Answer, ControlError>;
+    fn desired(&self, peer: &PeerIdentity, system_uuid: Option<&str>) -> Result<Answer, ControlError>;
+
+    /// Whether a component belongs to the site still.
+    ///
+    /// # Errors
+    /// When the store fails.
+    fn is_enrolled(&self, peer: &PeerIdentity) -> Result<bool, ControlError>;
 
     /// Changes whenever a desired state may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
@@ -74,8 +80,12 @@ impl ComponentService for Control {
         Self::report(self, peer, report)
     }
 
-    fn desired(&self, peer: &PeerIdentity) -> Result<Answer, ControlError> {
-        Self::desired(self, peer)
+    fn desired(&self, peer: &PeerIdentity, system_uuid: Option<&str>) -> Result<Answer, ControlError> {
+        Self::desired(self, peer, system_uuid)
+    }
+
+    fn is_enrolled(&self, peer: &PeerIdentity) -> Result<bool, ControlError> {
+        Self::is_enrolled(self, peer)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -179,8 +189,8 @@ async fn wait(
     loop {
         // Marked as seen before the look: a change during it wakes this again.
         changes.mark_unchanged();
-        let who = peer.clone();
-        let answer = components.call(move |service| service.desired(&who)).await?;
+        let (who, uuid) = (peer.clone(), wait.system_uuid.clone());
+        let answer = components.call(move |service| service.desired(&who, uuid.as_deref())).await?;
         if answer.version != wait.version || Instant::now() >= until {
             return Ok(Json(answer));
         }
@@ -211,13 +221,10 @@ async fn renew(
 ) -> Result<Response, Refusal> {
     // Who was removed from the site gets no new certificate, and is out when the old one expires.
     let who = peer.clone();
-    let known = components.call(move |service| service.desired(&who).map(drop)).await;
-    match known {
-        Err(Refusal(error)) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Forbidden) => {
-            return Err(error.into());
-        }
-        // A store that is away must not let certificates expire.
-        _ => {}
+    // A store that is away must not let certificates expire.
+    if let Ok(false) = components.call(move |service| service.is_enrolled(&who)).await {
+        let message = format!("{peer} was removed from the site: its certificate is not renewed");
+        return Err(ControlError::new(ErrorKind::Forbidden, "component.removed", message).into());
     }
     let certificates = components
         .authority

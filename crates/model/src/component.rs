@@ -66,10 +66,13 @@ pub struct Answer {
 }
 
 /// A long poll.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wait {
     /// The version the component has; answered as soon as there is another.
     pub version: u64,
+    /// Agents: the machine they run in, as in their report. Instances of one machine share an identity, and are told apart by this.
+    #[serde(default)]
+    pub system_uuid: Option<String>,
 }
 
 /// What a component is to be like.
