@@ -1,12 +1,10 @@
 //! The two sites of the demo, as directories of this host, and the machines at home.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use switchback_sites::{AcceleratorChoice, LocalSite, NetworkSettings, Power, Site as _, SiteSettings};
 
 use crate::inspect::Inspection;
@@ -104,11 +102,7 @@ impl Place {
 
     /// Kills a running machine's QEMU (SIGKILL): to the machine, the power has failed.
     pub(super) fn strike(&self, id: &str) -> anyhow::Result<()> {
-        let machine = self.site.machine(id)?;
-        let directory = self.site.directory().join("machines").join(id);
-        let pid = qemu_of(&machine.system_uuid, &directory)
-            .with_context(|| format!("{id} at {} has no QEMU to be killed", self.name))?;
-        kill_process(pid, Signal::KILL).with_context(|| format!("the QEMU of {id} cannot be killed"))?;
+        crate::machine::kill(self.site.directory(), id).with_context(|| format!("at {}", self.name))?;
         let started = std::time::Instant::now();
         while !self.is_off(id)? {
             if started.elapsed() > GONE_LIMIT {
@@ -135,18 +129,6 @@ fn said(console: &str, key: &str) -> Vec<u64> {
     let lines = console.lines().filter(|line| line.starts_with("LEDGER: "));
     let number = |line: &str| line.split(key).nth(1)?.split_whitespace().next()?.parse().ok();
     lines.filter_map(number).collect()
-}
-
-/// The process that runs a machine: by its command line and by the directory it was started in, so that nothing else is ever hit.
-fn qemu_of(uuid: &str, directory: &Path) -> Option<Pid> {
-    let processes = fs::read_dir("/proc").ok()?;
-    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let pid = pids.find(|pid| {
-        let is_there = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory);
-        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        is_there && words.split(|byte| *byte == 0).any(|word| word == uuid.as_bytes())
-    })?;
-    Pid::from_raw(pid)
 }
 
 /// An address of this host that guests and the host itself reach: not the loopback.
