@@ -12,24 +12,25 @@ use super::{MachineError, io_error};
 /// # Errors
 /// [`MachineError::NotRunning`].
 pub fn kill(site: &Path, id: &str) -> Result<(), MachineError> {
-    let directory = site.join("machines").join(id);
-    let pid = qemu_of(&directory).ok_or_else(|| MachineError::NotRunning { id: id.to_owned() })?;
-    kill_process(pid, Signal::KILL).map_err(|error| io_error("killing the QEMU of", &directory)(error.into()))
+    let pid = process(site, id).and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| MachineError::NotRunning { id: id.to_owned() })?;
+    kill_process(pid, Signal::KILL)
+        .map_err(|error| io_error("killing the QEMU of a machine of", site)(error.into()))
 }
 
-/// The process that holds the machine's lock, which it has for as long as it lives, and is a QEMU: nothing else is ever hit. (Its working directory
+/// The QEMU that runs machine `id` of the local site in `site`: the process that holds the machine's lock, which it has for as long as it lives, and is a QEMU: nothing else is ever hit. (Its working directory
 /// tells nothing: QEMU goes to `/` when it becomes a daemon.)
-fn qemu_of(directory: &Path) -> Option<Pid> {
-    let lock = directory.join("run.lock").canonicalize().ok()?;
+#[must_use]
+pub fn process(site: &Path, id: &str) -> Option<i32> {
+    let lock = site.join("machines").join(id).join("run.lock").canonicalize().ok()?;
     let processes = fs::read_dir("/proc").ok()?;
     let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let pid = pids.find(|pid| {
+    pids.find(|pid| {
         let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let is_qemu = words.split(|byte| *byte == 0).any(|word| word == b"-uuid");
         let files = || fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         is_qemu && files().any(|file| fs::read_link(file.path()).is_ok_and(|target| target == lock))
-    })?;
-    Pid::from_raw(pid)
+    })
 }
 
 #[cfg(test)]

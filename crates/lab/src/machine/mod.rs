@@ -12,7 +12,7 @@ mod description;
 mod disks;
 mod root;
 
-pub use death::kill;
+pub use death::{kill, process};
 pub use description::NETWORKS;
 
 use std::fs;
