@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use switchback_disk::{Clock, Volume};
 use switchback_identity::tls::control_client_config;
 use switchback_identity::{KeyRequest, LiveCredentials};
-use switchback_model::component::{Answer, MomentAnswer, MomentCall, Report, WAIT_S, Wait};
+use switchback_model::component::{Answer, MomentAnswer, MomentCall, Report, State, WAIT_S, Wait};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -359,7 +359,11 @@ async fn wait(inner: Arc<Inner>) {
             }
             continue;
         };
-        let body = encode(&Wait { version });
+        let system_uuid = match (inner.compose)().state {
+            State::Agent(agent) => Some(agent.system_uuid),
+            State::ProcessServer(_) | State::MasterTarget(_) => None,
+        };
+        let body = encode(&Wait { version, system_uuid });
         let limit = Duration::from_secs(WAIT_S) + REPORT_MAX;
         match inner.ask::<Answer>(&mut line, "/components/v1/wait", body, limit).await {
             Ok(answer) if answer.version != version => {

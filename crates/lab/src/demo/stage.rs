@@ -106,19 +106,13 @@ impl Stage {
         {
             self.screen.line(&format!("  {program} {command}"));
         }
-        let pids: Vec<String> = running.iter().map(|(_, pid)| pid.to_string()).collect();
         let directory = self.options.directory.display().to_string();
         self.screen
             .line(&format!("  ls {directory}/logs {directory}/home/machines {directory}/recovery/machines"));
         self.screen.line("and to end it:");
-        let machines = [&self.home, &self.recovery].map(|place| place.site.directory().join("machines"));
-        let words: Vec<String> =
-            machines.iter().map(|path| format!("{}/*/qmp.sock", path.display())).collect();
-        self.screen.line(&format!(
-            "  fuser --kill {} ; kill {} ; rm -r {directory}",
-            words.join(" "),
-            pids.join(" ")
-        ));
+        let mut pids: Vec<String> = running.iter().map(|(_, pid)| pid.to_string()).collect();
+        pids.extend([&self.home, &self.recovery].into_iter().flat_map(Place::processes));
+        self.screen.line(&format!("  kill {}; sleep 3; rm -r {directory}", pids.join(" ")));
     }
 
     pub(super) fn into_table(mut self) -> Table {
