@@ -210,7 +210,7 @@ fn views_are_read_while_the_disks_are_moved_and_cycles_applied() {
     const LAST: u64 = 4;
     fn value(point: u64, block: u64) -> u8 {
         // Each point changes other blocks, all of them some; none is a block of ones.
-        let changed_at = (1..=point).rev().find(|at| *at == 1 || block % (at + 1) == 0).unwrap_or(1);
+        let changed_at = (1..=point).rev().find(|at| *at == 1 || block.is_multiple_of(at + 1)).unwrap_or(1);
         (10 + changed_at) as u8
     }
     let Rig { disk, replica, .. } = &rig();
