@@ -9,7 +9,8 @@
 mod cs;
 mod rig;
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -73,8 +74,12 @@ fn boot(foundation: &Foundation, image: &GuestImage, disk: &Path, console: &Path
 
 struct Protected {
     site: Site,
+    replica: ReplicaDesired,
     replication: Replication,
-    console: std::path::PathBuf,
+    disk: PathBuf,
+    console: PathBuf,
+    servers: Vec<Process>,
+    mt_address: String,
 }
 
 impl Protected {
@@ -95,11 +100,16 @@ impl Protected {
         self.site.cs.service.want(AGENT, Desired::Agent(Box::new(desired)));
     }
 
-    fn route(&self, next: &str, epoch: u64) {
+    fn tell_master_target(&self) {
+        let desired = MasterTargetDesired { replicas: vec![self.replica.clone()] };
+        self.site.cs.service.want(MT, Desired::MasterTarget(desired));
+    }
+
+    fn route(&self, epoch: u64) {
         let route = Route {
             replica: self.replication.replica.clone(),
             source: "web01".into(),
-            next: next.into(),
+            next: self.mt_address.clone(),
             peer: "mt1".into(),
             epoch: Epoch(epoch),
         };
@@ -122,34 +132,25 @@ impl Protected {
     }
 }
 
-#[test]
-fn guest_agent_protects_stands_still_for_the_last_point_and_is_fenced() {
-    let foundation = Foundation::prepare().unwrap();
+/// Servers and what they are to do; the guest is not on yet.
+fn prepare() -> Protected {
     let site = Site::new();
     let (disk, target, console) = (site.path("vda.img"), site.path("target.img"), site.path("console"));
     FileDisk::create(&disk, SIZE).unwrap();
     FileDisk::create(&target, SIZE).unwrap();
-    let mut replica = ReplicaDesired {
+    let replica = ReplicaDesired {
         replica: "web01".parse().unwrap(),
-        targets: vec![target.clone()],
+        targets: vec![target],
         sizes: vec![SIZE],
         owners: vec!["process-server ps1".into()],
         epoch: Epoch(1),
         retention: RetentionPolicy::keep_all(),
         mode: ReplicaMode::Receive,
-        views: Default::default(),
+        views: BTreeMap::new(),
     };
-    let tell_mt = |site: &Site, replica: &ReplicaDesired| {
-        let desired = MasterTargetDesired { replicas: vec![replica.clone()] };
-        site.cs.service.want(MT, Desired::MasterTarget(desired));
-    };
-    tell_mt(&site, &replica);
-    let (_mt, mt_address) = site.start("master-target", "mt1");
-    site.cs.service.want("process-server ps1", Desired::ProcessServer(ProcessServerDesired::default()));
-    let (_ps, ps_address) = site.start("process-server", "ps1");
     let replication = Replication {
         replica: replica.replica.clone(),
-        address: ps_address.replace("127.0.0.1", "10.0.2.2"),
+        address: String::new(),
         peer: "ps1".into(),
         epoch: Epoch(1),
         interval_ms: 1000,
@@ -161,38 +162,75 @@ fn guest_agent_protects_stands_still_for_the_last_point_and_is_fenced() {
         resync_requested: 0,
         final_cycle: None,
     };
-    let mut protected = Protected { site, replication, console: console.clone() };
-    protected.route(&mt_address, 1);
+    let (servers, mt_address) = (Vec::new(), String::new());
+    let mut protected = Protected { site, replica, replication, disk, console, servers, mt_address };
+    protected.tell_master_target();
+    let (mt, mt_address) = protected.site.start("master-target", "mt1");
+    protected.mt_address = mt_address;
+    protected.route(1);
+    let (ps, ps_address) = protected.site.start("process-server", "ps1");
+    protected.servers = vec![mt, ps];
+    protected.replication.address = ps_address.replace("127.0.0.1", "10.0.2.2");
     protected.tell_agent(Standing::Active);
-    let script = SCRIPT.replace("PORT", &protected.site.cs.address.port().to_string());
-    let image = GuestImage::builder(script)
+    protected
+}
+
+fn image(foundation: &Foundation, site: &Site) -> GuestImage {
+    let script = SCRIPT.replace("PORT", &site.cs.address.port().to_string());
+    GuestImage::builder(script)
         .module("virtio_net")
         .program("/usr/sbin/mke2fs")
         .program_as(Path::new(env!("CARGO_BIN_EXE_switchback")), "/usr/bin/switchback")
-        .file("lab/passphrase", protected.site.cs.authority.passphrase().reveal().as_bytes())
-        .build(&foundation)
-        .unwrap();
-    let mut guest = boot(&foundation, &image, &disk, &console);
+        .file("lab/passphrase", site.cs.authority.passphrase().reveal().as_bytes())
+        .build(foundation)
+        .unwrap()
+}
 
+#[test]
+fn guest_agent_protects_stands_still_for_the_last_point_and_is_fenced() {
+    let foundation = Foundation::prepare().unwrap();
+    let mut protected = prepare();
+    let image = image(&foundation, &protected.site);
+    let mut guest = boot(&foundation, &image, &protected.disk, &protected.console);
+    protects(&protected);
+    stands_still(&mut protected, &mut guest);
+
+    // It comes back from the dead: refused by epoch, whatever it believes.
+    protected.route(2);
+    protected.replication.final_cycle = None;
+    protected.tell_agent(Standing::Active);
+    protected.site.cs.service.forget_reports();
+    let _guest = boot(&foundation, &image, &protected.disk, &protected.console);
+    protected.until("it is fenced", |agent| {
+        agent.replication.as_ref().is_some_and(|replication| replication.activity == Activity::Fenced)
+    });
+    protected.tell_agent(Standing::Superseded { by: "recovery".into() });
+    protected.until("it sends nothing any more", |agent| agent.replication.is_none());
+    wait_until("it says so on its console", || {
+        std::fs::read_to_string(&protected.console).unwrap().contains("it lives at recovery by now")
+    });
+}
+
+fn protects(protected: &Protected) {
     protected.until("it reports its machine", |agent| agent.system_uuid == UUID && agent.hostname == "web01");
-    let state = protected.agent().unwrap();
-    assert_eq!((state.disks.len(), state.disks[0].name.as_str(), state.disks[0].size), (1, "vda", SIZE));
+    let disks = protected.agent().unwrap().disks;
+    assert_eq!((disks.len(), disks[0].name.as_str(), disks[0].size), (1, "vda", SIZE));
     protected.until("points arrive", |agent| {
         let replication = agent.replication.as_ref();
         replication.is_some_and(|replication| replication.recoverable.is_some_and(|seq| seq.0 >= 3))
     });
     protected.until("the script has run", |agent| {
-        agent
-            .scripts
-            .first()
-            .is_some_and(|script| script.succeeded && script.output.contains("hello from web01"))
+        let result = agent.scripts.first();
+        result.is_some_and(|script| script.succeeded && script.output.contains("hello from web01"))
     });
     let state = protected.agent().unwrap();
     assert_eq!(state.disks[0].capture, "ebpf", "{:?}", state.problems);
     let points = protected.site.cs.service.master_target(MT).unwrap().replicas[0].points.clone();
     assert!(points.iter().any(|point| point.group_tag.as_deref() == Some("g-1")), "{points:?}");
+}
 
-    // A planned failover: the last point, and not a byte after it.
+/// A planned failover: the last point, and not a byte after it.
+fn stands_still(protected: &mut Protected, guest: &mut Process) {
     protected.replication.final_cycle = Some("t1".into());
     protected.tell_agent(Standing::Active);
     protected.until("it stands still after its last point", |agent| {
@@ -204,30 +242,14 @@ fn guest_agent_protects_stands_still_for_the_last_point_and_is_fenced() {
     let last = protected.agent().unwrap().replication.unwrap().final_point.unwrap();
     guest.kill();
     protected.site.cs.service.until_replica(MT, "the last point is a recovery point", |replica| {
-        replica
-            .points
-            .last()
-            .is_some_and(|point| point.seq == last.seq && point.consistency == Consistency::AppConsistent)
+        let newest = replica.points.last();
+        newest.is_some_and(|point| point.seq == last.seq && point.consistency == Consistency::AppConsistent)
     });
-    replica.mode = ReplicaMode::StandAt { seq: last.seq };
-    replica.epoch = Epoch(2);
-    tell_mt(&protected.site, &replica);
-    let mode = Some(replica.mode);
+    protected.replica.mode = ReplicaMode::StandAt { seq: last.seq };
+    protected.replica.epoch = Epoch(2);
+    protected.tell_master_target();
+    let mode = Some(protected.replica.mode);
     protected.site.cs.service.until_replica(MT, "it stands", |replica| replica.reached == mode);
-    assert!(same(&disk, &target), "the replica is the disk at which the guest died");
-
-    // It comes back from the dead: refused by epoch, whatever it believes.
-    protected.route(&mt_address, 2);
-    protected.replication.final_cycle = None;
-    protected.tell_agent(Standing::Active);
-    protected.site.cs.service.forget_reports();
-    let _guest = boot(&foundation, &image, &disk, &console);
-    protected.until("it is fenced", |agent| {
-        agent.replication.as_ref().is_some_and(|replication| replication.activity == Activity::Fenced)
-    });
-    protected.tell_agent(Standing::Superseded { by: "recovery".into() });
-    protected.until("it sends nothing any more", |agent| agent.replication.is_none());
-    wait_until("it says so on its console", || {
-        std::fs::read_to_string(&console).unwrap().contains("it lives at recovery by now")
-    });
+    let target = &protected.replica.targets[0];
+    assert!(same(&protected.disk, target), "the replica is the disk at which the guest died");
 }
