@@ -1,6 +1,8 @@
 //! The commands of a machine's whole life, by the program itself, against the real API and control plane: protect, rehearse, fail over, reprotect,
 //! fail back, reprotect. Sites and components are the control plane's own simulated world, which refuses what real ones would.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 #[expect(dead_code, reason = "shared with the command line's other tests")]
 mod api_rig;
 #[expect(dead_code, reason = "shared with the control plane's tests")]
