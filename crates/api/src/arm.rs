@@ -8,8 +8,6 @@
 
 mod answer;
 mod call;
-#[cfg(test)]
-mod conformance;
 mod container_mappings;
 mod containers;
 mod error;

@@ -5,17 +5,22 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line is where output belongs")]
 
+mod configuration_server;
+mod agent;
+mod component;
 mod confirm;
 mod duration;
 mod freeze_helper;
 mod group;
 mod identity;
+mod master_target;
 mod job;
 mod job_progress;
 mod machine;
 mod network;
 mod network_mapping;
 mod output;
+mod process_server;
 mod plan;
 mod point;
 mod profile;
@@ -58,7 +63,13 @@ enum Command {
     /// Keep replicas for others, on port 9443
     Receive(receive::ReceiveArgs),
     /// Take replication data from others, keep it durably, and forward it
-    ProcessServer(receive::ProcessServerArgs),
+    ProcessServer(process_server::ProcessServerArgs),
+    /// The control plane of a site: inventory, jobs, API, certificate authority
+    ConfigurationServer(configuration_server::ConfigurationServerArgs),
+    /// Keep replicas at a site, as its configuration server says
+    MasterTarget(master_target::MasterTargetArgs),
+    /// Protect this machine, as its configuration server says: the mobility agent
+    Agent(agent::AgentArgs),
     /// This host's identity: found a site, show the passphrase
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
@@ -105,7 +116,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("SWITCHBACK_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| crate::frozen_log::LogWriter).init();
     run(Cli::parse().command).unwrap_or_else(|error| {
         eprint!("{}", session::explain(&error));
         ExitCode::FAILURE
@@ -117,7 +128,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Sync(args) => sync::run(&args),
         Command::Replica(command) => replica::run(&command),
         Command::Receive(args) => receive::receive(&args),
-        Command::ProcessServer(args) => receive::process_server(&args),
+        Command::ConfigurationServer(args) => configuration_server::run(&args),
+        Command::ProcessServer(args) => process_server::run(&args),
+        Command::MasterTarget(args) => master_target::run(&args),
+        Command::Agent(args) => agent::run(&args),
         Command::Identity(command) => identity::run(&command),
         Command::Enrol(args) => identity::enrol(&args),
         Command::Site(args) => site::run(&args),

@@ -16,7 +16,7 @@ use super::network::{IdentityArgs, default_name, runtime};
 
 /// More than any file with a passphrase has.
 const PASSPHRASE_FILE_LEN_MAX: u64 = 4096;
-const ENROL_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const ENROL_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
@@ -55,14 +55,14 @@ pub(crate) enum IdentityCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct EnrolArgs {
-    /// HOST:PORT of the site's authority: a `switchback receive`
+    /// HOST:PORT of the site's authority: its configuration server, or a `switchback receive` without one
     address: String,
     #[command(flatten)]
     identity: IdentityArgs,
     /// This host's name in the site [default: its host name]
     #[arg(long)]
     name: Option<String>,
-    /// What this host is to be: source, process-server or target
+    /// What this host is to be: source (a mobility agent), process-server or target (a master target)
     #[arg(long, default_value = "source")]
     role: Role,
     /// Read the passphrase from this file instead of asking for it
@@ -139,7 +139,7 @@ fn named(name: Option<&str>) -> anyhow::Result<String> {
 }
 
 /// From a file, a terminal or a pipe; never from an argument, which everybody on the host could read.
-fn passphrase(file: Option<&Path>) -> anyhow::Result<Passphrase> {
+pub(super) fn passphrase(file: Option<&Path>) -> anyhow::Result<Passphrase> {
     let mut text = zeroize::Zeroizing::new(String::new());
     match file {
         Some(path) => {
