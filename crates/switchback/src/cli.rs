@@ -5,24 +5,24 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line is where output belongs")]
 
-mod configuration_server;
 mod agent;
 mod component;
+mod configuration_server;
 mod confirm;
 mod duration;
 mod freeze_helper;
 mod group;
 mod identity;
-mod master_target;
 mod job;
 mod job_progress;
 mod machine;
+mod master_target;
 mod network;
 mod network_mapping;
 mod output;
-mod process_server;
 mod plan;
 mod point;
+mod process_server;
 mod profile;
 mod receive;
 mod records;

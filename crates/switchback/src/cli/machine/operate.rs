@@ -14,7 +14,11 @@ use super::super::confirm::ConfirmArgs;
 use super::super::point::{POINT_HELP, PointArg};
 use super::super::session::{Session, WaitArgs};
 use super::words::Places;
+use crate::client::Reply;
 use crate::client::path::{self, text_at};
+
+/// The server's code for a clean-up that has nothing to do.
+const NOTHING_LEFT: &str = "clean-up.nothing";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OperateCommand {
@@ -228,7 +232,13 @@ pub(super) async fn run(session: &Session, command: &OperateCommand) -> anyhow::
         }
         _ => text_at(&machine, "/properties/contractId").to_owned(),
     };
-    let reply = client.post(&format!("{id}/{}", request.action), Some(&request.body)).await?;
+    let reply = match client.post(&format!("{id}/{}", request.action), Some(&request.body)).await {
+        // What was asked for is so already; a script may clean up again and again.
+        Err(error) if error.refusal().is_some_and(|refusal| refusal.code == NOTHING_LEFT) => {
+            Reply::Done(machine)
+        }
+        other => other?,
+    };
     session.conclude(reply, command.wait(), &request.done).await
 }
 
