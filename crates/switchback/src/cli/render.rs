@@ -123,7 +123,11 @@ fn shown_seconds(seconds: u64) -> String {
 }
 
 fn shown_millis(millis: u64) -> String {
-    if millis < 10_000 && !millis.is_multiple_of(1000) { format!("{millis} ms") } else { shown_seconds(millis / 1000) }
+    if millis < 10_000 && !millis.is_multiple_of(1000) {
+        format!("{millis} ms")
+    } else {
+        shown_seconds(millis / 1000)
+    }
 }
 
 /// Resources, one a line.

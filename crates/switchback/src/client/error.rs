@@ -75,25 +75,25 @@ pub enum ClientError {
         /// The server.
         server: String,
         /// What it said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// 403.
     #[error("not permitted: {}", refusal.message)]
     Forbidden {
         /// What the server said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// 404.
     #[error("{}", refusal.message)]
     NotFound {
         /// What the server said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// 409.
     #[error("{}", refusal.message)]
     Conflict {
         /// What the server said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// 429, 503 and 504: later it may work.
     #[error("{server} is busy ({status}): {}", refusal.message)]
@@ -103,7 +103,7 @@ pub enum ClientError {
         /// What HTTP calls it.
         status: u16,
         /// What the server said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// Any other refusal.
     #[error("refused ({status}): {}", refusal.message)]
@@ -111,7 +111,7 @@ pub enum ClientError {
         /// What HTTP calls it.
         status: u16,
         /// What the server said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// The answer is not what the contract says.
     #[error("the answer of {server} is not understood: {what}")]
@@ -146,7 +146,7 @@ impl ClientError {
 
     /// What a server refused.
     pub(super) fn of_status(server: &str, status: StatusCode, body: &[u8]) -> Self {
-        let refusal = Refusal::parse(status, body);
+        let refusal = Box::new(Refusal::parse(status, body));
         let server = server.to_owned();
         match status.as_u16() {
             401 => Self::Unauthenticated { server, refusal },
