@@ -33,7 +33,10 @@ fn operation(method: &str, path: &str) -> Option<&'static Value> {
     let fits = |template: &str| {
         let template: Vec<&str> = template.split('/').collect();
         template.len() == segments.len()
-            && template.iter().zip(&segments).all(|(want, have)| want.starts_with('{') || want.eq_ignore_ascii_case(have))
+            && template
+                .iter()
+                .zip(&segments)
+                .all(|(want, have)| want.starts_with('{') || want.eq_ignore_ascii_case(have))
     };
     let (_, operations) = CONTRACT["paths"].as_object()?.iter().find(|(template, _)| fits(template))?;
     operations.get(method)
