@@ -1,12 +1,12 @@
 # Commands of this repository. `make help` lists them; scripts/ holds what does not fit one line.
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo fmt lint tidy fuzz clean
+.PHONY: help setup test demo demo-engine fmt lint tidy fuzz clean
 
 # Seconds that each fuzz target runs as part of `make test`.
 FUZZ_SECONDS ?= 8
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what building and testing need (Debian 12, root; repeatable)
 	@scripts/setup
@@ -14,8 +14,11 @@ setup: ## Install what building and testing need (Debian 12, root; repeatable)
 test: ## The gate: format, lints, licences, house rules, fuzzing, all tests
 	@FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/gate
 
-demo: ## Show the engine at work: protect a disk, damage it, bring it home
-	@scripts/demo
+demo: ## Show all of it at work: two machines lose their site, run at another, and come home (DEMO=--keep leaves it running)
+	@scripts/demo $(DEMO)
+
+demo-engine: ## Show the engine alone: replicate a disk under load, roll it back, prove the result
+	@scripts/demo-engine
 
 fmt: ## Format the code
 	cargo fmt --all

@@ -56,6 +56,8 @@ pub enum Phase {
     WhileFrozen,
     /// `post-thaw`
     PostThaw,
+    /// `on-request`: not around a moment, but because a recovery plan says so.
+    OnRequest,
 }
 
 impl fmt::Display for Phase {
@@ -64,6 +66,7 @@ impl fmt::Display for Phase {
             Self::PreFreeze => "pre-freeze",
             Self::WhileFrozen => "while-frozen",
             Self::PostThaw => "post-thaw",
+            Self::OnRequest => "on-request",
         })
     }
 }

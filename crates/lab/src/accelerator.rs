@@ -1,17 +1,11 @@
 //! How fast guests can run: KVM where it works, else emulation.
 //!
-//! That `/dev/kvm` exists says little: inside some virtual machines it opens, and the guest then makes no progress. So a guest is started on
-//! it, with a time limit, once per boot of the host; the answer is kept in the lab's directory.
+//! That `/dev/kvm` exists says little, so it is tried as a local site tries it, once per boot of the host; the answer is kept in the lab's
+//! directory.
 
 use std::fs;
-use std::time::Duration;
 
-use crate::guest::{Guest, GuestError};
-use crate::image::GuestImage;
 use crate::{Foundation, ImageError};
-
-/// A guest without any work boots in two seconds when it is emulated; with KVM in less than one.
-const PROBE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What executes a guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +20,7 @@ impl Accelerator {
     /// The one to use on this machine. `SWITCHBACK_LAB_ACCELERATOR` (`kvm` or `tcg`) decides without a probe.
     ///
     /// # Errors
-    /// [`ImageError`]: the probe's guest could not be made.
+    /// None at present.
     pub fn detect(foundation: &Foundation) -> Result<Self, ImageError> {
         if let Some(chosen) =
             std::env::var("SWITCHBACK_LAB_ACCELERATOR").ok().as_deref().and_then(Self::from_name)
@@ -42,20 +36,12 @@ impl Accelerator {
         {
             return Ok(known);
         }
-        let found = if Self::kvm_works(foundation)? { Self::Kvm } else { Self::Tcg };
+        let works = switchback_sites::guest_makes_progress_on_kvm(&foundation.qemu());
+        // A QEMU that cannot be started at all is told of when a guest is to run on it.
+        let found = if works.unwrap_or(false) { Self::Kvm } else { Self::Tcg };
         // Only saves the next probe: a lab that cannot be written to still works.
         let _ = fs::write(&fact, format!("{} {}\n", boot.trim(), found.name()));
         Ok(found)
-    }
-
-    fn kvm_works(foundation: &Foundation) -> Result<bool, ImageError> {
-        if fs::File::options().read(true).write(true).open("/dev/kvm").is_err() {
-            return Ok(false);
-        }
-        let image = GuestImage::builder("true").build(foundation)?;
-        let run = Guest::new(foundation, &image, Self::Kvm).time_limit(PROBE_LIMIT).start();
-        let outcome: Result<_, GuestError> = run.and_then(crate::RunningGuest::wait);
-        Ok(outcome.is_ok_and(|outcome| outcome.is_ok()))
     }
 
     fn from_name(name: &str) -> Option<Self> {

@@ -92,6 +92,7 @@ impl GuestImage {
             programs: vec![(PathBuf::from(BUSYBOX), BUSYBOX.to_owned())],
             modules: DISK_MODULES.map(str::to_owned).to_vec(),
             files: Vec::new(),
+            init: INIT.to_owned(),
         }
     }
 
@@ -99,6 +100,14 @@ impl GuestImage {
     #[must_use]
     pub fn path(&self) -> &Path {
         self.file.path()
+    }
+
+    /// Keeps the image at `path`.
+    ///
+    /// # Errors
+    /// [`ImageError::Write`].
+    pub fn keep_at(&self, path: &Path) -> Result<(), ImageError> {
+        fs::copy(self.file.path(), path).map(drop).map_err(ImageError::Write)
     }
 }
 
@@ -110,6 +119,7 @@ pub struct GuestImageBuilder {
     programs: Vec<(PathBuf, String)>,
     modules: Vec<String>,
     files: Vec<(String, Vec<u8>)>,
+    init: String,
 }
 
 impl GuestImageBuilder {
@@ -138,6 +148,13 @@ impl GuestImageBuilder {
     #[must_use]
     pub fn file(mut self, guest_path: &str, contents: impl Into<Vec<u8>>) -> Self {
         self.files.push((guest_path.to_owned(), contents.into()));
+        self
+    }
+
+    /// Replaces `/init`: a guest that boots from its disk has nothing to run here. `/lab/modules` lists what it is to insert.
+    #[must_use]
+    pub fn init(mut self, text: &str) -> Self {
+        text.clone_into(&mut self.init);
         self
     }
 
@@ -170,7 +187,7 @@ impl GuestImageBuilder {
         let own = [
             ("lab/modules", order.as_bytes()),
             ("lab/script", self.script.as_bytes()),
-            ("init", INIT.as_bytes()),
+            ("init", self.init.as_bytes()),
         ];
         let added = self.files.iter().map(|(path, contents)| (path.as_str(), contents.as_slice()));
         for (path, contents) in added.chain(own) {

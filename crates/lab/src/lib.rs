@@ -13,11 +13,15 @@
 
 mod accelerator;
 mod cpio;
+pub mod demo;
 mod foundation;
 mod guest;
 mod image;
+pub mod inspect;
 mod kernel_modules;
+pub mod ledger;
 mod libraries;
+pub mod machine;
 pub mod write_log;
 
 pub use accelerator::Accelerator;

@@ -201,8 +201,8 @@ pub trait Site: Send + Sync + Debug {
     /// [`SiteError`].
     fn networks(&self) -> Result<Vec<Network>, SiteError>;
 
-    /// Makes a machine, off. One with this id and mark that is there already is it; what a failed attempt left is completed. On an error nothing of it
-    /// is left.
+    /// Makes a machine, off. One with this id and mark (without a mark: and name) that is there already is it; what a failed attempt left is
+    /// completed. On an error nothing of it is left.
     ///
     /// # Errors
     /// [`SiteError::NoRoom`], [`SiteError::Taken`] when the id belongs to another machine.

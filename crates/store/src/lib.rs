@@ -6,15 +6,27 @@
 //! The path of one change: the control plane reads records, each with its version, decides, and hands a batch of [`Change`]s to
 //! [`Store::commit`]; all of them become durable together, or, when somebody else was faster with one of them, none
 //! ([`StoreError::Conflict`]), and the control plane decides again from what is there now.
+//!
+//! Two stores, [`SqliteStore`] and [`PostgresStore`], with one schema (`migrations/`), one set of statements and one suite of what they
+//! must do ([`conformance`]). [`testing`] has a PostgreSQL server for the tests of every crate that has a store.
 
-mod schema;
+mod check;
+pub mod conformance;
+mod migration;
+mod open;
+mod postgres;
 mod sqlite;
+mod statement;
+pub mod testing;
+
+pub use check::{BODY_LEN_MAX, CHANGES_MAX, KEY_LEN_MAX};
+pub use open::open;
+pub use postgres::{PostgresLimits, PostgresStore};
+pub use sqlite::SqliteStore;
 
 use std::fmt::Debug;
 
 use switchback_model::UnixMillis;
-
-pub use sqlite::SqliteStore;
 
 /// What a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,7 +67,8 @@ pub struct Record {
     pub key: String,
     /// What it belongs to, for [`Query::owner`].
     pub owner: Option<String>,
-    /// 1 when it was made, one more with each change.
+    /// One more with each change. A record that is removed and made again goes on above every version it had before, so that whoever
+    /// still holds the old one cannot change the new one by mistake.
     pub version: u64,
     /// JSON.
     pub body: String,
@@ -87,7 +100,8 @@ pub enum Change {
         expect: Expect,
         /// JSON.
         body: String,
-        /// Jobs only: when it next has to be worked on; `None`: not before somebody changes that. Replaces what was said before.
+        /// Jobs only (of others it is not kept): when it next has to be worked on; `None`: not before somebody changes that. Replaces
+        /// what was said before.
         due: Option<UnixMillis>,
     },
     /// Removes a record; it is no error if `Any` is expected and there is none.
@@ -127,7 +141,7 @@ impl Query {
     }
 }
 
-/// A store. Implementations are shared between threads; calls block.
+/// A store. Implementations are shared between threads; calls block, for a limited time: they must not come from async code.
 pub trait Store: Send + Sync + Debug {
     /// One record.
     ///
@@ -141,14 +155,16 @@ pub trait Store: Send + Sync + Debug {
     /// [`StoreError`].
     fn list(&self, query: &Query) -> Result<Vec<Record>, StoreError>;
 
-    /// Does all changes, durably, or none. Returns the versions of the records put (0 for a deletion), in order.
+    /// Does all changes, durably, in order, or none. Returns the versions of the records put (0 for a deletion), in order.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when a record was not as expected.
+    /// [`StoreError::Conflict`] when a record was not as expected; [`StoreError::Invalid`] for what no store takes. After
+    /// [`StoreError::Database`] the changes may have been done (a connection can be lost before the answer): read again before trying again.
     fn commit(&self, changes: &[Change]) -> Result<Vec<u64>, StoreError>;
 
     /// Takes the job that has been due longest and is leased to nobody (or whose lease is over) at `now`, and leases it to `owner` until `until`.
-    /// Each job goes to one caller only, however many ask at once. Committing a change of a job keeps its lease.
+    /// Each job goes to one caller only, however many ask at once. Committing a change of a job keeps its lease. `None` may also mean that
+    /// the only due job is being changed at this moment: ask again later.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -159,7 +175,8 @@ pub trait Store: Send + Sync + Debug {
         until: UnixMillis,
     ) -> Result<Option<Record>, StoreError>;
 
-    /// Prolongs a lease; `false`: the lease is not the owner's any more, who must stop at once.
+    /// Prolongs a lease, also one that is over and that nobody else has taken; `false`: the lease is not the owner's any more, who must
+    /// stop at once.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -196,12 +213,20 @@ pub enum StoreError {
         /// Which.
         key: String,
     },
+    /// The request is one that no store takes: asking again is of no use.
+    #[error("the store cannot take {what}: {why}")]
+    Invalid {
+        /// Which record.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The database is locked, full, gone or refuses us.
     #[error("{action} failed: {detail}")]
     Database {
         /// What was being done, and where.
         action: String,
-        /// What it says.
+        /// What it says, and what to do.
         detail: String,
         /// Trying again may help.
         passing: bool,
@@ -217,8 +242,10 @@ pub enum StoreError {
         known: u32,
     },
     /// The database is damaged.
-    #[error("the database is damaged: {detail}; restore a backup")]
+    #[error("{place} is damaged: {detail}. Restore a backup")]
     Corrupt {
+        /// Which database.
+        place: String,
         /// What is wrong.
         detail: String,
     },

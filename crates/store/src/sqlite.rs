@@ -1,218 +1,115 @@
-//! The embedded store: one SQLite file, in WAL mode, synced at every commit.
+//! [`SqliteStore`]: one file, for the one configuration server that most have.
 //!
-//! One connection behind a mutex: SQLite has one writer anyway, and what the control plane does is short. The file belongs to one configuration
-//! server; a second process may look, and waits for its turn to write.
+//! ```text
+//! NAME            the database
+//! NAME-wal        what was committed last; belongs to the database: neither is whole without the other
+//! NAME-shm        an index of it, made again when missing
+//! NAME.new-PID    a database that is being made; of no use to anybody when its process is gone
+//! ```
+//!
+//! Invariants: what has the name NAME has a schema, because a database is made under another name and linked to its own when it is durable
+//! (an empty file of that name has therefore been cut off by somebody, and is not silently begun anew). A commit is durable when it returns
+//! (`synchronous=FULL` in WAL mode: <https://www.sqlite.org/pragma.html#pragma_synchronous>). Other processes may have the file open; each
+//! waits for the other, for a limited time.
+
+mod create;
+mod error;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rusqlite::{
-    Connection, ErrorCode, OpenFlags, OptionalExtension, Row, Transaction, TransactionBehavior, params,
-};
+use rusqlite::types::ToSqlOutput;
+use rusqlite::{Connection, OpenFlags, Row, ToSql, TransactionBehavior, params_from_iter};
 use switchback_model::UnixMillis;
 
-use crate::schema::{kind_name, known, missing};
-use crate::{Change, Expect, Kind, LIMIT_MAX, Query, Record, Store, StoreError};
+use crate::migration::{MIGRATIONS, Migration, READ_VERSION, WRITE_VERSION, pending};
+use crate::statement::{self, NEXT_VERSION, Parameter, RowLock, Statement};
+use crate::{Change, Kind, Query, Record, Store, StoreError, check};
 
-/// How long to wait for another process that writes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a call waits for another process that writes. A batch takes milliseconds: after this, something is stuck.
+const BUSY_LIMIT: Duration = Duration::from_secs(10);
+/// What the log of the last commits is cut to after a large batch, in bytes.
+const WAL_BYTES_KEPT: u32 = 64 << 20;
 
-/// A store in a SQLite file. See the module's header.
+/// A store in an SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
     path: PathBuf,
+    /// One connection: SQLite has one writer at a time, and a call takes a millisecond.
     connection: Mutex<Connection>,
 }
 
 impl SqliteStore {
-    /// Opens the file, makes it if it is not there, and brings its schema up to date.
+    /// Opens the database at `path`; makes it when it is not there (its directory must be), for its owner only (mode 0600).
     ///
     /// # Errors
-    /// [`StoreError::TooNew`], [`StoreError::Corrupt`] for a file that is no database or a damaged one, [`StoreError::Database`].
-    pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |error: rusqlite::Error| explain(path, "opening the database", &error);
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-        connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
-        // Synced at every commit, not only at checkpoints: a job's step that is acknowledged survives a power cut.
-        connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-        migrate(&mut connection, path)?;
-        Ok(Self { path: path.into(), connection: Mutex::new(connection) })
+    /// [`StoreError::Corrupt`] for a damaged database or something else than one, [`StoreError::TooNew`], and [`StoreError::Database`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_with(path.as_ref(), MIGRATIONS)
     }
 
-    /// Looks through the whole file for damage.
-    ///
-    /// # Errors
-    /// [`StoreError::Corrupt`] with what is wrong.
-    pub fn check(&self) -> Result<(), StoreError> {
-        let connection = self.connection();
-        let verdict: String = connection
-            .query_row("PRAGMA integrity_check(10)", [], |row| row.get(0))
-            .map_err(|error| explain(&self.path, "checking the database", &error))?;
-        if verdict == "ok" { Ok(()) } else { Err(StoreError::Corrupt { detail: verdict }) }
+    fn open_with(path: &Path, migrations: &[Migration]) -> Result<Self, StoreError> {
+        let path = std::path::absolute(path).map_err(|error| error::from_io(path, "open", &error))?;
+        create::create_if_absent(&path, migrations)?;
+        let mut connection =
+            connect(&path).map_err(|error| error::from_sqlite(&path, "opening the database", &error))?;
+        check_whole(&path, &connection)?;
+        migrate(&path, &mut connection, migrations)?;
+        Ok(Self { path, connection: Mutex::new(connection) })
     }
 
     fn connection(&self) -> MutexGuard<'_, Connection> {
-        // A panic while it was held leaves no transaction behind: they end when dropped.
+        // Whoever panicked while it had the connection has rolled back: a transaction does when it is dropped.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs `work` in a transaction that has the right to write from its beginning.
-    fn write<T>(
-        &self,
-        action: &str,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, Failure>,
-    ) -> Result<T, StoreError> {
-        let mut connection = self.connection();
-        let failed = |error: rusqlite::Error| explain(&self.path, action, &error);
-        let transaction =
-            connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let done = work(&transaction).map_err(|failure| match failure {
-            Failure::Store(error) => error,
-            Failure::Sqlite(error) => failed(error),
-        })?;
-        transaction.commit().map_err(failed)?;
-        Ok(done)
+    fn failed<'a>(&'a self, doing: &'a str) -> impl FnOnce(rusqlite::Error) -> StoreError + 'a {
+        move |error| error::from_sqlite(&self.path, doing, &error)
     }
-}
 
-/// What ends a transaction.
-enum Failure {
-    Store(StoreError),
-    Sqlite(rusqlite::Error),
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
+    fn records(&self, kind: Kind, doing: &str, statement: &Statement<'_>) -> Result<Vec<Record>, StoreError> {
+        let read = || {
+            let connection = self.connection();
+            let mut prepared = connection.prepare(&statement.sql)?;
+            let rows =
+                prepared.query_map(params_from_iter(&statement.parameters), |row| record(kind, row))?;
+            rows.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        read().map_err(self.failed(doing))
     }
-}
 
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let failed = |error: rusqlite::Error| explain(path, "bringing the database's schema up to date", &error);
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let found: u32 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
-    for migration in missing(found)? {
-        transaction.execute_batch(migration).map_err(failed)?;
-    }
-    transaction.pragma_update(None, "user_version", known()).map_err(failed)?;
-    transaction.commit().map_err(failed)
-}
-
-/// An error of SQLite's for people.
-fn explain(path: &Path, action: &str, error: &rusqlite::Error) -> StoreError {
-    let code = error.sqlite_error_code();
-    if matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) {
-        return StoreError::Corrupt { detail: format!("{}: {error}", path.display()) };
-    }
-    let hint = match code {
-        Some(ErrorCode::DiskFull) => "; free some space, nothing was lost",
-        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            "; may this user write the file and its directory?"
-        }
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => "; another process holds it",
-        _ => "",
-    };
-    let passing =
-        matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull));
-    StoreError::Database {
-        action: format!("{action} {}", path.display()),
-        detail: format!("{error}{hint}"),
-        passing,
-    }
-}
-
-fn millis(time: UnixMillis) -> i64 {
-    i64::try_from(time.0).unwrap_or(i64::MAX)
-}
-
-fn record(kind: Kind, row: &Row<'_>) -> rusqlite::Result<Record> {
-    let version: i64 = row.get(2)?;
-    Ok(Record {
-        kind,
-        key: row.get(0)?,
-        owner: row.get(1)?,
-        version: version.unsigned_abs(),
-        body: row.get(3)?,
-    })
-}
-
-const COLUMNS: &str = "key, owner, version, body";
-
-/// The version of a record, if it is as expected.
-fn expected(
-    transaction: &Transaction<'_>,
-    kind: Kind,
-    key: &str,
-    expect: Expect,
-) -> Result<Option<i64>, Failure> {
-    let mut find = transaction.prepare_cached("SELECT version FROM records WHERE kind = ?1 AND key = ?2")?;
-    let found: Option<i64> = find.query_row(params![kind_name(kind), key], |row| row.get(0)).optional()?;
-    let is_right = match expect {
-        Expect::Any => true,
-        Expect::Absent => found.is_none(),
-        Expect::Version(version) => found == i64::try_from(version).ok(),
-    };
-    if is_right { Ok(found) } else { Err(Failure::Store(StoreError::Conflict { kind, key: key.into() })) }
-}
-
-fn apply(transaction: &Transaction<'_>, change: &Change) -> Result<u64, Failure> {
-    match change {
-        Change::Put { kind, key, owner, expect, body, due } => {
-            let version = expected(transaction, *kind, key, *expect)?.unwrap_or(0) + 1;
-            let mut put = transaction.prepare_cached(
-                "INSERT INTO records (kind, key, owner, version, body, due) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT (kind, key) DO UPDATE SET owner = ?3, version = ?4, body = ?5, due = ?6",
-            )?;
-            put.execute(params![kind_name(*kind), key, owner, version, body, due.map(millis)])?;
-            Ok(version.unsigned_abs())
-        }
-        Change::Delete { kind, key, expect } => {
-            expected(transaction, *kind, key, *expect)?;
-            let mut delete =
-                transaction.prepare_cached("DELETE FROM records WHERE kind = ?1 AND key = ?2")?;
-            delete.execute(params![kind_name(*kind), key])?;
-            Ok(0)
-        }
+    fn execute(&self, doing: &str, statement: &Statement<'_>) -> Result<u64, StoreError> {
+        let changed = self
+            .connection()
+            .execute(&statement.sql, params_from_iter(&statement.parameters))
+            .map_err(self.failed(doing))?;
+        Ok(changed as u64)
     }
 }
 
 impl Store for SqliteStore {
     fn get(&self, kind: Kind, key: &str) -> Result<Option<Record>, StoreError> {
-        let connection = self.connection();
-        let found = connection
-            .prepare_cached(&format!("SELECT {COLUMNS} FROM records WHERE kind = ?1 AND key = ?2"))
-            .and_then(|mut get| {
-                get.query_row(params![kind_name(kind), key], |row| record(kind, row)).optional()
-            });
-        found.map_err(|error| explain(&self.path, "reading from the database", &error))
+        if !check::can_be(key) {
+            return Ok(None);
+        }
+        let found = self.records(kind, "reading a record", &statement::get(kind, key))?;
+        Ok(found.into_iter().next())
     }
 
     fn list(&self, query: &Query) -> Result<Vec<Record>, StoreError> {
-        let (compare, order) = if query.descending { ("<", "DESC") } else { (">", "ASC") };
-        let sql = format!(
-            "SELECT {COLUMNS} FROM records WHERE kind = ?1 AND (?2 IS NULL OR owner = ?2) AND (?3 IS NULL OR key {compare} ?3)
-             ORDER BY key {order} LIMIT ?4"
-        );
-        let limit = i64::try_from(query.limit.min(LIMIT_MAX)).unwrap_or(i64::MAX);
-        let connection = self.connection();
-        let found = connection.prepare_cached(&sql).and_then(|mut list| {
-            let rows = list
-                .query_map(params![kind_name(query.kind), query.owner, query.after, limit], |row| {
-                    record(query.kind, row)
-                })?;
-            rows.collect::<Result<Vec<_>, _>>()
-        });
-        found.map_err(|error| explain(&self.path, "reading from the database", &error))
+        check::query(query)?;
+        self.records(query.kind, "reading records", &statement::list(query))
     }
 
     fn commit(&self, changes: &[Change]) -> Result<Vec<u64>, StoreError> {
-        self.write("writing to the database", |transaction| {
-            changes.iter().map(|change| apply(transaction, change)).collect()
+        check::changes(changes)?;
+        let mut connection = self.connection();
+        commit(&mut connection, changes).map_err(|failure| match failure {
+            Failure::Conflict(at) => conflict(&changes[at]),
+            Failure::Sqlite(error) => error::from_sqlite(&self.path, "storing changes", &error),
         })
     }
 
@@ -222,57 +119,136 @@ impl Store for SqliteStore {
         now: UnixMillis,
         until: UnixMillis,
     ) -> Result<Option<Record>, StoreError> {
-        // Looked for before the right to write is taken: mostly there is nothing.
-        let is_due = "kind = 'job' AND due <= ?1 AND (lease_until IS NULL OR lease_until <= ?1)";
-        let any: bool = {
-            let connection = self.connection();
-            let found = connection
-                .prepare_cached(&format!("SELECT EXISTS (SELECT 1 FROM records WHERE {is_due})"))
-                .and_then(|mut find| find.query_row([millis(now)], |row| row.get(0)));
-            found.map_err(|error| explain(&self.path, "looking for jobs in the database", &error))?
-        };
-        if !any {
-            return Ok(None);
-        }
-        self.write("claiming a job in the database", |transaction| {
-            let mut claim = transaction.prepare_cached(&format!(
-                "UPDATE records SET lease_owner = ?2, lease_until = ?3 WHERE kind = 'job' AND key =
-                 (SELECT key FROM records WHERE {is_due} ORDER BY due, key LIMIT 1) RETURNING {COLUMNS}"
-            ))?;
-            Ok(claim
-                .query_row(params![millis(now), owner, millis(until)], |row| record(Kind::Job, row))
-                .optional()?)
-        })
+        check::name("owner", owner)?;
+        let claim = statement::claim(owner, now, until, RowLock::None);
+        Ok(self.records(Kind::Job, "claiming a job", &claim)?.into_iter().next())
     }
 
     fn renew_lease(&self, owner: &str, job: &str, until: UnixMillis) -> Result<bool, StoreError> {
-        self.write("prolonging a lease in the database", |transaction| {
-            let sql =
-                "UPDATE records SET lease_until = ?3 WHERE kind = 'job' AND key = ?1 AND lease_owner = ?2";
-            Ok(transaction.execute(sql, params![job, owner, millis(until)])? > 0)
-        })
+        if !check::can_be(owner) || !check::can_be(job) {
+            return Ok(false);
+        }
+        Ok(self.execute("renewing a lease", &statement::renew(owner, job, until))? > 0)
     }
 
     fn release_job(&self, owner: &str, job: &str) -> Result<(), StoreError> {
-        self.write("giving back a job in the database", |transaction| {
-            let sql = "UPDATE records SET lease_owner = NULL, lease_until = NULL WHERE kind = 'job' AND key = ?1 AND lease_owner = ?2";
-            transaction.execute(sql, params![job, owner])?;
-            Ok(())
-        })
+        if !check::can_be(owner) || !check::can_be(job) {
+            return Ok(());
+        }
+        self.execute("releasing a job", &statement::release(owner, job)).map(|_| ())
     }
 
     fn release_all(&self, owner: &str) -> Result<u64, StoreError> {
-        self.write("giving back jobs in the database", |transaction| {
-            let sql = "UPDATE records SET lease_owner = NULL, lease_until = NULL WHERE kind = 'job' AND lease_owner = ?1";
-            Ok(transaction.execute(sql, params![owner])? as u64)
-        })
+        if !check::can_be(owner) {
+            return Ok(0);
+        }
+        self.execute("releasing jobs", &statement::release_all(owner))
     }
 
     fn prune(&self, kind: Kind, key: &str) -> Result<u64, StoreError> {
-        self.write("removing old records from the database", |transaction| {
-            Ok(transaction
-                .execute("DELETE FROM records WHERE kind = ?1 AND key < ?2", params![kind_name(kind), key])?
-                as u64)
-        })
+        check::bound(key)?;
+        self.execute("removing old records", &statement::prune(kind, key))
     }
+}
+
+/// Why a batch was not done.
+enum Failure {
+    /// The change at this place did not find what it expected.
+    Conflict(usize),
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+fn commit(connection: &mut Connection, changes: &[Change]) -> Result<Vec<u64>, Failure> {
+    // Rolled back when dropped. IMMEDIATE: takes the right to write first, so that what is read stays true.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let count = i64::try_from(changes.len()).unwrap_or(i64::MAX);
+    let last: i64 = transaction.query_row(NEXT_VERSION, [count], |row| row.get(0))?;
+    let mut versions = Vec::with_capacity(changes.len());
+    for (at, (change, fresh)) in changes.iter().zip(last - count + 1..).enumerate() {
+        let statement = statement::change(change, fresh);
+        let mut prepared = transaction.prepare(&statement.sql)?;
+        let mut rows =
+            prepared.query_map(params_from_iter(&statement.parameters), |row| row.get::<_, i64>(0))?;
+        let version = rows.next().transpose()?;
+        // A statement that returns rows is done only when it has returned all.
+        debug_assert!(rows.next().is_none(), "a key is unique");
+        match version {
+            None if statement::must_match(change) => return Err(Failure::Conflict(at)),
+            _ if matches!(change, Change::Delete { .. }) => versions.push(0),
+            version => versions.push(version.and_then(|version| u64::try_from(version).ok()).unwrap_or(0)),
+        }
+    }
+    transaction.commit()?;
+    Ok(versions)
+}
+
+fn conflict(change: &Change) -> StoreError {
+    let (Change::Put { kind, key, .. } | Change::Delete { kind, key, .. }) = change;
+    StoreError::Conflict { kind: *kind, key: key.clone() }
+}
+
+impl ToSql for Parameter<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self {
+            Self::Text(text) => text.to_sql(),
+            Self::Integer(integer) => integer.to_sql(),
+        }
+    }
+}
+
+fn record(kind: Kind, row: &Row<'_>) -> rusqlite::Result<Record> {
+    let version: i64 = row.get(2)?;
+    let version = u64::try_from(version).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(2, version))?;
+    Ok(Record { kind, key: row.get(0)?, owner: row.get(1)?, version, body: row.get(3)? })
+}
+
+/// Opens the file, which must be there.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_LIMIT)?;
+    connection.pragma_update(None, "trusted_schema", false)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "journal_size_limit", WAL_BYTES_KEPT)?;
+    Ok(connection)
+}
+
+/// Looks at every page once: damage is found now and not in the middle of a failover.
+fn check_whole(path: &Path, connection: &Connection) -> Result<(), StoreError> {
+    let said: String = connection
+        .query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        .map_err(|error| error::from_sqlite(path, "checking the database", &error))?;
+    if said == "ok" { Ok(()) } else { Err(error::corrupt(path, said)) }
+}
+
+/// Brings the schema to the newest version, each step whole or not at all.
+fn migrate(path: &Path, connection: &mut Connection, migrations: &[Migration]) -> Result<(), StoreError> {
+    let failed = |error: rusqlite::Error| error::from_sqlite(path, "migrating the database", &error);
+    // Another process may be about to do the same: it is waited for, and what it has done is seen.
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let tables = |name: &str| {
+        let sql = "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name LIKE $1";
+        transaction.query_row(sql, [name], |row| row.get::<_, i64>(0)).map_err(failed)
+    };
+    let found = if tables("store_state")? > 0 {
+        transaction.query_row(READ_VERSION, [], |row| row.get(0)).map_err(failed)?
+    } else if tables("%")? > 0 {
+        return Err(error::foreign(path));
+    } else {
+        0
+    };
+    for migration in pending(migrations, found, &path.display().to_string())? {
+        transaction.execute_batch(migration.sql).map_err(failed)?;
+        transaction.execute(WRITE_VERSION, [migration.version]).map_err(failed)?;
+        tracing::info!(path = %path.display(), version = migration.version, "the database has a new schema");
+    }
+    transaction.commit().map_err(failed)
 }

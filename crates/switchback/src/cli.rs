@@ -5,17 +5,39 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line is where output belongs")]
 
+mod configuration_server;
+mod agent;
+mod component;
+mod confirm;
+mod duration;
 mod freeze_helper;
+mod group;
 mod identity;
+mod master_target;
+mod job;
+mod job_progress;
+mod machine;
 mod network;
+mod network_mapping;
 mod output;
+mod process_server;
+mod plan;
+mod point;
+mod profile;
 mod receive;
+mod records;
+mod render;
 mod replica;
+mod server;
+mod session;
+mod shell;
+mod site;
 mod sync;
+mod token;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing_subscriber::EnvFilter;
 
@@ -41,12 +63,50 @@ enum Command {
     /// Keep replicas for others, on port 9443
     Receive(receive::ReceiveArgs),
     /// Take replication data from others, keep it durably, and forward it
-    ProcessServer(receive::ProcessServerArgs),
+    ProcessServer(process_server::ProcessServerArgs),
+    /// The control plane of a site: inventory, jobs, API, certificate authority
+    ConfigurationServer(configuration_server::ConfigurationServerArgs),
+    /// Keep replicas at a site, as its configuration server says
+    MasterTarget(master_target::MasterTargetArgs),
+    /// Protect this machine, as its configuration server says: the mobility agent
+    Agent(agent::AgentArgs),
     /// This host's identity: found a site, show the passphrase
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
     /// Join a site with its passphrase
     Enrol(identity::EnrolArgs),
+    /// Sites: the places that machines run at
+    Site(site::SiteArgs),
+    /// Components that have joined: agents, process servers, master targets
+    Server(server::ServerArgs),
+    /// Protect machines, fail them over, bring them home
+    Machine(machine::MachineArgs),
+    /// Protection groups: machines that are replicated in one way
+    Group(group::GroupArgs),
+    /// How the machines of a group, or of its failback twin, are replicated
+    Policy(group::PolicyArgs),
+    /// Recovery plans: which machines fail over in which order
+    Plan(plan::PlanArgs),
+    /// What is being done, and what was done
+    Job(job::JobArgs),
+    /// To what a machine can be taken back
+    RecoveryPoint(records::RecoveryPointArgs),
+    /// What happened
+    Event(records::EventArgs),
+    /// Which network at the one site corresponds to which at the other
+    NetworkMapping(network_mapping::NetworkMappingArgs),
+    /// Who may use the API
+    Token(token::TokenArgs),
+    /// Who asked for what, and how it was answered
+    Audit(records::AuditArgs),
+    /// Print the passphrase with which components join
+    Passphrase(token::PassphraseArgs),
+    /// Which configuration servers this user knows
+    Profile(profile::ProfileArgs),
+    /// Print a shell's completions of all commands
+    Completions(shell::CompletionsArgs),
+    /// Write manual pages of all commands
+    Man(shell::ManArgs),
     /// Freezes and thaws for a sync; started by it
     #[command(hide = true)]
     FreezeHelper,
@@ -56,20 +116,42 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("SWITCHBACK_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let done = match Cli::parse().command {
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| crate::frozen_log::LogWriter).init();
+    run(Cli::parse().command).unwrap_or_else(|error| {
+        eprint!("{}", session::explain(&error));
+        ExitCode::FAILURE
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Sync(args) => sync::run(&args),
         Command::Replica(command) => replica::run(&command),
         Command::Receive(args) => receive::receive(&args),
-        Command::ProcessServer(args) => receive::process_server(&args),
+        Command::ConfigurationServer(args) => configuration_server::run(&args),
+        Command::ProcessServer(args) => process_server::run(&args),
+        Command::MasterTarget(args) => master_target::run(&args),
+        Command::Agent(args) => agent::run(&args),
         Command::Identity(command) => identity::run(&command),
         Command::Enrol(args) => identity::enrol(&args),
+        Command::Site(args) => site::run(&args),
+        Command::Server(args) => server::run(&args),
+        Command::Machine(args) => machine::run(&args),
+        Command::Group(args) => group::run(&args),
+        Command::Policy(args) => group::policy(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Job(args) => job::run(&args),
+        Command::RecoveryPoint(args) => records::recovery_points(&args),
+        Command::Event(args) => records::events(&args),
+        Command::NetworkMapping(args) => network_mapping::run(&args),
+        Command::Token(args) => token::run(&args),
+        Command::Audit(args) => records::audit(&args),
+        Command::Passphrase(args) => token::passphrase(&args),
+        Command::Profile(args) => profile::run(&args),
+        Command::Completions(args) => Ok(shell::completions(&args, Cli::command())),
+        Command::Man(args) => shell::man(&args, Cli::command()),
         Command::FreezeHelper => freeze_helper::run(),
-    };
-    done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
-        ExitCode::FAILURE
-    })
+    }
 }
 
 /// Stops `stop` at SIGINT or SIGTERM; a second one ends the program at once.

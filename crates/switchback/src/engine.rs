@@ -34,7 +34,7 @@ use std::time::{Duration, Instant};
 
 use switchback_capture::ChangeTracker;
 use switchback_disk::{Clock, Disk};
-use switchback_model::{Consistency, GenerationId, Seq};
+use switchback_model::{Consistency, GenerationId, Seq, UnixMillis};
 use switchback_replica::{CycleKind, ReplicaError, ReplicaSession, Watermarks};
 
 pub use error::EngineError;
@@ -99,6 +99,8 @@ pub struct CycleReport {
     pub kind: CycleKind,
     /// What is known of its contents.
     pub consistency: Consistency,
+    /// The moment, by the source's clock.
+    pub time: UnixMillis,
     /// Bytes compared.
     pub compared_bytes: u64,
     /// Contents sent, in bytes.

@@ -13,6 +13,7 @@ use switchback_capture::scripts::Scripts;
 use switchback_model::Consistency;
 
 use crate::engine::{Frozen, MomentError, MomentTaker, Unfrozen};
+use crate::frozen_log::Hush;
 use crate::machine::MomentOptions;
 
 /// Freezes the file systems on some disks. See the module's header.
@@ -28,6 +29,11 @@ impl Freezing {
         Self { disks, options, helper: None }
     }
 
+    /// How the next moments are taken.
+    pub(crate) fn set_options(&mut self, options: MomentOptions) {
+        self.options = options;
+    }
+
     fn attempt(
         &mut self,
         file_systems: &[MountedFileSystem],
@@ -38,7 +44,10 @@ impl Freezing {
             Some(helper) => helper,
             none => none.insert(spawn_helper().map_err(MomentFailure::Freeze)?),
         };
-        match take_moment(helper, file_systems, self.options.freeze_budget, scripts, while_frozen) {
+        let hush = Hush::new();
+        let taken = take_moment(helper, file_systems, self.options.freeze_budget, scripts, while_frozen);
+        drop(hush);
+        match taken {
             Ok(moment) => {
                 if let Some(error) = moment.post_thaw {
                     tracing::error!(%error, "the post-thaw script failed: applications may still be held back");
@@ -48,7 +57,7 @@ impl Freezing {
                 } else {
                     Consistency::CrashConsistent
                 };
-                Ok(Frozen { consistency, frozen: moment.frozen_for })
+                Ok(Frozen { consistency, frozen: moment.frozen_for, group_tag: None })
             }
             Err(error) => {
                 if let Some(error) = error.post_thaw {
@@ -94,7 +103,7 @@ impl MomentTaker for Freezing {
     }
 }
 
-fn spawn_helper() -> Result<FreezeHelper, FreezeError> {
+pub(crate) fn spawn_helper() -> Result<FreezeHelper, FreezeError> {
     let program = std::env::current_exe().map_err(FreezeError::Spawn)?;
     let mut command = Command::new(program);
     command.arg("freeze-helper");
@@ -102,7 +111,7 @@ fn spawn_helper() -> Result<FreezeHelper, FreezeError> {
 }
 
 /// An error and its causes, each once.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -104,8 +104,7 @@ impl Host {
             }
         };
         drop(open);
-        let session = hosted.replica.session(request)?;
-        Ok(HostedSession { session, hosted })
+        hosted.session(request)
     }
 
     /// The replica of a name, whether somebody writes it or not. Whoever holds it keeps it open.
@@ -223,7 +222,7 @@ pub fn load_settings(directory: &Path) -> Result<Settings, ReplicaError> {
     })
 }
 
-fn save_settings(volume: &dyn Volume, settings: &Settings) -> Result<(), ReplicaError> {
+pub(crate) fn save_settings(volume: &dyn Volume, settings: &Settings) -> Result<(), ReplicaError> {
     let data = serde_json::to_vec_pretty(settings).expect("paths come from text");
     let saved = volume.write_atomic(SETTINGS, &data);
     saved.map_err(|error| io_error("writing the settings of the replica", Path::new(volume.name()), &error))
@@ -237,6 +236,15 @@ impl Hosted {
     pub fn open(directory: &Path) -> Result<Self, ReplicaError> {
         let replica = Arc::new(open_replica(directory)?);
         Ok(Self { applier: Applier::start(Arc::clone(&replica)), replica })
+    }
+
+    /// Opens a session, which keeps it open.
+    ///
+    /// # Errors
+    /// As `DiskReplica::session`.
+    pub fn session(self: &Arc<Self>, request: &SessionRequest) -> Result<HostedSession, ReplicaError> {
+        let session = self.replica.session(request)?;
+        Ok(HostedSession { session, hosted: Arc::clone(self) })
     }
 }
 

@@ -99,6 +99,12 @@ impl Machine {
         self.tracked.is_some()
     }
 
+    /// The numbers of its disks, when they are tracked.
+    #[must_use]
+    pub fn tracked(&self) -> Option<&[DeviceNumber]> {
+        self.tracked.as_deref()
+    }
+
     /// Its disks.
     #[must_use]
     pub fn disks(&self) -> &[Arc<dyn Disk>] {

@@ -98,6 +98,8 @@ impl DiskReplica {
                 forgotten.map_err(|e| volume_error(&*self.volume, "forgetting digests", &e))?;
             }
         }
+        // Before any work is finished: that ends with removing the files that nothing needs, and these are needed.
+        self.recover_open_cycle()?;
         let work = self.core().manifest.work;
         match work {
             Some(Work::Apply { .. }) => match self.finish_apply() {
@@ -113,7 +115,6 @@ impl DiskReplica {
             },
             None => {}
         }
-        self.recover_open_cycle()?;
         self.remove_garbage()
     }
 

@@ -1,8 +1,9 @@
-//! Any sequence of cycles, crashes, prunes and rollbacks gives at every kept point exactly the model's bytes.
+//! Any sequence of cycles, crashes, prunes, rollbacks and stands at a point gives at every kept point exactly the model's bytes.
 //!
 //! A simulated source with two disks replicates into a `DiskReplica` on a simulated machine that loses power, or the process, at
 //! a random operation. A model keeps what each committed point must hold. After every crash, and at the end, every point
-//! that the replica lists is read through a view and compared, and no acknowledged point may be missing.
+//! that the replica lists is read through a view and compared, and no acknowledged point may be missing. The disks are read too: they
+//! hold the newest applied point, or that at which the replica stands.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -67,9 +68,8 @@ fn live_histories(first: u64) {
     }
 }
 
-/// The exhaustive one: a scenario with everything in it, crashed at each of its operations, both ways.
-#[test]
-fn a_crash_at_any_operation_of_a_whole_life_loses_nothing() {
+/// The exhaustive ones: a scenario, crashed at each of its operations, both ways.
+fn crash_everywhere(scenario: fn(&mut World, &mut ChaCha8Rng)) {
     let live = |crash_at: Option<u64>, power: bool| {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         let mut world = World::new(7, false);
@@ -77,14 +77,7 @@ fn a_crash_at_any_operation_of_a_whole_life_loses_nothing() {
         if let Some(at) = crash_at {
             world.plan_crash(at);
         }
-        for _ in 0..3 {
-            world.cycle(&mut rng);
-            world.maintain();
-        }
-        world.prune_middle();
-        world.cycle(&mut rng);
-        world.roll_back(1);
-        world.cycle(&mut rng);
+        scenario(&mut world, &mut rng);
         world.settle();
         world.check(&format!("after a crash at {crash_at:?}"));
         world.ops()
@@ -96,4 +89,39 @@ fn a_crash_at_any_operation_of_a_whole_life_loses_nothing() {
         live(Some(at), true);
         live(Some(at), false);
     }
+}
+
+#[test]
+fn a_crash_at_any_operation_of_a_whole_life_loses_nothing() {
+    crash_everywhere(|world, rng| {
+        for _ in 0..3 {
+            world.cycle(rng);
+            world.maintain();
+        }
+        world.prune_middle();
+        world.cycle(rng);
+        world.roll_back(1);
+        world.cycle(rng);
+    });
+}
+
+/// It stands with an open cycle and a staged one, moves to older and newer points, resumes, stands again and settles.
+#[test]
+fn a_crash_at_any_operation_while_standing_moving_resuming_and_settling_loses_nothing() {
+    crash_everywhere(|world, rng| {
+        for _ in 0..3 {
+            world.cycle(rng);
+        }
+        world.leave_open(rng);
+        world.stand_at(1);
+        world.stand_at(3);
+        world.maintain();
+        world.stand_at(2);
+        world.resume();
+        world.cycle(rng);
+        world.stand_at(0);
+        world.stand_at(2);
+        world.settle_there();
+        world.cycle(rng);
+    });
 }

@@ -135,8 +135,8 @@ impl Source {
         Ok(part)
     }
 
-    /// Begins a cycle of changed blocks, has its beginning acknowledged, and drops it.
-    pub(crate) fn begin_and_drop(&mut self, session: &mut dyn ReplicaSession) -> Result<(), ReplicaError> {
+    /// Begins a cycle of changed blocks, if they may follow, and has its beginning acknowledged.
+    pub(crate) fn begin_and_leave(&mut self, session: &mut dyn ReplicaSession) -> Result<(), ReplicaError> {
         let request = OpenCycle { generation: self.generation, kind: CycleKind::Changes };
         let opened = match session.open_cycle(&request) {
             Err(ReplicaError::ResyncNeeded { .. }) => return Ok(()),
@@ -145,6 +145,12 @@ impl Source {
         self.send_dirty(session, opened.seq, opened.next_part)?;
         session.barrier()?;
         self.dirty = Default::default();
+        Ok(())
+    }
+
+    /// Begins a cycle, and drops it.
+    pub(crate) fn begin_and_drop(&mut self, session: &mut dyn ReplicaSession) -> Result<(), ReplicaError> {
+        self.begin_and_leave(session)?;
         session.abort_cycle()
     }
 

@@ -7,7 +7,7 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use switchback_disk::sim::{Restart, SimMachine};
 use switchback_disk::{Disk, Volume};
-use switchback_model::{DiskIndex, ReplicaId, RetentionPolicy, Seq, UnixMillis, WriterId};
+use switchback_model::{DiskIndex, GenerationId, ReplicaId, RetentionPolicy, Seq, UnixMillis, WriterId};
 use switchback_replica::{
     DiskReplica, DiskSession, ReplicaConfig, ReplicaError, ReplicaSession, SessionRequest,
 };
@@ -24,6 +24,8 @@ pub(crate) struct World {
     points: BTreeMap<Seq, Contents>,
     /// Points that may or may not be there: their commit, pruning or rollback was interrupted.
     doubtful: BTreeSet<Seq>,
+    /// Where the replica stands, as far as it has said so.
+    standing: Option<Seq>,
     /// What the commit under way will hold.
     in_flight: Option<Contents>,
     power_loss_only: Option<bool>,
@@ -49,6 +51,7 @@ impl World {
             source: Source::new(),
             points,
             doubtful: BTreeSet::new(),
+            standing: None,
             in_flight: None,
             power_loss_only: None,
             crashes: 0,
@@ -87,8 +90,12 @@ impl World {
     }
 
     pub(crate) fn step(&mut self, rng: &mut ChaCha8Rng) {
-        match rng.random_range(0..13) {
+        match rng.random_range(0..20) {
             0..6 => self.cycle(rng),
+            13 => self.leave_open(rng),
+            14..17 => self.stand_at(rng.random_range(0..6)),
+            17 => self.resume(),
+            18 => self.settle_there(),
             6 | 7 => self.maintain(),
             8 => self.prune_middle(),
             9 => self.roll_back(rng.random_range(0..4)),
@@ -106,6 +113,11 @@ impl World {
             let done = self.try_cycle(rng);
             match done {
                 Ok(()) => return,
+                Err(ReplicaError::Standing { .. }) => {
+                    self.in_flight = None;
+                    assert!(self.replica().standing().is_some());
+                    self.resume();
+                }
                 Err(error) => {
                     assert!(attempt < 3, "{error}");
                     self.crashed(&error);
@@ -123,7 +135,85 @@ impl World {
         self.source.write(rng);
         let done = self.session().and_then(|mut session| self.source.begin_and_drop(&mut session));
         if let Err(error) = done {
+            self.crashed_or_standing(&error);
+        }
+    }
+
+    /// A cycle whose beginning is acknowledged, when the source falls silent.
+    pub(crate) fn leave_open(&mut self, rng: &mut ChaCha8Rng) {
+        self.source.write(rng);
+        let done = self.session().and_then(|mut session| self.source.begin_and_leave(&mut session));
+        if let Err(error) = done {
+            self.crashed_or_standing(&error);
+        }
+    }
+
+    /// Stands at the point that is `steps` before the newest.
+    pub(crate) fn stand_at(&mut self, steps: usize) {
+        let points: Vec<_> = self.replica().points().iter().map(|point| point.seq).collect();
+        let Some(to) = points.iter().rev().nth(steps).copied() else { return };
+        let session = self.session();
+        let done = self.replica().stand_at(to);
+        if done.is_ok() {
+            self.standing = Some(to);
+            assert_eq!(self.replica().standing(), Some(to));
+            let refused = session.and_then(|mut session| session.status());
+            assert!(
+                matches!(refused, Err(ReplicaError::Standing { .. })),
+                "a writer was let in: {refused:?}"
+            );
+        } else {
+            self.standing = None;
+        }
+        self.survive(done);
+        self.check("standing");
+    }
+
+    /// Back to the newest point: what the source may do then is what it might before.
+    pub(crate) fn resume(&mut self) {
+        let generation = self.generation();
+        self.standing = None;
+        let mut done = self.replica().resume();
+        if let Err(error) = done {
             self.crashed(&error);
+            done = self.replica().resume();
+        }
+        done.expect("a planned crash happens once");
+        self.standing = None;
+        assert_eq!(self.replica().standing(), None);
+        assert_eq!(self.generation(), generation, "changed blocks can follow as before");
+    }
+
+    fn generation(&self) -> Option<GenerationId> {
+        self.replica().status().generation
+    }
+
+    /// What the replica stands at becomes its newest point.
+    pub(crate) fn settle_there(&mut self) {
+        let points: Vec<_> = self.replica().points().iter().map(|point| point.seq).collect();
+        let to = self.replica().standing();
+        self.doubtful.extend(points.iter().filter(|seq| to.is_some_and(|to| **seq > to)));
+        self.standing = None;
+        let done = self.replica().settle();
+        if let (Ok(()), Some(to)) = (&done, to) {
+            assert_eq!(self.replica().applied(), Some(to));
+            assert_eq!(self.replica().points().last().map(|point| point.seq), Some(to));
+        }
+        self.survive(done);
+        self.forget_doubtful();
+    }
+
+    fn forget_doubtful(&mut self) {
+        let kept: BTreeSet<_> = self.replica().points().iter().map(|point| point.seq).collect();
+        let doubtful = std::mem::take(&mut self.doubtful);
+        self.points.retain(|seq, _| kept.contains(seq) || !doubtful.contains(seq));
+    }
+
+    /// A writer that comes while the replica stands is refused, and changes nothing.
+    fn crashed_or_standing(&mut self, error: &ReplicaError) {
+        match error {
+            ReplicaError::Standing { .. } => assert!(self.replica().standing().is_some(), "{error}"),
+            other => self.crashed(other),
         }
     }
 
@@ -179,20 +269,20 @@ impl World {
         let points: Vec<_> = self.replica().points().iter().map(|point| point.seq).collect();
         let Some(to) = points.iter().rev().nth(steps).copied() else { return };
         self.doubtful.extend(points.iter().filter(|seq| **seq > to));
+        self.standing = None;
         let done = self.replica().roll_back(to);
         let clean = done.is_ok();
         self.survive(done);
         if clean {
             self.points.retain(|seq, _| *seq <= to);
         }
-        let kept: BTreeSet<_> = self.replica().points().iter().map(|point| point.seq).collect();
-        let doubtful = std::mem::take(&mut self.doubtful);
-        self.points.retain(|seq, _| kept.contains(seq) || !doubtful.contains(seq));
+        self.forget_doubtful();
     }
 
     /// Applies what is staged.
     pub(crate) fn settle(&mut self) {
         self.machine.crash_at(u64::MAX);
+        self.resume();
         self.maintain();
         assert_eq!(self.replica().applied(), self.replica().points().last().map(|point| point.seq));
     }
@@ -221,11 +311,29 @@ impl World {
             self.points.insert(last.seq, contents);
         }
         self.replica = Some(replica);
+        let standing = self.replica().standing();
+        if let Some(at) = self.standing {
+            // Nothing moved, resumed or settled it when the crash came.
+            assert_eq!(standing, Some(at), "it stood at {at} before the crash");
+        }
+        self.standing = standing;
         self.check("after a crash");
     }
 
     fn replica(&self) -> Arc<DiskReplica> {
         Arc::clone(self.replica.as_ref().expect("open"))
+    }
+
+    /// The disks themselves hold the point they should, with nothing in between: a machine is started from them.
+    fn check_disks(&self, replica: &DiskReplica, when: &str) {
+        let Some(on_disk) = replica.standing().or(replica.applied()) else { return };
+        let Some(contents) = self.points.get(&on_disk) else { return };
+        for (disk, expected) in self.parts().1.iter().zip(contents) {
+            let mut read = vec![0; expected.len()];
+            disk.read_at(0, &mut read).unwrap();
+            let differs = read.iter().zip(expected).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "{when}: {} does not hold point {on_disk}", disk.name());
+        }
     }
 
     pub(crate) fn check(&mut self, when: &str) {
@@ -249,6 +357,7 @@ impl World {
                 );
             }
         }
+        self.check_disks(&replica, when);
         assert!(
             listed.iter().all(|seq| self.points.contains_key(seq)),
             "{when}: unknown points in {listed:?}"

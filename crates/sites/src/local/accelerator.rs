@@ -192,6 +192,13 @@ mod tests {
         assert!(!progress("exec sleep 60", limit), "a guest that stands still");
     }
 
+    /// The guest itself is right: what fails on KVM is KVM.
+    #[test]
+    fn guest_of_the_probe_gets_there_when_it_is_emulated() {
+        let foundation = switchback_lab::Foundation::prepare().unwrap();
+        assert!(guest_makes_progress(&foundation.qemu(), Accelerator::Tcg, Duration::from_secs(30)).unwrap());
+    }
+
     #[test]
     fn the_answer_is_kept_for_this_boot_of_the_host() {
         let directory = tempfile::tempdir().unwrap();

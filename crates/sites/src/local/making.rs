@@ -41,7 +41,10 @@ impl LocalSite {
             }
         };
         match self.load(&new.id) {
-            Ok(there) if there.mark == new.mark => return Ok(()),
+            // Without a mark, it may as well be one that somebody has written by hand.
+            Ok(there) if there.mark == new.mark && (new.mark.is_some() || there.name == new.name) => {
+                return Ok(());
+            }
             Ok(there) => return Err(SiteError::Taken { id: new.id.clone(), name: there.name }),
             Err(SiteError::NoSuchMachine { .. }) => {}
             Err(error) => return Err(error),
@@ -135,8 +138,14 @@ impl LocalSite {
         for (position, (disk, wanted)) in description.disks.iter().zip(&new.disks).enumerate() {
             self.step("make disk");
             self.make_disk(disk, wanted.size).map_err(|error| {
-                let making = format!("making disk {position} of the machine {}", new.id);
-                SiteError::Failed { action: making, detail: error.to_string(), passing: false }
+                let room = disk.datastore.as_ref().and_then(|name| {
+                    let (free, _) = images::room(self.settings.datastores.get(name)?).ok()?;
+                    Some(SiteError::NoRoom { datastore: name.clone(), needed: wanted.size, free })
+                });
+                let making = || format!("making disk {position} of the machine {}", new.id);
+                // Somebody else was faster with the room that was there.
+                let is_full = error.kind() == ErrorKind::StorageFull;
+                room.filter(|_| is_full).unwrap_or_else(|| SiteError::failed(making(), error))
             })?;
         }
         self.step("give the machine its name");

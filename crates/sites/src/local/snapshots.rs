@@ -8,7 +8,7 @@
 //!   then `machine.toml` loses the layer. Merged twice is merged once: the layer's contents lie over the same contents.
 //! * *merge of the written layer while the machine runs*: QEMU copies and follows the guest's writes; at the end it **pivots**, the image below
 //!   is written from then on. Should QEMU die after that with a `machine.toml` that still has the layer, the next start would show old data. So
-//!   the guest stands still from before the pivot until `machine.toml` is durable, for some milliseconds, and both images are equal for
+//!   the guest stands still from before the pivot until `machine.toml` is durable, for some tens of milliseconds, and both images are equal for
 //!   as long as they are in doubt. A process killed in this moment leaves the guest standing: merging again, or starting the machine, first
 //!   brings the pivots to their end, records what QEMU writes to, and then lets it go on. While a pivot may still happen, the guest never goes on.
 
@@ -180,6 +180,7 @@ impl LocalSite {
             self.pivot(id, description, &mut monitor, &positions)
         } else {
             for &position in &positions {
+                self.step("end the merge");
                 conclude(&mut monitor, position, MERGE_LIMIT).map_err(merging)?;
             }
             self.record_merged(id, description, &mut monitor)
@@ -202,8 +203,7 @@ impl LocalSite {
         monitor.execute(&qmp::stop {}).map_err(merging)?;
         let mut pivoted = Ok(());
         for &position in positions {
-            self.step("pivot");
-            pivoted = complete(monitor, position);
+            pivoted = self.complete(monitor, position);
             if pivoted.is_err() {
                 // What has pivoted is recorded all the same. What may still pivot is called off; if that fails, the guest goes on standing.
                 call_off(monitor, position).map_err(merging)?;
@@ -234,7 +234,7 @@ impl LocalSite {
                 let job = monitor.job(&job_id(position)).map_err(settling)?;
                 // One that has not copied everything yet cannot have been told to pivot.
                 if job.is_some_and(|job| !matches!(job.status, JobStatus::running | JobStatus::concluded))
-                    && let Err(error) = complete(monitor, position)
+                    && let Err(error) = self.complete(monitor, position)
                 {
                     tracing::warn!(machine = id, disk = position, %error, "an earlier merge failed");
                     call_off(monitor, position).map_err(settling)?;
@@ -242,6 +242,17 @@ impl LocalSite {
             }
         }
         self.record_merged(id, description, monitor)
+    }
+
+    /// Ends the merge of a written layer with the pivot.
+    fn complete(&self, monitor: &mut Monitor, position: usize) -> io::Result<()> {
+        let job = monitor.job(&job_id(position))?;
+        if job.is_some_and(|job| job.status == JobStatus::ready) {
+            self.step("pivot");
+            monitor.execute(&qmp::job_complete { id: job_id(position) })?;
+        }
+        self.step("end the merge");
+        conclude(monitor, position, PIVOT_LIMIT)
     }
 
     /// Takes the layers that QEMU has merged out of `machine.toml`, durably. What was merged but is not recorded was not written since, see
@@ -380,15 +391,6 @@ fn wait_for(
     }
 }
 
-/// Ends the merge of a written layer with the pivot.
-fn complete(monitor: &mut Monitor, position: usize) -> io::Result<()> {
-    let job = monitor.job(&job_id(position))?;
-    if job.is_some_and(|job| job.status == JobStatus::ready) {
-        monitor.execute(&qmp::job_complete { id: job_id(position) })?;
-    }
-    conclude(monitor, position, PIVOT_LIMIT)
-}
-
 /// Makes sure that a merge does not pivot any more.
 fn call_off(monitor: &mut Monitor, position: usize) -> io::Result<()> {
     if monitor.job(&job_id(position))?.is_none() {
@@ -399,14 +401,14 @@ fn call_off(monitor: &mut Monitor, position: usize) -> io::Result<()> {
     {
         tracing::debug!(%error, "a merge ended while it was called off");
     }
-    match conclude(monitor, position, PIVOT_LIMIT) {
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            let message =
-                format!("{error}; the guest stands still until this is tried again, or it is switched off");
-            Err(io::Error::new(io::ErrorKind::TimedOut, message))
-        }
-        _ => Ok(()), // how it ended does not matter, that it did does
+    let ended = conclude(monitor, position, PIVOT_LIMIT);
+    // How it ended does not matter, that it did does.
+    if monitor.job(&job_id(position))?.is_none() {
+        return Ok(());
     }
+    let why = ended.err().map_or_else(String::new, |error| error.to_string());
+    let message = format!("{why}; the guest stands still until this is tried again, or it is switched off");
+    Err(io::Error::new(io::ErrorKind::TimedOut, message))
 }
 
 /// Waits for a merge's end, and tells how it ended.

@@ -12,11 +12,13 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use switchback_lab::Foundation;
+use switchback_sites::conformance::{self, Subject};
 use switchback_sites::{Forward, LocalSite, NetworkSettings, Power, Site, SiteSettings};
 
 /// Tells a test binary that it is such a process: directory, step to end at, operation, machine and name.
@@ -42,6 +44,7 @@ impl Bench {
         let segment = format!("test-{}", std::process::id());
         settings.networks.insert("lan".to_owned(), NetworkSettings::Segment { segment });
         let forward = vec![Forward { host: "127.0.0.1:0".parse().unwrap(), guest_port: 5000 }];
+        settings.networks.insert("office".to_owned(), NetworkSettings::Bridge { bridge: "br0".to_owned() });
         let uplink = NetworkSettings::User { cidr: "10.1.0.0/24".to_owned(), forward, isolated: false };
         settings.networks.insert("uplink".to_owned(), uplink);
         settings
@@ -57,10 +60,17 @@ impl Bench {
 
     /// Does an operation in a process of its own; `step`: which kills itself before the step of this number, from 0. Returns whether it lived.
     pub(crate) fn in_process(&self, operation: &[&str], step: Option<usize>) -> bool {
+        self.in_process_under(&["env"], operation, step)
+    }
+
+    /// The same, started by another program.
+    pub(crate) fn in_process_under(&self, starter: &[&str], operation: &[&str], step: Option<usize>) -> bool {
         let step = step.map_or_else(|| "-".to_owned(), |step| step.to_string());
         let mut task = vec![self.directory().to_str().unwrap(), &step];
         task.extend(operation);
-        let output = Command::new(std::env::current_exe().unwrap())
+        let output = Command::new(starter[0])
+            .args(&starter[1..])
+            .arg(std::env::current_exe().unwrap())
             .args(["--exact", "bench::process", "--nocapture"])
             .env(TASK, task.join("\n"))
             .output()
@@ -109,9 +119,13 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
-        let Ok(site) = LocalSite::open(self.directory()) else { return };
-        for machine in site.machines().unwrap_or_default() {
-            let _ = site.power_off(&machine.id);
+        // Some tests have a second site inside.
+        let inside = fs::read_dir(self.directory()).into_iter().flatten().flatten().map(|entry| entry.path());
+        for directory in inside.chain([self.directory().to_owned()]) {
+            let Ok(site) = LocalSite::open(directory) else { continue };
+            for machine in site.machines().unwrap_or_default() {
+                let _ = site.power_off(&machine.id);
+            }
         }
     }
 }
@@ -141,6 +155,13 @@ fn process() {
         ["create_snapshot", id, name] => site.create_snapshot(id, name).unwrap(),
         ["revert_snapshot", id, name] => site.revert_snapshot(id, name).unwrap(),
         ["delete_snapshot", id, name] => site.delete_snapshot(id, name).unwrap(),
+        ["create_machine", id] => {
+            let subject =
+                Subject { site: Arc::new(site), datastore: "main".to_owned(), network: "lan".to_owned() };
+            let mut new = conformance::machine(&subject, id);
+            new.disks.push(new.disks[0].clone());
+            subject.site.create_machine(&new).map(drop).unwrap();
+        }
         ["delete_machine", id] => site.delete_machine(id).unwrap(),
         ref other => panic!("{other:?}"),
     }
@@ -192,6 +213,35 @@ fn ask(site: &Path, id: &str, command: &Value) -> Value {
     };
     answer(&json!({ "execute": "qmp_capabilities" }));
     answer(command)
+}
+
+/// A network namespace with a bridge `br0`, gone when dropped.
+pub(crate) struct BridgeNetwork(pub(crate) String);
+
+impl BridgeNetwork {
+    pub(crate) fn new() -> Self {
+        let network = Self(format!("switchback-test-{}", std::process::id()));
+        ip(&["netns", "add", &network.0]);
+        ip(&["-n", &network.0, "link", "add", "br0", "type", "bridge"]);
+        network
+    }
+
+    /// The interfaces that are connected to the bridge and up.
+    pub(crate) fn connected(&self) -> usize {
+        ip(&["-n", &self.0, "-o", "link", "show", "master", "br0", "up"]).lines().count()
+    }
+}
+
+impl Drop for BridgeNetwork {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+fn ip(arguments: &[&str]) -> String {
+    let output = Command::new("ip").args(arguments).output().unwrap();
+    assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// A small file system, gone when dropped.

@@ -1,5 +1,6 @@
 //! The local site with real QEMU processes. What boots an operating system is in `guests`; the others' machines have none, which takes no time.
 
 mod bench;
+mod guests;
 mod promises;
 mod snapshots;

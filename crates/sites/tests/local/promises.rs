@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixListener;
+use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
@@ -112,13 +113,19 @@ fn guest_lock_that_is_not_qemus_is_no_reason_to_kill() {
     let id = site.create_machine(&conformance::machine(&subject(&bench), "foreign")).unwrap().id;
     let lock = File::create(bench.directory().join("machines").join(&id).join("run.lock")).unwrap();
     lock.lock().unwrap();
+    // It has the lock as QEMU has it, but is none.
+    let mut command = Command::new("sh");
+    let mut other = command.args(["-c", "exec sleep 60 3<&0"]).stdin(lock).spawn().unwrap();
+    drop(command);
     assert_eq!(site.machine(&id).unwrap().power, Power::On, "it may run");
     let error = site.power_off(&id).unwrap_err().to_string();
     assert!(
         error.contains("may still run") && error.contains("does another host or container run it?"),
         "{error}"
     );
-    drop(lock);
+    assert!(other.try_wait().unwrap().is_none(), "it lives");
+    other.kill().unwrap();
+    other.wait().unwrap();
     site.power_off(&id).unwrap();
 }
 
@@ -136,6 +143,22 @@ fn guest_ports_are_forwarded_and_told() {
     assert_eq!(forwarded[0].guest_port, 5000);
     std::net::TcpStream::connect_timeout(&forwarded[0].host.into(), Duration::from_secs(5)).unwrap();
     site.power_off(&id).unwrap();
+}
+
+#[test]
+fn guest_is_connected_to_a_bridge() {
+    let bench = Bench::new();
+    let site = bench.open();
+    let mut new = conformance::machine(&subject(&bench), "bridged");
+    new.nics[0].network = Some("office".to_owned());
+    let id = site.create_machine(&new).unwrap().id;
+    let network = bench::BridgeNetwork::new();
+    bench.in_process_under(&["ip", "netns", "exec", &network.0], &["power_on", &id], None);
+    assert_eq!(network.connected(), 1);
+    site.power_off(&id).unwrap();
+    assert_eq!(network.connected(), 0, "its interface goes with it");
+    let error = site.power_on(&id).unwrap_err().to_string();
+    assert!(error.contains("connect-nic0") && error.contains("br0"), "{error}");
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub(crate) struct World {
     pub(crate) fail_at: Option<(u64, bool)>,
     pub(crate) paused: bool,
     pub(crate) away: bool,
+    /// At an older point, for a failover.
+    pub(crate) standing: bool,
 }
 
 /// The replica. Clones are the same.
@@ -87,6 +89,7 @@ impl World {
         self.calls += 1;
         match self.fail_at {
             _ if self.away => Err(lost()),
+            _ if self.standing => Err(ReplicaError::Standing { at: 1 }),
             Some((at, false)) if at == self.calls => Err(lost()),
             Some((at, true)) if at == self.calls => Ok(true),
             _ => Ok(false),

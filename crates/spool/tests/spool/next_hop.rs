@@ -97,6 +97,32 @@ fn a_pause_of_the_next_hop_is_waited_for_and_shown() {
     assert_points(&model, &CYCLES[..1], "after the pause");
 }
 
+/// The failover may be cancelled, and then everything spooled follows as if nothing had been; also what came meanwhile, and what a process
+/// server that was started meanwhile has.
+#[test]
+fn a_target_that_stands_at_a_point_is_waited_for_and_nothing_is_dropped() {
+    let (machine, model) = (SimMachine::new(5), Model::new());
+    let first = open(machine.volume("cache"), &model);
+    send(&first, 1..=1);
+    drain(&first);
+    // In the middle of a cycle that the target has begun to take.
+    send(&first, 2..=2);
+    assert_eq!(first.forward_one(), Step::Forwarded);
+    model.world().standing = true;
+    for _ in 0..5 {
+        let step = first.forward_one();
+        assert!(matches!(&step, Step::Wait { reason: ReplicaError::Standing { .. }, .. }), "{step:?}");
+    }
+    send(&first, 3..=3);
+    drop(first);
+    let second = open(machine.volume("cache"), &model);
+    assert!(matches!(second.forward_one(), Step::Wait { reason: ReplicaError::Standing { .. }, .. }));
+    send(&second, 4..=4);
+    model.world().standing = false;
+    drain(&second);
+    assert_points(&model, &CYCLES, "after the failover was cancelled");
+}
+
 /// Whatever shows that the target is not where it was left ends in a resync, never in changes on top of something else.
 #[test]
 fn a_target_with_another_history_needs_a_resync() {

@@ -16,7 +16,7 @@ use super::network::{IdentityArgs, default_name, runtime};
 
 /// More than any file with a passphrase has.
 const PASSPHRASE_FILE_LEN_MAX: u64 = 4096;
-const ENROL_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const ENROL_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum IdentityCommand {
@@ -36,6 +36,11 @@ pub(crate) enum IdentityCommand {
         #[arg(long)]
         rotate: bool,
     },
+    /// Print the certificate of the site's authority, by which users know the configuration server (`switchback profile add --ca-file`)
+    Certificate {
+        #[command(flatten)]
+        identity: IdentityArgs,
+    },
     /// Make a key for encryption at rest, in a new file that only its owner can read
     StorageKey {
         /// The file
@@ -50,14 +55,14 @@ pub(crate) enum IdentityCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct EnrolArgs {
-    /// HOST:PORT of the site's authority: a `switchback receive`
+    /// HOST:PORT of the site's authority: its configuration server, or a `switchback receive` without one
     address: String,
     #[command(flatten)]
     identity: IdentityArgs,
     /// This host's name in the site [default: its host name]
     #[arg(long)]
     name: Option<String>,
-    /// What this host is to be: source, process-server or target
+    /// What this host is to be: source (a mobility agent), process-server or target (a master target)
     #[arg(long, default_value = "source")]
     role: Role,
     /// Read the passphrase from this file instead of asking for it
@@ -90,6 +95,11 @@ pub(crate) fn run(command: &IdentityCommand) -> anyhow::Result<ExitCode> {
             };
             let passphrase = if *rotate { authority.rotate_passphrase()? } else { authority.passphrase() };
             println!("{}", *passphrase.reveal());
+        }
+        IdentityCommand::Certificate { identity } => {
+            let (credentials, _) = identity.credentials()?;
+            let certificate = credentials.current().authority().to_vec();
+            print!("{}", pem::encode(&pem::Pem::new("CERTIFICATE", certificate)));
         }
         IdentityCommand::StorageKey { file } => {
             crate::storage_key::create(file)?;
@@ -129,7 +139,7 @@ fn named(name: Option<&str>) -> anyhow::Result<String> {
 }
 
 /// From a file, a terminal or a pipe; never from an argument, which everybody on the host could read.
-fn passphrase(file: Option<&Path>) -> anyhow::Result<Passphrase> {
+pub(super) fn passphrase(file: Option<&Path>) -> anyhow::Result<Passphrase> {
     let mut text = zeroize::Zeroizing::new(String::new());
     match file {
         Some(path) => {

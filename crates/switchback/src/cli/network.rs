@@ -17,6 +17,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use crate::engine::{Connect, Stop};
+use crate::role::DataPort;
+pub(crate) use crate::role::runtime;
 
 /// This host's credentials, and where they are kept.
 pub(crate) type Identity = (Arc<LiveCredentials>, Arc<dyn Volume>);
@@ -76,12 +78,6 @@ impl IdentityArgs {
         let volume = Arc::new(DirVolume::open(&self.identity)?);
         Ok(Some(Arc::new(Authority::open(volume, Arc::new(SystemClock))?)))
     }
-}
-
-/// A runtime for the connections of this process.
-pub(crate) fn runtime() -> anyhow::Result<Runtime> {
-    let built = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    built.context("starting the network runtime")
 }
 
 /// Options of a command that writes to a replica elsewhere.
@@ -154,6 +150,15 @@ pub(crate) struct ListenArgs {
 }
 
 impl ListenArgs {
+    /// Where a role under a configuration server takes data.
+    pub(crate) fn port(&self, advertise: Option<&str>) -> DataPort {
+        DataPort {
+            listen: self.listen,
+            advertise: advertise.map(Into::into),
+            address_file: self.address_file.clone(),
+        }
+    }
+
     /// Serves sessions until interrupted, as who the identity says.
     pub(crate) fn serve(
         &self,

@@ -23,6 +23,11 @@ pub enum OutputFormat {
 
 /// Prints rows under a header, columns aligned.
 pub(crate) fn print_table(header: &[&str], rows: &[Vec<String>]) {
+    print!("{}", format_table(header, rows));
+}
+
+/// Rows under a header, columns aligned.
+pub(crate) fn format_table(header: &[&str], rows: &[Vec<String>]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([header[column].chars().count()]).max().unwrap_or(0)
@@ -34,10 +39,10 @@ pub(crate) fn print_table(header: &[&str], rows: &[Vec<String>]) {
             .zip(&widths)
             .map(|(cell, width)| format!("{cell:<width$}", width = *width))
             .collect();
-        println!("{}", padded.join("  ").trim_end());
+        format!("{}\n", padded.join("  ").trim_end())
     };
-    line(header.to_vec());
-    rows.iter().for_each(|row| line(row.iter().map(String::as_str).collect()));
+    let rows = rows.iter().map(|row| row.iter().map(String::as_str).collect());
+    std::iter::once(header.to_vec()).chain(rows).map(line).collect()
 }
 
 /// `2026-11-23 11:20:22Z`: UTC, so that the two ends of a line mean the same.

@@ -188,7 +188,9 @@ fn points(replica: &ReplicaSummary, output: OutputFormat) {
     print_table(&["POINT", "TIME", "CONSISTENCY", ""], &points.iter().map(row).collect::<Vec<_>>());
     println!("{} points, {} kept for going back", points.len(), ByteSize(*kept_bytes));
     if let Some(at) = standing {
-        println!("the replica stands at point {at} for a failover: it takes nothing until that is committed or cancelled");
+        println!(
+            "the replica stands at point {at} for a failover: it takes nothing until that is committed or cancelled"
+        );
     }
     if *moving {
         println!("the disks are being brought to another point: they hold none of these now");

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use switchback_delta::{Frame, nodes_of_disk};
 use switchback_disk::{Disk, spans};
-use switchback_model::{Consistency, DiskIndex, ExtentSet, GenerationId, PartIndex, ResyncReason, Seq};
+use switchback_model::{
+    Consistency, DiskIndex, ExtentSet, GenerationId, PartIndex, ResyncReason, Seq, UnixMillis,
+};
 use switchback_replica::{
     CommitCycle, CycleKind, OpenCycle, ReplicaError, ReplicaState, ReplicaStatus, Watermarks,
 };
@@ -39,6 +41,7 @@ struct Cycle {
     void_moments: u32,
     frozen: Duration,
     consistency: Consistency,
+    time: UnixMillis,
     compared_bytes: u64,
     sent_bytes: u64,
     stored_bytes: u64,
@@ -60,7 +63,8 @@ enum Stage {
 struct Moment {
     frames: Vec<(DiskIndex, Frame)>,
     consistency: Consistency,
-    time: switchback_model::UnixMillis,
+    time: UnixMillis,
+    group_tag: Option<String>,
 }
 
 impl Engine {
@@ -109,6 +113,7 @@ impl Engine {
             seq: cycle.seq,
             kind: cycle.kind,
             consistency: cycle.consistency,
+            time: cycle.time,
             compared_bytes: cycle.compared_bytes,
             sent_bytes: cycle.sent_bytes,
             stored_bytes: cycle.stored_bytes,
@@ -174,6 +179,7 @@ impl Engine {
             void_moments: 0,
             frozen: Duration::ZERO,
             consistency: Consistency::Fuzzy,
+            time: UnixMillis(0),
             compared_bytes: 0,
             sent_bytes: 0,
             stored_bytes: 0,
@@ -235,9 +241,9 @@ impl Engine {
                     parts: parts.0,
                     time: moment.time,
                     consistency: moment.consistency,
-                    group_tag: None,
+                    group_tag: moment.group_tag.clone(),
                 };
-                cycle.consistency = moment.consistency;
+                (cycle.consistency, cycle.time) = (moment.consistency, moment.time);
                 let watermarks = self.session()?.commit(&commit)?;
                 cycle.stage = Stage::Done(watermarks);
                 Ok(())
@@ -349,9 +355,9 @@ impl Engine {
         });
         match (taken, read) {
             (Ok(frozen), Some((frames, touched, time))) => {
-                let Frozen { consistency, frozen } = frozen;
+                let Frozen { consistency, frozen, group_tag } = frozen;
                 cycle.frozen = frozen;
-                let moment = Moment { frames, consistency, time };
+                let moment = Moment { frames, consistency, time, group_tag };
                 if !touched {
                     cycle.stage = Stage::Final(moment);
                     return Ok(());
@@ -385,7 +391,8 @@ impl Engine {
         }
         match moment {
             Some(moment) if self.options.accept_fuzzy => {
-                cycle.stage = Stage::Final(Moment { consistency: Consistency::Fuzzy, ..moment });
+                cycle.stage =
+                    Stage::Final(Moment { consistency: Consistency::Fuzzy, group_tag: None, ..moment });
                 Ok(())
             }
             _ => Err(EngineError::NoMoment { attempts: cycle.void_moments, reason }),

@@ -12,6 +12,8 @@ pub struct Frozen {
     pub consistency: Consistency,
     /// How long the machine stood still.
     pub frozen: Duration,
+    /// The multi-VM moment that it was a part of.
+    pub group_tag: Option<String>,
 }
 
 /// Why a moment is void. The machine runs again.
@@ -59,6 +61,6 @@ impl MomentTaker for Unfrozen {
         while_frozen: &mut dyn FnMut() -> Result<(), MomentError>,
     ) -> Result<Frozen, MomentError> {
         while_frozen()?;
-        Ok(Frozen { consistency: Consistency::CrashConsistent, frozen: Duration::ZERO })
+        Ok(Frozen { consistency: Consistency::CrashConsistent, frozen: Duration::ZERO, group_tag: None })
     }
 }

@@ -1,0 +1,70 @@
+//! `switchback-demo`: protects two machines, loses them, and brings them home, on one host. See `switchback_lab::demo`.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line program: its output is its result"
+)]
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context as _;
+use clap::Parser;
+use switchback_lab::demo::{self, Options, Screen};
+
+/// Protects two machines, loses them, and brings them home: on this host, with real guests. Ends with a table of what was verified; the exit code is 0
+/// only if all of it holds. Needs root, for looking into the machines' disks from outside.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+struct Arguments {
+    /// Leave everything running at the end, and print how to look around
+    #[arg(long)]
+    keep: bool,
+    /// The program that is shown [default: `switchback` beside this one]
+    #[arg(long, value_name = "FILE")]
+    switchback: Option<PathBuf>,
+    /// Where everything is kept while it runs [default: a new directory in /var/tmp, removed at the end]
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match play(&Arguments::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let beside = std::env::current_exe().context("this program does not know where it is")?;
+    let beside = beside.parent().unwrap_or_else(|| Path::new("/"));
+    let switchback = arguments.switchback.clone().unwrap_or_else(|| beside.join("switchback"));
+    let temporary = tempfile::Builder::new().prefix("switchback-demo-").tempdir_in("/var/tmp");
+    let temporary = temporary.context("cannot make a directory in /var/tmp")?;
+    let directory = arguments.directory.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot listen for signals")?;
+    }
+    let ledger = beside.join("switchback-ledger");
+    let options = Options { switchback, ledger, directory: directory.clone(), keep: arguments.keep, stop };
+    let screen = Screen::new(Box::new(std::io::stdout()), std::io::stdout().is_terminal());
+    let (table, played) = demo::run(&options, screen);
+    let holds = played.is_ok() && table.holds();
+    println!("\n{table}");
+    if arguments.keep || !holds {
+        // What is kept needs its files; what went wrong is to be looked into.
+        let _kept = temporary.keep();
+        eprintln!("everything that was written is in {}", directory.display());
+    }
+    played?;
+    println!("{}", if holds { "All of it holds." } else { "NOT all of it holds." });
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,59 @@
+//! The demo: two machines replicated, failed over, reprotected, failed back and reprotected, for real, on one host.
+//!
+//! What it is: a person at a keyboard, as a program. It starts each role as a process of its own, makes two local sites with machines in them, and then only
+//! uses the command line that users have. What it never does: reach into the control plane, or believe it: what counts is found on the disks, from
+//! outside ([`crate::inspect`]), and said by the guests on their consoles.
+//!
+//! | file | what |
+//! |---|---|
+//! | `roles` | the processes: started, killed, started again, ended |
+//! | `command_line` | `switchback … --output json`, with time limits |
+//! | `places` | the two sites and what is in them |
+//! | `screen` | what a watching person sees |
+//! | `table` | what was verified |
+//! | `stage` | all of that together, and the waits and looks that the story is told in |
+//! | `story` | the eight steps |
+
+mod command_line;
+mod places;
+mod roles;
+mod screen;
+mod stage;
+mod story;
+mod table;
+
+pub use command_line::{CommandLine, CommandLineError};
+pub use roles::{Role, Roles, RolesError};
+pub use screen::Screen;
+pub use table::{Check, Table};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// What a demo runs on.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The `switchback` program: for the roles, for the guests and as command line.
+    pub switchback: PathBuf,
+    /// The `switchback-ledger` program.
+    pub ledger: PathBuf,
+    /// Where everything is kept while it runs; made if it is not there.
+    pub directory: PathBuf,
+    /// Leave everything running at the end.
+    pub keep: bool,
+    /// Set: end as soon as possible.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Plays the demo. Returns what was verified, and how far it came: an error is what it cannot go on after; a check that does not hold is in the
+/// table instead.
+pub fn run(options: &Options, screen: Screen) -> (Table, anyhow::Result<()>) {
+    let mut stage = match stage::Stage::set(options, screen) {
+        Ok(stage) => stage,
+        Err(error) => return (Table::default(), Err(error)),
+    };
+    let played = story::play(&mut stage);
+    stage.end(played.is_ok() && options.keep);
+    (stage.into_table(), played)
+}

@@ -1,0 +1,395 @@
+//! The stage: processes, sites, command line, screen and table together, and the waits and looks that the story is told in.
+//!
+//! Whatever way the demo ends, nothing of it goes on running, unless it is to be kept.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use std::{fs, io};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use super::command_line::CommandLine;
+use super::places::{Cast, Place, host_address};
+use super::roles::{Role, Roles};
+use super::table::{Check, Table};
+use super::{Options, Screen};
+use crate::Foundation;
+use crate::inspect::{Inspection, first_difference};
+use crate::ledger::{Flaw, Standing};
+use crate::machine::AgentSettings;
+
+/// Longest time for a command that only asks or notes something.
+const ASK_LIMIT: Duration = Duration::from_secs(30);
+/// Longest time for a command whose job moves data or machines.
+pub(super) const JOB_LIMIT: Duration = Duration::from_secs(240);
+/// Longest time to wait for something that follows by itself.
+pub(super) const FOLLOW_LIMIT: Duration = Duration::from_secs(180);
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// One of the two sites.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    Home,
+    Recovery,
+}
+
+/// See the module's header.
+#[derive(Debug)]
+pub(super) struct Stage {
+    options: Options,
+    pub(super) screen: Screen,
+    table: Table,
+    pub(super) roles: Roles,
+    command_line: CommandLine,
+    pub(super) foundation: Foundation,
+    home: Place,
+    recovery: Place,
+    address: String,
+    server: String,
+    passphrase: String,
+    /// How far each machine's ledger had been when it was last looked at.
+    known: BTreeMap<&'static str, Standing>,
+    is_kept: bool,
+}
+
+impl Stage {
+    /// Makes directories and empty sites.
+    pub(super) fn set(options: &Options, mut screen: Screen) -> anyhow::Result<Self> {
+        screen.step("Setting the stage");
+        let logs = options.directory.join("logs");
+        for directory in [&logs, &options.directory.join("scratch")] {
+            fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        }
+        let directory = options.directory.canonicalize().context("the demo's directory is gone")?;
+        let options = Options { directory, ..options.clone() };
+        let foundation = Foundation::prepare()?;
+        let site = |name| Place::make(name, &options.directory.join(name), &foundation);
+        let (home, recovery) = (site("home")?, site("recovery")?);
+        screen.say(&format!("everything is in {}", options.directory.display()));
+        Ok(Self {
+            roles: Roles::new(&options.switchback, &logs),
+            command_line: CommandLine::new(&options.switchback, Vec::new(), &logs),
+            options,
+            screen,
+            table: Table::default(),
+            foundation,
+            home,
+            recovery,
+            address: host_address()?,
+            server: String::new(),
+            passphrase: String::new(),
+            known: BTreeMap::new(),
+            is_kept: false,
+        })
+    }
+
+    /// The play is over.
+    pub(super) fn end(&mut self, keep: bool) {
+        if !keep {
+            return;
+        }
+        self.is_kept = true;
+        let running = self.roles.running();
+        self.roles.leave_running();
+        self.screen.step("Left running; to look around:");
+        let variables = self.command_line.environment().to_vec();
+        for (name, value) in variables {
+            self.screen.line(&format!("  export {name}={value}"));
+        }
+        let program = self.options.switchback.display().to_string();
+        for command in
+            ["machine list", "recovery-point list web01", "job list", "server list", "machine console web01"]
+        {
+            self.screen.line(&format!("  {program} {command}"));
+        }
+        let pids: Vec<String> = running.iter().map(|(_, pid)| pid.to_string()).collect();
+        let directory = self.options.directory.display().to_string();
+        self.screen
+            .line(&format!("  ls {directory}/logs {directory}/home/machines {directory}/recovery/machines"));
+        self.screen.line("and to end it:");
+        let machines = [&self.home, &self.recovery].map(|place| place.site.directory().join("machines"));
+        let words: Vec<String> =
+            machines.iter().map(|path| format!("{}/*/qmp.sock", path.display())).collect();
+        self.screen.line(&format!(
+            "  fuser --kill {} ; kill {} ; rm -r {directory}",
+            words.join(" "),
+            pids.join(" ")
+        ));
+    }
+
+    pub(super) fn into_table(mut self) -> Table {
+        std::mem::take(&mut self.table)
+    }
+
+    pub(super) fn place(&self, at: At) -> &Place {
+        match at {
+            At::Home => &self.home,
+            At::Recovery => &self.recovery,
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.options.directory.join(name).to_string_lossy().into_owned()
+    }
+
+    /// Whether everything is to go on running when the play is over.
+    pub(super) fn is_to_be_kept(&self) -> bool {
+        self.options.keep
+    }
+
+    pub(super) fn ledger_program(&self) -> &Path {
+        &self.options.ledger
+    }
+
+    /// What an agent needs to join.
+    pub(super) fn agent_settings(&self) -> AgentSettings {
+        AgentSettings {
+            program: self.options.switchback.clone(),
+            server: self.server.clone(),
+            passphrase: self.passphrase.clone(),
+        }
+    }
+
+    // ---- Processes
+
+    /// Starts the configuration server, and learns how to talk to it.
+    pub(super) fn start_configuration_server(&mut self) -> anyhow::Result<()> {
+        let data = self.path("configuration-server");
+        let port = free_port()?;
+        self.server = format!("{}:{port}", self.address);
+        let listen = format!("0.0.0.0:{port}");
+        let words =
+            ["configuration-server", "--data", &data, "--listen", &listen, "--advertise", &self.address];
+        let environment = vec![("SWITCHBACK_LOG".to_owned(), "info".to_owned())];
+        self.roles.start(Role {
+            name: "configuration-server".to_owned(),
+            arguments: words.map(str::to_owned).to_vec(),
+            environment,
+        })?;
+        let (token, authority) = (format!("{data}/admin-token"), format!("{data}/ca.pem"));
+        self.wait("the configuration server writes its administrator's token", FOLLOW_LIMIT, |_| {
+            let is_written = |path: &str| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0);
+            Ok((is_written(&token) && is_written(&authority)).then_some(()))
+        })?;
+        let environment = [
+            ("SWITCHBACK_SERVER", format!("https://{}", self.server)),
+            ("SWITCHBACK_CA_FILE", authority),
+            ("SWITCHBACK_TOKEN_FILE", token),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        self.command_line =
+            CommandLine::new(&self.options.switchback, environment, &self.options.directory.join("logs"));
+        self.wait("the configuration server answers", FOLLOW_LIMIT, |stage| {
+            Ok(stage.command_line.json(&["site", "list"], ASK_LIMIT).ok())
+        })?;
+        let identity = format!("{data}/identity");
+        let passphrase =
+            self.command_line.text(&["identity", "passphrase", "--identity", &identity], ASK_LIMIT)?;
+        passphrase.trim().clone_into(&mut self.passphrase);
+        let file = self.path("passphrase");
+        fs::write(&file, &self.passphrase).with_context(|| format!("cannot write {file}"))
+    }
+
+    /// Starts a process server or master target at a site.
+    pub(super) fn start_server(&mut self, kind: &str, at: At) -> anyhow::Result<()> {
+        let site = self.place(at).name;
+        let name = format!("{kind}-{site}");
+        let (data, port) = (self.path(&name), free_port()?);
+        let (listen, advertise) = (format!("0.0.0.0:{port}"), format!("{}:{port}", self.address));
+        let passphrase = self.path("passphrase");
+        let words = [
+            kind,
+            "--server",
+            &self.server,
+            "--site",
+            site,
+            "--data",
+            &data,
+            "--listen",
+            &listen,
+            "--advertise",
+            &advertise,
+            "--enrol-passphrase-file",
+            &passphrase,
+            "--name",
+            &name,
+        ];
+        let environment =
+            [("SWITCHBACK_IDENTITY", format!("{data}-identity")), ("SWITCHBACK_LOG", "info".to_owned())];
+        fs::create_dir_all(&data).with_context(|| format!("cannot make {data}"))?;
+        self.roles.start(Role {
+            name: name.clone(),
+            arguments: words.map(str::to_owned).to_vec(),
+            environment: environment.map(|(name, value)| (name.to_owned(), value)).to_vec(),
+        })?;
+        self.screen.say(&format!("{name} at {advertise}"));
+        Ok(())
+    }
+
+    // ---- The command line
+
+    /// Types a command that only notes something.
+    pub(super) fn note(&mut self, words: &[&str]) -> anyhow::Result<Value> {
+        self.screen.command(words);
+        Ok(self.command_line.json(words, ASK_LIMIT)?)
+    }
+
+    /// Types a command that is followed to the end of its job, without asking.
+    pub(super) fn job(&mut self, words: &[&str]) -> anyhow::Result<Value> {
+        self.screen.command(words);
+        Ok(self.command_line.json(words, JOB_LIMIT)?)
+    }
+
+    /// Asks without showing it: for waits.
+    pub(super) fn ask(&mut self, words: &[&str]) -> anyhow::Result<Value> {
+        Ok(self.command_line.json(words, ASK_LIMIT)?)
+    }
+
+    /// A protected machine's properties.
+    pub(super) fn machine(&mut self, name: &str) -> anyhow::Result<Value> {
+        let mut shown = self.ask(&["machine", "show", name])?;
+        Ok(shown.pointer_mut("/properties").map(Value::take).unwrap_or_default())
+    }
+
+    /// The id of a protected machine's instance at a site.
+    pub(super) fn instance(&mut self, name: &str, at: At) -> anyhow::Result<String> {
+        let pointer = match at {
+            At::Home => "/home/id",
+            At::Recovery => "/away/id",
+        };
+        let shown = self.machine(name)?;
+        let id = shown.pointer(pointer).and_then(Value::as_str);
+        id.map(str::to_owned).with_context(|| format!("{name} has no machine at {}", self.place(at).name))
+    }
+
+    /// Looks again and again until there is something, `limit` at most.
+    pub(super) fn wait<T>(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        mut look: impl FnMut(&mut Self) -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        let started = Instant::now();
+        loop {
+            if self.options.stop.load(Ordering::Relaxed) {
+                bail!("interrupted while waiting until {what}");
+            }
+            self.roles.check()?;
+            if let Some(found) = look(self)? {
+                return Ok(found);
+            }
+            if started.elapsed() > limit {
+                bail!(
+                    "waited {} s in vain until {what}; the logs are in {}",
+                    limit.as_secs(),
+                    self.options.directory.join("logs").display()
+                );
+            }
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    // ---- What is verified
+
+    /// Adds a row to the table.
+    pub(super) fn check(
+        &mut self,
+        what: impl Into<String>,
+        expected: impl ToString,
+        found: impl ToString,
+        ok: bool,
+    ) {
+        let check = Check { what: what.into(), expected: expected.to_string(), found: found.to_string(), ok };
+        let mark = if ok { "verified" } else { "NOT AS IT SHOULD BE" };
+        self.screen.say(&format!("{mark}: {}: {} (expected {})", check.what, check.found, check.expected));
+        self.table.add(check);
+    }
+
+    /// Looks into a machine's disks; what is known from before must be there, whole.
+    pub(super) fn inspect(&mut self, at: At, cast: Cast) -> anyhow::Result<Option<Inspection>> {
+        let id = self.instance(cast.name, at)?;
+        let place = self.place(at);
+        let what =
+            format!("{} at {}, both disks from outside: file systems, ledger, slots", cast.name, place.name);
+        match place.inspect(&id, cast, &self.options.directory.join("scratch")) {
+            Ok(inspection) => {
+                let records = inspection.book().standing().records;
+                self.check(
+                    what,
+                    "clean, whole, no gap",
+                    format!("clean, {records} records, no gap"),
+                    records > 0,
+                );
+                Ok(Some(inspection))
+            }
+            Err(error) => {
+                self.check(what, "clean, whole, no gap", format!("{error:#}"), false);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether a ledger still has all that it had when it was last looked at; and remembers how far it is now.
+    pub(super) fn check_history(&mut self, cast: Cast, when: &str, inspection: &Inspection) {
+        let book = inspection.book();
+        if let Some(known) = self.known.insert(cast.name, book.standing()) {
+            let found = book.contains(&known);
+            let what = format!("{} {when}: nothing of its history lost or rewritten", cast.name);
+            let expected = format!("its record {} as it was", known.records);
+            self.check(what, expected, outcome(&found, "it is"), found.is_ok());
+        }
+    }
+
+    /// Compares the disks of a machine's two instances, both off, byte for byte.
+    pub(super) fn check_same_disks(&mut self, cast: Cast) -> anyhow::Result<()> {
+        let images = |stage: &mut Self, at| {
+            let id = stage.instance(cast.name, at)?;
+            stage.place(at).images(&id)
+        };
+        let (home, recovery) = (images(self, At::Home)?, images(self, At::Recovery)?);
+        for (disk, (one, other)) in home.iter().zip(&recovery).enumerate() {
+            let difference = first_difference(one, other)?;
+            let bytes = fs::metadata(one).map(|metadata| metadata.len()).unwrap_or(0);
+            let found = difference
+                .map_or_else(|| format!("{bytes} bytes equal"), |at| format!("differ at byte {at}"));
+            let what = format!("{} disk {disk}: home's and recovery's image, byte for byte", cast.name);
+            self.check(what, "equal", found, difference.is_none());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
+        let failures = [&self.home, &self.recovery].map(Place::switch_off).concat();
+        for failure in failures {
+            self.screen.line(&format!("still running: {failure}"));
+        }
+    }
+}
+
+/// What a check of a ledger found.
+pub(super) fn outcome(found: &Result<(), Flaw>, good: &str) -> String {
+    found.as_ref().map_or_else(ToString::to_string, |()| good.to_owned())
+}
+
+/// A TCP port that nobody listens at.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?.local_addr()?.port())
+}
+
+/// A path that must be a file.
+pub(super) fn must_be_file(path: PathBuf) -> anyhow::Result<PathBuf> {
+    if path.is_file() {
+        Ok(path)
+    } else {
+        bail!("{} is missing: build it with `cargo build`", path.display())
+    }
+}

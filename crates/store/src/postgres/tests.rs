@@ -1,0 +1,1 @@
+//! Tests that need a look inside: limits, and migrations that do not exist yet.

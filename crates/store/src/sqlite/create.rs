@@ -1,0 +1,91 @@
+//! Making a database: under another name first, and under its own when it is whole and durable.
+//!
+//! The name is given by a hard link, not by a rename: of two processes that make the same database one is told that it is already there,
+//! instead of replacing one in which the other has already stored something.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OpenFlags};
+use switchback_disk::{DirVolume, Volume as _};
+
+use super::{error, migrate};
+use crate::StoreError;
+use crate::migration::Migration;
+
+/// Makes the database at `path` unless something has that name.
+pub(super) fn create_if_absent(path: &Path, migrations: &[Migration]) -> Result<(), StoreError> {
+    let failed = |error: io::Error| error::from_io(path, "create", &error);
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.len() == 0 => {
+            return Err(error::corrupt(path, "the file is empty, which no database ever is".to_owned()));
+        }
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error::from_io(path, "open", &error)),
+    }
+    refuse_left_behind(path)?;
+
+    let new = with_suffix(path, &format!(".new-{}", std::process::id()));
+    remove(&new).map_err(failed)?;
+    // SQLite gives its other files the mode of this one.
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
+    let made = fill(path, &new, migrations).and_then(|()| {
+        fs::File::open(&new).and_then(|file| file.sync_all()).map_err(failed)?;
+        match fs::hard_link(&new, path) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed(error)),
+            _ => Ok(()),
+        }
+    });
+    // Also after a failure: there is nothing in it.
+    let removed = remove(&new).map_err(failed);
+    made?;
+    removed?;
+    sync_directory(path).map_err(failed)
+}
+
+/// The log of a database that is gone would be taken for that of the new one, which it would destroy.
+fn refuse_left_behind(path: &Path) -> Result<(), StoreError> {
+    for suffix in ["-wal", "-journal"] {
+        let other = with_suffix(path, suffix);
+        if other.try_exists().unwrap_or(true) {
+            let detail = format!(
+                "it is not there, but {} is, which belongs to it and may hold what was stored last; to begin with an empty database, move \
+                 that file away",
+                other.display()
+            );
+            return Err(error::corrupt(path, detail));
+        }
+    }
+    Ok(())
+}
+
+/// Gives the empty file `new` the schema. With the old kind of journal, so that all of it is in this one file.
+fn fill(path: &Path, new: &Path, migrations: &[Migration]) -> Result<(), StoreError> {
+    let failed = |error: rusqlite::Error| error::from_sqlite(path, "creating the database", &error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(new, flags).map_err(failed)?;
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    migrate(path, &mut connection, migrations)?;
+    connection.close().map_err(|(_, error)| failed(error))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    DirVolume::open(directory).map_err(io::Error::other)?.sync()
+}

@@ -1,0 +1,211 @@
+//! `switchback configuration-server`: the control plane, its API, and the site's certificate authority, on one port.
+//!
+//! # Its directory
+//! ```text
+//! identity/      authority (key, certificate, passphrase) and this server's own credentials
+//! store.db       everything it must not forget (SQLite), unless a PostgreSQL database is named
+//! owner          the id under which it works on jobs: the same after a restart
+//! scripts/       scripts that recovery plans may run on this host
+//! ca.pem         the authority's certificate, for users' programs
+//! admin-token    a Contributor's token, written at the first start (mode 0600)
+//! ```
+//! A first start makes all of it; a first start that was interrupted is completed by the next.
+
+use std::fs::Permissions;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use switchback_api::listener::{Limits, ListenerConfig, serve};
+use switchback_api::{ApiConfig, ApiLimits, Vault};
+use switchback_control::{Control, ControlConfig};
+use switchback_disk::{Clock, DirVolume, SystemClock, Volume};
+use switchback_identity::tls::control_server_config;
+use switchback_identity::{
+    Authority, Credentials, EnrolmentPolicy, EnrolmentService, LiveCredentials, PeerIdentity, Role, WebCertificate,
+};
+use switchback_model::{AccessRole, ObjectName};
+use switchback_store::{SqliteStore, Store};
+use switchback_transport::RenewalTask;
+use tokio::net::TcpListener;
+
+use super::network::{default_name, runtime};
+use crate::engine::Stop;
+use crate::host::new_id;
+
+const OWNER: &str = "owner";
+const ADMIN_TOKEN: &str = "admin-token";
+const ADMIN: &str = "admin";
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigurationServerArgs {
+    /// Directory of everything it keeps
+    #[arg(long, default_value = "/var/lib/switchback/configuration-server", value_name = "DIRECTORY")]
+    data: PathBuf,
+    /// Address and port to listen on
+    #[arg(long, default_value = "0.0.0.0:443", value_name = "ADDRESS:PORT")]
+    listen: SocketAddr,
+    /// Host names and addresses that users reach it at; their programs check them in its certificate [default: its host name and localhost]
+    #[arg(long = "advertise", value_name = "NAME")]
+    names: Vec<String>,
+    /// This server's name in the site [default: its host name]
+    #[arg(long)]
+    name: Option<String>,
+    /// Write the address that is listened on into this file (with port 0 the system chooses one)
+    #[arg(long, value_name = "FILE")]
+    address_file: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
+    let data = std::path::absolute(&args.data)?;
+    let name = args.name.clone().map_or_else(default_name, Ok)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let volume = open_directory(&data)?;
+    let identity: Arc<dyn Volume> = Arc::new(open_directory(&data.join("identity"))?);
+    let (authority, credentials) = authority(&identity, &name, &clock)?;
+    volume.write_atomic("ca.pem", authority.certificate_pem().as_bytes())?;
+    std::fs::create_dir_all(data.join("scripts")).context("making the directory of scripts")?;
+    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data.join("store.db"))?);
+    let config = ControlConfig {
+        store,
+        clock: Arc::clone(&clock),
+        owner: owner(&volume)?,
+        scripts: data.join("scripts"),
+        opener: Arc::new(switchback_control::open_site),
+    };
+    let control = Control::open(config)?;
+    admin_token(&control, &data)?;
+    let _workers = control.start()?;
+    let stop = Stop::default();
+    super::stop_on_interrupt(&stop)?;
+    let web_names = if args.names.is_empty() { vec![name, "localhost".into()] } else { args.names.clone() };
+    runtime()?.block_on(listen(args, (authority, credentials, identity), web_names, control, clock, stop))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+type Identity = (Arc<Authority>, Arc<LiveCredentials>, Arc<dyn Volume>);
+
+async fn listen(
+    args: &ConfigurationServerArgs,
+    (authority, credentials, identity): Identity,
+    names: Vec<String>,
+    control: Control,
+    clock: Arc<dyn Clock>,
+    stop: Stop,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("listening on {} (is another process there?)", args.listen))?;
+    let address = listener.local_addr()?;
+    let web_certificate = WebCertificate::issue(Arc::clone(&authority), names)?;
+    let api = ApiConfig {
+        vault: Vault::default(),
+        public_url: None,
+        build: env!("CARGO_PKG_VERSION").into(),
+        passphrase: Some(Arc::new(authority.passphrase())),
+        clock: Arc::clone(&clock),
+        limits: ApiLimits::default(),
+    };
+    let config = ListenerConfig {
+        tls: control_server_config(&credentials, &web_certificate, clock)?,
+        web_certificate,
+        authority: Arc::clone(&authority),
+        enrolment: Arc::new(EnrolmentService::new(Arc::clone(&authority), EnrolmentPolicy::default())),
+        service: Arc::new(control.clone()),
+        web: switchback_api::router(control, api),
+        limits: Limits::default(),
+    };
+    let handle = tokio::runtime::Handle::current();
+    let _renewal = RenewalTask::start_local(authority, Arc::clone(&credentials), identity, &handle);
+    if let Some(file) = &args.address_file {
+        std::fs::write(file, address.to_string()).with_context(|| format!("writing {}", file.display()))?;
+    }
+    println!("{} listens on {address}", credentials.current().identity());
+    serve(listener, config, async {
+        while !stop.is_stopped() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    Ok(())
+}
+
+/// Opens a directory, made for its owner alone if it is not there.
+fn open_directory(path: &Path) -> anyhow::Result<DirVolume> {
+    std::fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o700)).with_context(|| format!("protecting {}", path.display()))?;
+    Ok(DirVolume::open(path)?)
+}
+
+/// The site's authority and this server's credentials; made at the first start.
+fn authority(
+    volume: &Arc<dyn Volume>,
+    name: &str,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<(Arc<Authority>, Arc<LiveCredentials>)> {
+    let is_there = volume.list()?.iter().any(|file| file.name == "authority.pem");
+    let authority = if is_there {
+        Authority::open(Arc::clone(volume), Arc::clone(clock))?
+    } else {
+        Authority::create(Arc::clone(volume), Arc::clone(clock))?
+    };
+    let own = PeerIdentity { role: Role::ConfigurationServer, name: name.parse()? };
+    // The authority is here: whatever is wrong with the credentials that are kept, new ones are right.
+    let kept = Credentials::load(&**volume).ok().filter(|kept| *kept.identity() == own && kept.check(clock.now()).is_ok());
+    let credentials = match kept {
+        Some(kept) => kept,
+        None => {
+            let made = authority.issue(&own)?;
+            made.store(&**volume)?;
+            made
+        }
+    };
+    Ok((Arc::new(authority), LiveCredentials::new(credentials)?))
+}
+
+fn owner(volume: &DirVolume) -> anyhow::Result<String> {
+    if let Ok(kept) = volume.read_all(OWNER, 64) {
+        return String::from_utf8(kept).context("reading the file `owner`");
+    }
+    let owner: String = new_id().iter().map(|byte| format!("{byte:02x}")).collect();
+    volume.write_atomic(OWNER, owner.as_bytes())?;
+    Ok(owner)
+}
+
+/// The first token: without it nobody could make another.
+fn admin_token(control: &Control, data: &Path) -> anyhow::Result<()> {
+    let path = data.join(ADMIN_TOKEN);
+    let admin: ObjectName = ADMIN.parse()?;
+    let is_known = control.tokens()?.iter().any(|(name, _)| *name == admin);
+    if is_known && path.exists() || !is_known && !control.tokens()?.is_empty() {
+        return Ok(());
+    }
+    if is_known {
+        // Made, and lost before it was written down; or its file was removed on purpose, as one should.
+        if data.join("admin-token.written").exists() {
+            return Ok(());
+        }
+        control.delete_token(&admin)?;
+    }
+    let secret = control.create_token(&admin, AccessRole::Contributor)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("writing {}", path.display()))?;
+    writeln!(file, "{secret}")?;
+    file.sync_all()?;
+    let note = std::fs::File::create(data.join("admin-token.written"))?;
+    note.sync_all()?;
+    std::fs::File::open(data)?.sync_all()?;
+    println!("a Contributor's token is in {}: make your own tokens with it, then remove it", path.display());
+    Ok(())
+}

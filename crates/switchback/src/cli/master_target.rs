@@ -1,0 +1,55 @@
+//! `switchback master-target`: keeps replicas at a site, as its configuration server says.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use switchback_identity::Role;
+
+use super::component::ComponentArgs;
+use super::network::ListenArgs;
+use super::receive::usable_key_file;
+use crate::engine::Stop;
+use crate::role::master_target::{self, MasterTargetConfig};
+
+#[derive(Debug, Args)]
+pub(crate) struct MasterTargetArgs {
+    /// HOST:PORT of the configuration server; again for each other address it may have
+    #[arg(long = "server", required = true, value_name = "HOST:PORT")]
+    servers: Vec<String>,
+    /// The site it serves
+    #[arg(long)]
+    site: String,
+    /// The retention drive: history, and points shown for test failovers
+    #[arg(long, value_name = "DIRECTORY")]
+    data: PathBuf,
+    /// Encrypt the history of new replicas under the key in this file (`switchback identity storage-key` makes one)
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+    #[command(flatten)]
+    component: ComponentArgs,
+    /// How others reach it, if that is another address than it listens on
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    #[command(flatten)]
+    listen: ListenArgs,
+}
+
+pub(crate) fn run(args: &MasterTargetArgs) -> anyhow::Result<ExitCode> {
+    let stop = Stop::default();
+    super::stop_on_interrupt(&stop)?;
+    let role = args.component.role(
+        Role::Target,
+        &args.servers,
+        (&args.site, &args.data),
+        &args.listen.identity,
+        &stop,
+    )?;
+    let key_file = args.key_file.as_deref().map(usable_key_file).transpose()?;
+    println!("the master target {} of {}", role.credentials.current().identity(), args.site);
+    master_target::run(
+        MasterTargetConfig { role, port: args.listen.port(args.advertise.as_deref()), key_file },
+        &stop,
+    )?;
+    Ok(ExitCode::SUCCESS)
+}

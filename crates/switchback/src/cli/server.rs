@@ -1,0 +1,127 @@
+//! `switchback server`: the components that have joined: agents, process servers, master targets.
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::confirm::ConfirmArgs;
+use super::machine::messages;
+use super::render::{Field, bytes, plain, time};
+use super::session::{self, Session, SessionArgs, WaitArgs};
+use crate::client::path::{self, id_of, text_at};
+
+const LIST: &[Field] = &[
+    plain("NAME", &["/properties/friendlyName"]),
+    plain("ROLE", &["/properties/role"]),
+    plain("SITE", &["/properties/site"]),
+    plain("ADDRESS", &["/properties/address"]),
+    time("LAST REPORT", &["/properties/lastReport"]),
+    plain("HEALTH", &["/properties/health"]),
+];
+const SHOW: &[Field] = &[
+    plain("Name", &["/properties/friendlyName"]),
+    plain("Role", &["/properties/role"]),
+    plain("Site", &["/properties/site"]),
+    plain("Address", &["/properties/address"]),
+    plain("Build", &["/properties/build"]),
+    time("Enrolled", &["/properties/enrolled"]),
+    time("Last report", &["/properties/lastReport"]),
+    plain("Machines", &["/properties/state/spools", "/properties/state/replicas"]),
+    bytes("Free", &["/properties/state/freeBytes"]),
+    bytes("Received", &["/properties/state/receivedBytes"]),
+    bytes("Forwarded", &["/properties/state/forwardedBytes"]),
+    plain("System", &["/properties/state/system"]),
+    plain("Health", &["/properties/health"]),
+    plain("Reasons", &["/shown/reasons"]),
+];
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    #[command(flatten)]
+    session: SessionArgs,
+    #[command(subcommand)]
+    command: ServerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServerCommand {
+    /// List the components that have joined
+    List,
+    /// Show a component
+    Show {
+        /// Its name, or ROLE.NAME where several roles share one
+        server: String,
+    },
+    /// Remove a component: it is not talked to any more, and its certificate not renewed
+    Remove {
+        /// Its name, or ROLE.NAME where several roles share one
+        server: String,
+        #[command(flatten)]
+        confirm: ConfirmArgs,
+    },
+}
+
+pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
+    session::run(&args.session, async |session| match &args.command {
+        ServerCommand::List => Ok(session.print_list(LIST, &all(&session).await?)),
+        ServerCommand::Show { server } => {
+            let found = choose(&all(&session).await?, server)?;
+            Ok(session.print_as(
+                SHOW,
+                &found,
+                |server| json!({"reasons": messages(server, "/properties/reasons")}),
+            ))
+        }
+        ServerCommand::Remove { server, confirm } => {
+            let found = choose(&all(&session).await?, server)?;
+            let (role, name) =
+                (text_at(&found, "/properties/role"), text_at(&found, "/properties/friendlyName"));
+            confirm.confirm(&format!(
+                "The {role} {name} will be removed: it is not talked to any more. Machines that replicate through it need another one."
+            ))?;
+            let reply = session.client.delete(id_of(&found)).await?;
+            session.conclude(reply, WaitArgs::default(), &format!("the {role} {name} is removed")).await
+        }
+    })
+}
+
+async fn all(session: &Session) -> anyhow::Result<Vec<Value>> {
+    Ok(session.client.list(&session.client.id(path::SERVERS), &[], None).await?)
+}
+
+/// By `ROLE.NAME`, or by a name that only one role has.
+fn choose(servers: &[Value], wanted: &str) -> anyhow::Result<Value> {
+    let is =
+        |pointer: &'static str| move |server: &&Value| text_at(server, pointer).eq_ignore_ascii_case(wanted);
+    if let Some(found) = servers.iter().find(is("/name")) {
+        return Ok(found.clone());
+    }
+    let named: Vec<_> = servers.iter().filter(is("/properties/friendlyName")).collect();
+    match named[..] {
+        [one] => Ok(one.clone()),
+        [] => bail!("there is no component {wanted:?}; `switchback server list` shows those there are"),
+        _ => {
+            let names: Vec<_> = named.iter().map(|server| text_at(server, "/name")).collect();
+            bail!("several components are called {wanted:?}; give one of {}", names.join(", "))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::choose;
+
+    #[test]
+    fn a_name_that_two_roles_share_must_be_told_apart() {
+        let server = |role: &str, name: &str| json!({"name": format!("{role}.{name}"), "properties": {"friendlyName": name}});
+        let servers = [server("target", "a"), server("process-server", "a"), server("target", "b")];
+        assert_eq!(choose(&servers, "B").unwrap()["name"], "target.b");
+        assert_eq!(choose(&servers, "target.a").unwrap()["name"], "target.a");
+        assert!(choose(&servers, "a").unwrap_err().to_string().contains("target.a, process-server.a"));
+        assert!(choose(&servers, "c").is_err());
+    }
+}

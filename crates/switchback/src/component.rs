@@ -1,0 +1,386 @@
+//! A component's end of the control channel: reports up, desired state down.
+//!
+//! What it is: [`Channel`], for threads. Behind it two tasks: the *reporter* sends the component's state every few seconds and whenever
+//! told to, and takes the desired state from the answers; the *waiter* keeps a long poll open and has the reporter ask at once when there
+//! is something new. Only the reporter's answers count, and it has one question at a time: so an old answer can never overtake a newer one.
+//! What it never does: act on what it is told; that is the roles' part.
+//!
+//! Several addresses of the configuration server may be given: whichever answered last is asked first, the others when it does not. So a
+//! server that was restored elsewhere is found. Who answers must be a configuration server of our authority, at any address.
+//! The certificate is renewed here, long before it expires.
+
+mod error;
+mod line;
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use bytes::Bytes;
+use rand::Rng;
+use rustls::ClientConfig;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use switchback_disk::{Clock, Volume};
+use switchback_identity::tls::control_client_config;
+use switchback_identity::{KeyRequest, LiveCredentials};
+use switchback_model::component::{Answer, MomentAnswer, MomentCall, Report, WAIT_S, Wait};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
+
+pub use error::ChannelError;
+use line::Line;
+
+/// Between two reports, unless something changes.
+pub const REPORT_EVERY: Duration = Duration::from_secs(5);
+/// Shortest time between two reports.
+const REPORT_GAP: Duration = Duration::from_millis(100);
+/// Time for a report's answer.
+const REPORT_MAX: Duration = Duration::from_secs(30);
+/// First pause after a failure; doubles up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How often it is looked whether the certificate has to be renewed, and how soon a failed renewal is tried again.
+const RENEWAL_EVERY: Duration = Duration::from_secs(60);
+
+/// What a channel needs.
+#[derive(Clone)]
+pub struct ChannelConfig {
+    /// `HOST:PORT` of the configuration server; several: the same server's, or one that may take its place.
+    pub servers: Vec<String>,
+    /// Who we are. Replaced by renewed ones.
+    pub credentials: Arc<LiveCredentials>,
+    /// Where they are kept.
+    pub volume: Arc<dyn Volume>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// What the tasks run on.
+    pub runtime: Handle,
+}
+
+impl std::fmt::Debug for ChannelConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChannelConfig").field("servers", &self.servers).finish_non_exhaustive()
+    }
+}
+
+/// Says how the component is just now. Called on the network's threads: must not block.
+pub type Compose = dyn Fn() -> Report + Send + Sync;
+
+/// What was heard last.
+#[derive(Debug, Default)]
+struct Heard {
+    /// How many answers there were.
+    count: u64,
+    answer: Option<Answer>,
+    failure: Option<ChannelError>,
+}
+
+struct Inner {
+    config: ChannelConfig,
+    tls: Arc<ClientConfig>,
+    compose: Arc<Compose>,
+    /// The server that answered last.
+    at: AtomicUsize,
+    /// A report is wanted now.
+    wanted: Notify,
+    heard: Mutex<Heard>,
+    /// Waited for with `heard`.
+    news: Condvar,
+    /// The version of the last answer, for the waiter; changes with every answer.
+    version: watch::Sender<Option<u64>>,
+    /// For multi-VM moments: kept open, so that nothing has to be opened while file systems stand still.
+    meeting: tokio::sync::Mutex<Option<Line>>,
+}
+
+/// A component's end of the control channel; ends when dropped.
+pub struct Channel {
+    inner: Arc<Inner>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl std::fmt::Debug for Channel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Channel").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Channel {
+    /// Begins to report what `compose` says, and to listen.
+    ///
+    /// # Errors
+    /// When no server is named, or the authority's certificate cannot be used.
+    pub fn start(config: ChannelConfig, compose: Arc<Compose>) -> anyhow::Result<Self> {
+        anyhow::ensure!(!config.servers.is_empty(), "name the configuration server: --server HOST:PORT");
+        let tls = control_client_config(&config.credentials, config.clock.clone())
+            .context("the authority's certificate of this host")?;
+        let runtime = config.runtime.clone();
+        let inner = Arc::new(Inner {
+            config,
+            tls,
+            compose,
+            at: AtomicUsize::new(0),
+            wanted: Notify::new(),
+            heard: Mutex::default(),
+            news: Condvar::new(),
+            version: watch::Sender::new(None),
+            meeting: tokio::sync::Mutex::default(),
+        });
+        let reporter = runtime.spawn(report(inner.clone()));
+        let waiter = runtime.spawn(wait(inner.clone()));
+        Ok(Self { inner, tasks: [reporter, waiter] })
+    }
+
+    /// Has the state reported at once, because it has changed.
+    pub fn report_now(&self) {
+        self.inner.wanted.notify_one();
+    }
+
+    /// Wakes whoever waits in [`Channel::next`].
+    pub fn wake(&self) {
+        self.inner.news.notify_all();
+    }
+
+    /// Waits for an answer after the `seen` first ones, until the limit or [`Channel::wake`]. Gives how many there were and the last.
+    pub fn next(&self, seen: u64, limit: Duration) -> (u64, Option<Answer>) {
+        let heard = self.inner.heard();
+        let heard = if heard.count > seen {
+            heard
+        } else {
+            self.inner.news.wait_timeout(heard, limit).unwrap_or_else(PoisonError::into_inner).0
+        };
+        (heard.count, heard.answer.clone())
+    }
+
+    /// Why the last report was not answered, if it was not.
+    #[must_use]
+    pub fn failure(&self) -> Option<ChannelError> {
+        self.inner.heard().failure.clone()
+    }
+
+    /// Goes to a meeting of a multi-VM moment. Blocks until its answer, `limit` at most. Touches no file but those of the process's own
+    /// image, and writes nothing.
+    ///
+    /// # Errors
+    /// [`ChannelError`]: the moment is to be taken alone then.
+    pub fn moment(&self, call: &MomentCall, limit: Duration) -> Result<MomentAnswer, ChannelError> {
+        let inner = &self.inner;
+        inner.config.runtime.block_on(async {
+            let mut line = inner.meeting.lock().await;
+            let body = encode(call);
+            let meet = inner.ask(&mut line, "/components/v1/moment", body, limit);
+            meet.await
+        })
+    }
+
+    /// Opens the connection for moments, if it is not.
+    pub fn prepare_moment(&self) {
+        let inner = &self.inner;
+        inner.config.runtime.block_on(async {
+            let mut line = inner.meeting.lock().await;
+            if !line.as_ref().is_some_and(Line::is_open) {
+                *line = Line::open(inner.server(), inner.tls.clone()).await.ok();
+            }
+        });
+    }
+}
+
+fn encode(message: &impl Serialize) -> Bytes {
+    serde_json::to_vec(message).expect("plain data becomes JSON").into()
+}
+
+impl Inner {
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn server(&self) -> &str {
+        let servers = &self.config.servers;
+        &servers[self.at.load(Ordering::Relaxed) % servers.len()]
+    }
+
+    /// Asks the server that answered last; the next one when it does not, once around.
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        line: &mut Option<Line>,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<T, ChannelError> {
+        let bytes = self.ask_bytes(line, path, body, limit).await?;
+        serde_json::from_slice(&bytes).map_err(|error| ChannelError::Protocol {
+            server: self.server().into(),
+            detail: error.to_string(),
+        })
+    }
+
+    async fn ask_bytes(
+        &self,
+        line: &mut Option<Line>,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, ChannelError> {
+        self.config.credentials.current().check(self.config.clock.now())?;
+        let mut last = None;
+        for _ in 0..self.config.servers.len() {
+            let server = self.at.load(Ordering::Relaxed);
+            match Box::pin(self.ask_once(line, path, body.clone(), limit)).await {
+                Err(error) if error.is_of_this_server() => {
+                    *line = None;
+                    last = Some(error);
+                    // Unless another task has gone on meanwhile.
+                    let next = (server + 1) % self.config.servers.len();
+                    let _ = self.at.compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);
+                }
+                other => return other,
+            }
+        }
+        Err(last.expect("there is one server at least"))
+    }
+
+    async fn ask_once(
+        &self,
+        line: &mut Option<Line>,
+        path: &str,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, ChannelError> {
+        let attempt = async {
+            let was_open = line.as_ref().is_some_and(Line::is_open);
+            if was_open && let Some(line) = line.as_mut() {
+                match line.post(path, body.clone()).await {
+                    // The server may have ended an idle connection just now: that is no failure of the server.
+                    Err(ChannelError::Unreachable { .. }) => {}
+                    other => return other,
+                }
+            }
+            let fresh = line.insert(Line::open(self.server(), self.tls.clone()).await?);
+            fresh.post(path, body).await
+        };
+        tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {
+            Err(ChannelError::TimedOut { server: self.server().into(), limit_s: limit.as_secs() })
+        })
+    }
+
+    fn take(&self, outcome: Result<Answer, ChannelError>) {
+        let mut heard = self.heard();
+        match outcome {
+            Ok(answer) => {
+                if heard.failure.take().is_some() {
+                    tracing::info!(server = self.server(), "the configuration server answers again");
+                }
+                let version = answer.version;
+                heard.count += 1;
+                heard.answer = Some(answer);
+                self.version.send_replace(Some(version));
+                self.news.notify_all();
+            }
+            Err(error) => {
+                if heard.failure.as_ref() != Some(&error) {
+                    match &error {
+                        // It passes, or not; until then everything goes on as it was.
+                        ChannelError::Unreachable { .. } | ChannelError::TimedOut { .. } => {
+                            tracing::warn!(%error, "not reported")
+                        }
+                        _ => tracing::error!(%error, "not reported"),
+                    }
+                }
+                heard.failure = Some(error);
+            }
+        }
+    }
+
+    /// Renews the certificate if it is time.
+    async fn renew(&self, line: &mut Option<Line>) -> Result<(), ChannelError> {
+        let config = &self.config;
+        let current = config.credentials.current();
+        if !current.is_due_for_renewal(config.clock.now()) {
+            return Ok(());
+        }
+        let key = KeyRequest::generate();
+        let request = Bytes::copy_from_slice(key.der());
+        let answer = self.ask_bytes(line, "/components/v1/renew", request, REPORT_MAX).await?;
+        let renewed = key.into_renewed(&answer, &current)?;
+        // Stored before it is shown: after a crash the newer one may be gone, but never the only one.
+        let (stored, volume) = (renewed.clone(), config.volume.clone());
+        let stored = tokio::task::spawn_blocking(move || stored.store(&*volume)).await;
+        stored.map_err(|error| ChannelError::Credentials { detail: error.to_string() })??;
+        config.credentials.replace(renewed)?;
+        // Connections that stand were made with the old one.
+        *line = None;
+        tracing::info!(identity = %current.identity(), "certificate renewed");
+        Ok(())
+    }
+}
+
+async fn report(inner: Arc<Inner>) {
+    let mut line = None;
+    let mut pause = PAUSE_MIN;
+    let mut looked: Option<Instant> = None;
+    loop {
+        if looked.is_none_or(|at| at.elapsed() >= RENEWAL_EVERY) {
+            looked = Some(Instant::now());
+            if let Err(error) = inner.renew(&mut line).await {
+                tracing::warn!(%error, "the certificate could not be renewed yet");
+            }
+        }
+        let body = encode(&(inner.compose)());
+        let outcome = inner.ask::<Answer>(&mut line, "/components/v1/report", body, REPORT_MAX).await;
+        let failed = outcome.is_err();
+        inner.take(outcome);
+        if failed {
+            tokio::time::sleep(jitter(pause)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+            continue;
+        }
+        pause = PAUSE_MIN;
+        tokio::time::sleep(REPORT_GAP).await;
+        let _ = tokio::time::timeout(REPORT_EVERY, inner.wanted.notified()).await;
+    }
+}
+
+async fn wait(inner: Arc<Inner>) {
+    let mut line = None;
+    let mut pause = PAUSE_MIN;
+    let mut versions = inner.version.subscribe();
+    loop {
+        let Some(version) = *versions.borrow_and_update() else {
+            if versions.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        let body = encode(&Wait { version });
+        let limit = Duration::from_secs(WAIT_S) + REPORT_MAX;
+        match inner.ask::<Answer>(&mut line, "/components/v1/wait", body, limit).await {
+            Ok(answer) if answer.version != version => {
+                pause = PAUSE_MIN;
+                inner.wanted.notify_one();
+                // Until the reporter has asked; it tries again by itself.
+                if versions.changed().await.is_err() {
+                    return;
+                }
+            }
+            Ok(_) => pause = PAUSE_MIN,
+            // The reporter says so.
+            Err(_) => {
+                tokio::time::sleep(jitter(pause)).await;
+                pause = (pause * 2).min(PAUSE_MAX);
+            }
+        }
+    }
+}
+
+/// Half to one and a half of it, so that not all come back at once.
+fn jitter(pause: Duration) -> Duration {
+    pause.mul_f64(rand::rng().random_range(0.5..1.5))
+}

@@ -1,0 +1,341 @@
+//! The mobility agent: runs in the machine that is protected.
+//!
+//! Needs root, a kernel with eBPF for tracking (else disks are compared), and nothing of the guest but `ip`. What it keeps lies in its
+//! directory, on a protected disk: so it goes along when the machine is failed over, and the agent at the other place is the same one.
+//!
+//! ```text
+//! networks       profiles of the places where the machine may wake up    acknowledged  see `replication`
+//! scripts        which scripts have been run                             writer        who it is towards process servers
+//! ```
+//! Nothing is done from memory of earlier orders: after a start it waits for the configuration server before it sends anything, as
+//! this may be the copy that was left behind. The network is the exception, without which it would not hear of it.
+
+mod facts;
+mod moments;
+mod network;
+mod replication;
+mod scripts;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use switchback_disk::{DirVolume, Volume};
+use switchback_model::WriterId;
+use switchback_model::component::{
+    AgentDesired, AgentState, Desired, DiskFacts, Problem, Replication, Standing, State,
+};
+use tokio::runtime::Runtime;
+
+use super::process_server::writer_id;
+use super::{RoleConfig, now, report, runtime};
+use crate::component::Channel;
+use crate::engine::Stop;
+use crate::machine::{CaptureMethod, Machine, MomentOptions};
+use facts::Identity;
+use replication::{Replicator, ReplicatorConfig};
+use scripts::ScriptRunner;
+
+/// How often it looks around by itself.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often addresses are read again.
+const ADDRESSES_EVERY: Duration = Duration::from_secs(30);
+/// The tracker's name in the kernel.
+const TRACKER: &str = "agent";
+/// How long a replication is waited for at the end.
+const STOP_MAX: Duration = Duration::from_secs(10);
+
+/// How an agent is to run.
+#[derive(Debug)]
+pub struct AgentConfig {
+    /// What all roles need; its directory is on a protected disk.
+    pub role: RoleConfig,
+    /// How changed blocks are found.
+    pub capture: CaptureMethod,
+}
+
+/// Applies the network settings of the place where the machine has woken up, as kept in `data`; nothing if none are. Before anything that
+/// needs the network.
+pub fn wake_up(data: &Path) {
+    let Ok(volume) = DirVolume::open(data) else { return };
+    let identity = Identity::read();
+    let hardware = facts::hardware(Path::new("/sys"));
+    network::wake_up(&volume, (&identity.system_uuid, &identity.boot_id), &hardware, &network::IpCommands);
+}
+
+/// Runs until `stop`.
+///
+/// # Errors
+/// When it cannot begin. What happens later is reported, and tried again.
+pub fn run(config: AgentConfig, stop: &Stop) -> anyhow::Result<()> {
+    let AgentConfig { role, capture } = config;
+    let volume: Arc<dyn Volume> = Arc::new(role.volume()?);
+    let runtime = runtime()?;
+    let identity = Identity::read();
+    let state = Arc::new(Mutex::new(first_state(&identity)));
+    let (shown, started) = (state.clone(), now());
+    let running: Arc<Mutex<Option<Replicator>>> = Arc::default();
+    let replicator = running.clone();
+    let compose = move || {
+        let mut state = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Fresh: it says for how long the machine stands still yet.
+        state.replication = moments::lock(&replicator).as_ref().map(Replicator::state);
+        report("", "", started, State::Agent(Box::new(state)))
+    };
+    let channel = Arc::new(Channel::start(role.channel(runtime.handle()), Arc::new(compose))?);
+    let scripts = ScriptRunner::open(volume.clone(), Path::new(scripts::DIRECTORY))?;
+    let writer = writer_id(&role.data)?;
+    let disks = facts::disks(Path::new("/sys"));
+    let mut agent = Agent {
+        role,
+        capture,
+        volume,
+        runtime,
+        writer,
+        channel,
+        scripts,
+        disks,
+        state,
+        running,
+        machine: None,
+        desired: AgentDesired::default(),
+        heard: false,
+        said: None,
+        looked: None,
+        problems: Vec::new(),
+    };
+    let mut seen = 0;
+    while !stop.is_stopped() {
+        let (count, answer) = agent.channel.next(seen, LOOK_EVERY);
+        if count > seen {
+            seen = count;
+            match answer.map(|answer| answer.desired) {
+                Some(Desired::Agent(desired)) => agent.take(*desired),
+                other => tracing::error!(
+                    ?other,
+                    "told to be something else than a mobility agent; is it enrolled as what it is?"
+                ),
+            }
+        }
+        agent.look_around();
+    }
+    agent.end();
+    Ok(())
+}
+
+fn first_state(identity: &Identity) -> AgentState {
+    AgentState {
+        system_uuid: identity.system_uuid.clone(),
+        platform: identity.platform.clone(),
+        hostname: identity.hostname.clone(),
+        system: identity.system.clone(),
+        boot_id: identity.boot_id.clone(),
+        disks: facts::disks(Path::new("/sys")),
+        interfaces: facts::interfaces(),
+        replication: None,
+        scripts: Vec::new(),
+        problems: Vec::new(),
+    }
+}
+
+struct Agent {
+    role: RoleConfig,
+    capture: CaptureMethod,
+    volume: Arc<dyn Volume>,
+    runtime: Runtime,
+    writer: WriterId,
+    channel: Arc<Channel>,
+    scripts: ScriptRunner,
+    disks: Vec<DiskFacts>,
+    state: Arc<Mutex<AgentState>>,
+    running: Arc<Mutex<Option<Replicator>>>,
+    machine: Option<Arc<Machine>>,
+    desired: AgentDesired,
+    /// The configuration server has said something.
+    heard: bool,
+    /// The standing that was told to people last.
+    said: Option<Standing>,
+    looked: Option<Instant>,
+    problems: Vec<Problem>,
+}
+
+impl Agent {
+    /// Takes over a desired state.
+    fn take(&mut self, desired: AgentDesired) {
+        self.heard = true;
+        if let Err(error) = network::keep(&*self.volume, &desired.networks) {
+            self.problem(
+                "agent.networks",
+                format!("the network settings of other places cannot be kept: {error}"),
+            );
+        }
+        if self.said.as_ref() != Some(&desired.standing) {
+            say(&desired.standing);
+            self.said = Some(desired.standing.clone());
+        }
+        self.desired = desired;
+    }
+
+    fn problem(&mut self, code: &str, message: String) {
+        tracing::error!(code, message, "a problem");
+        self.problems.retain(|problem| problem.code != code);
+        self.problems.push(Problem { code: code.into(), message });
+    }
+
+    fn solved(&mut self, code: &str) {
+        self.problems.retain(|problem| problem.code != code);
+    }
+
+    /// Compares what should be with what is.
+    fn look_around(&mut self) {
+        if self.heard {
+            self.replicate();
+            let channel = self.channel.clone();
+            self.scripts.look_at(&self.desired.scripts, move || channel.report_now());
+        }
+        if self.looked.is_none_or(|at| at.elapsed() >= ADDRESSES_EVERY) {
+            self.looked = Some(Instant::now());
+            let (interfaces, disks) = (facts::interfaces(), facts::disks(Path::new("/sys")));
+            self.show(|state| (state.interfaces, state.disks) = (interfaces, disks));
+        }
+        let capture = match &self.machine {
+            Some(machine) if machine.is_tracked() => "ebpf",
+            None if self.capture != CaptureMethod::Scan => "ebpf",
+            _ => "scan",
+        };
+        let (scripts, problems) = (self.scripts.results(), self.problems.clone());
+        self.show(|state| {
+            state.disks.iter_mut().for_each(|disk| disk.capture = capture.into());
+            (state.scripts, state.problems) = (scripts, problems);
+        });
+    }
+
+    fn show(&self, change: impl FnOnce(&mut AgentState)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Starts, changes or ends the replication.
+    fn replicate(&mut self) {
+        // Whoever is superseded sends nothing, whatever else it is told.
+        let wanted = match self.desired.standing {
+            Standing::Superseded { .. } => None,
+            _ => self.desired.replication.clone(),
+        };
+        let running = self.running.clone();
+        let mut running = moments::lock(&running);
+        if running.as_ref().is_some_and(Replicator::is_finished) {
+            *running = None;
+        }
+        match (&*running, wanted) {
+            (None, Some(wanted)) => match self.start(wanted) {
+                Ok(replicator) => {
+                    *running = Some(replicator);
+                    drop(running);
+                    self.solved("agent.start");
+                }
+                Err(error) => {
+                    drop(running);
+                    self.problem("agent.start", format!("replication cannot be started: {error:#}"));
+                }
+            },
+            (None, None) => {
+                drop(running);
+                self.end_tracking();
+            }
+            // The next look starts another one.
+            (Some(replicator), Some(wanted)) => {
+                if !replicator.update(&wanted) {
+                    replicator.stop();
+                }
+            }
+            (Some(replicator), None) => replicator.stop(),
+        }
+    }
+
+    fn start(&mut self, wanted: Replication) -> anyhow::Result<Replicator> {
+        let found = facts::disks(Path::new("/sys"));
+        if found != self.disks {
+            // Gained, lost or grown: what is tracked must be what is sent.
+            self.machine = None;
+            self.disks = found;
+        }
+        let machine = self.machine()?;
+        let channel = self.channel.clone();
+        let config = ReplicatorConfig {
+            machine,
+            volume: self.volume.clone(),
+            credentials: self.role.credentials.clone(),
+            runtime: self.runtime.handle().clone(),
+            writer: self.writer,
+            meet: self.channel.clone(),
+            changed: Arc::new(move || channel.report_now()),
+        };
+        tracing::info!(replica = %wanted.replica, epoch = %wanted.epoch, to = wanted.address, "replication begins");
+        Replicator::start(config, wanted)
+    }
+
+    /// The machine's disks, tracked if that works.
+    fn machine(&mut self) -> anyhow::Result<Arc<Machine>> {
+        if let Some(machine) = &self.machine {
+            return Ok(machine.clone());
+        }
+        let paths: Vec<_> = self.disks.iter().map(facts::node).collect();
+        anyhow::ensure!(
+            !paths.is_empty(),
+            "this machine has no disk that can be protected (virtio, SCSI, NVMe, Xen)"
+        );
+        let options =
+            || MomentOptions { freeze_budget: Duration::from_millis(250), scripts: Default::default() };
+        let mut machine = Machine::open(&paths, self.capture, TRACKER, options())?;
+        if self.capture == CaptureMethod::Auto
+            && machine.is_tracked()
+            && let Err(error) = machine.tracker()
+        {
+            self.problem(
+                "agent.tracking",
+                format!("{error:#}; disks are compared instead, which costs time and reads"),
+            );
+            machine = Machine::open(&paths, CaptureMethod::Scan, TRACKER, options())?;
+        }
+        let machine = Arc::new(machine);
+        self.machine = Some(machine.clone());
+        Ok(machine)
+    }
+
+    /// Nothing is protected any more: the kernel need not remember what changes.
+    fn end_tracking(&mut self) {
+        if self.desired.standing == Standing::Unprotected
+            && let Some(machine) = self.machine.take()
+            && let Err(error) = machine.detach()
+        {
+            tracing::warn!(%error, "the tracker could not be removed from the kernel");
+        }
+    }
+
+    fn end(self) {
+        if let Some(replicator) = &*moments::lock(&self.running) {
+            replicator.stop();
+            let began = Instant::now();
+            while !replicator.is_finished() && began.elapsed() < STOP_MAX {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+    }
+}
+
+/// Tells people at the console and in the log how this machine stands.
+fn say(standing: &Standing) {
+    match standing {
+        Standing::Superseded { by } => {
+            let text = format!(
+                "switchback: this machine has been superseded: it lives at {by} by now. Nothing that is written here is replicated; \
+                 it will be lost. Shut this one down."
+            );
+            tracing::error!("{text}");
+            // There may be none.
+            let _ = std::fs::write("/dev/console", format!("{text}\n"));
+        }
+        Standing::Active => tracing::info!("this machine is protected"),
+        Standing::Unprotected => tracing::info!("this machine is not protected"),
+    }
+}

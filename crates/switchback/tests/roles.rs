@@ -1,0 +1,268 @@
+//! Process servers and master targets as real processes, led by a configuration server, with real replicas.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod cs;
+mod rig;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use cs::Site;
+use rig::{MIB, fail, same, scribble, succeed, wait_until};
+use switchback_disk::FileDisk;
+use switchback_model::component::{
+    Desired, MasterTargetDesired, ProcessServerDesired, ReplicaDesired, ReplicaMode, Route,
+};
+use switchback_model::{Epoch, RetentionPolicy, Seq};
+
+const MT: &str = "target mt1";
+const SIZE: u64 = 16 * MIB;
+
+/// The one replica of these tests.
+struct Wanted {
+    replica: ReplicaDesired,
+}
+
+impl Wanted {
+    fn new(target: &Path) -> Self {
+        let replica = ReplicaDesired {
+            replica: "web01".parse().unwrap(),
+            targets: vec![target.into()],
+            sizes: vec![SIZE],
+            owners: vec!["process-server ps1".into()],
+            epoch: Epoch(1),
+            retention: RetentionPolicy::keep_all(),
+            mode: ReplicaMode::Receive,
+            views: BTreeMap::new(),
+        };
+        Self { replica }
+    }
+
+    fn tell(&self, site: &Site) {
+        let replicas = vec![self.replica.clone()];
+        site.cs.service.want(MT, Desired::MasterTarget(MasterTargetDesired { replicas }));
+    }
+}
+
+fn route(site: &Site, ps: &str, next: &str, epoch: u64) {
+    let route = Route {
+        replica: "web01".parse().unwrap(),
+        source: "web01".into(),
+        next: next.into(),
+        peer: "mt1".into(),
+        epoch: Epoch(epoch),
+    };
+    let desired = ProcessServerDesired { routes: vec![route], bytes_per_s_max: None };
+    site.cs.service.want(&format!("process-server {ps}"), Desired::ProcessServer(desired));
+}
+
+fn sync(site: &Site, who: &str, to: &str, epoch: &str) -> std::process::Command {
+    let mut command = site.command(who);
+    command.args(["sync", "a.img", &format!("{to}/web01"), "--epoch", epoch, "--quiet"]);
+    command
+}
+
+/// A site whose first point has arrived.
+fn protected() -> (Site, Wanted, [rig::Process; 2], [String; 2]) {
+    let site = Site::new();
+    site.image("a.img", 16, 1);
+    let wanted = Wanted::new(&site.path("target.img"));
+    FileDisk::create(site.path("target.img"), SIZE).unwrap();
+    wanted.tell(&site);
+    let (mt, mt_address) = site.start("master-target", "mt1");
+    route(&site, "ps1", &mt_address, 1);
+    let (ps, ps_address) = site.start("process-server", "ps1");
+    site.enrol("web01");
+    let receives =
+        |replica: &switchback_model::component::ReplicaActual| replica.reached == Some(ReplicaMode::Receive);
+    site.cs.service.until_replica(MT, "it receives", receives);
+    succeed(&mut sync(&site, "web01", &ps_address, "1"));
+    site.cs.service.until_replica(MT, "it is applied", |replica| replica.applied == Some(Seq(1)));
+    assert!(same(&site.path("a.img"), &site.path("target.img")));
+    (site, wanted, [ps, mt], [ps_address, mt_address])
+}
+
+#[test]
+fn a_replica_receives_is_viewed_stands_goes_on_and_is_removed() {
+    let (site, mut wanted, [_ps, mut mt], [ps_address, _]) = protected();
+    let enrolled = site.cs.service.enrolled.lock().unwrap().clone();
+    assert_eq!(enrolled, [MT, "process-server ps1", "source web01"]);
+    let (source, target, before) = (site.path("a.img"), site.path("target.img"), site.path("before.img"));
+    std::fs::copy(&source, &before).unwrap();
+    scribble(&source, 3 * MIB + 5, 100_000, 2);
+    succeed(&mut sync(&site, "web01", &ps_address, "1"));
+    site.cs
+        .service
+        .until_replica(MT, "the second point is applied", |replica| replica.applied == Some(Seq(2)));
+    assert!(same(&source, &target));
+    assert!(FileDisk::open_exclusive(&target).is_err(), "the disks are guarded while it receives");
+
+    // A test failover looks at the first point.
+    wanted.replica.views = [("test1".to_owned(), Seq(1))].into();
+    wanted.tell(&site);
+    site.cs.service.until_replica(MT, "the view is shown", |replica| replica.views.contains_key("test1"));
+    let file = site.path("mt1/views/web01/test1/disk-0.raw");
+    assert!(same(&before, &file));
+    wanted.replica.views.clear();
+    wanted.tell(&site);
+    site.cs.service.until_replica(MT, "the view is gone", |replica| replica.views.is_empty());
+    assert!(!file.exists());
+
+    // A failover to the first point.
+    wanted.replica.mode = ReplicaMode::StandAt { seq: Seq(1) };
+    wanted.replica.epoch = Epoch(2);
+    wanted.tell(&site);
+    let stands = |replica: &switchback_model::component::ReplicaActual| {
+        replica.reached == Some(ReplicaMode::StandAt { seq: Seq(1) })
+            && replica.epoch == Epoch(2)
+            && replica.points.len() == 2
+    };
+    site.cs.service.until_replica(MT, "it stands", stands);
+    assert!(same(&before, &target));
+    drop(FileDisk::open_exclusive(&target).unwrap());
+    // The machine above may do what it likes: a restarted master target does not touch the disks.
+    mt.kill();
+    std::fs::copy(&source, &target).unwrap();
+    scribble(&target, 9 * MIB, 5000, 3);
+    std::fs::copy(&target, site.path("used.img")).unwrap();
+    let (_mt, mt_address) = site.start("master-target", "mt1");
+    site.cs.service.until_replica(MT, "it stands after a restart", stands);
+    assert!(same(&site.path("used.img"), &target));
+    std::fs::copy(&before, &target).unwrap();
+
+    // Cancelled: it goes on, under a newer epoch.
+    wanted.replica.mode = ReplicaMode::Receive;
+    wanted.tell(&site);
+    let goes_on = |replica: &switchback_model::component::ReplicaActual| {
+        replica.reached == Some(ReplicaMode::Receive) && replica.applied == Some(Seq(2))
+    };
+    site.cs.service.until_replica(MT, "it receives again", goes_on);
+    assert!(same(&source, &target));
+    route(&site, "ps1", &mt_address, 2);
+    wait_until("the old epoch is refused", || {
+        let said = sync(&site, "web01", &ps_address, "1").output().unwrap().stderr;
+        String::from_utf8_lossy(&said).contains("epoch 1 is over")
+    });
+    scribble(&source, 5 * MIB, 7000, 4);
+    succeed(&mut sync(&site, "web01", &ps_address, "2"));
+    site.cs
+        .service
+        .until_replica(MT, "the third point is applied", |replica| replica.applied == Some(Seq(3)));
+    assert!(same(&source, &target));
+
+    wanted.replica.mode = ReplicaMode::Remove;
+    wanted.replica.targets.clear();
+    wanted.replica.sizes.clear();
+    wanted.tell(&site);
+    site.cs
+        .service
+        .until_replica(MT, "it is removed", |replica| replica.reached == Some(ReplicaMode::Remove));
+    assert!(!site.path("mt1/replicas/web01").exists());
+    assert!(same(&source, &target), "the disks stay");
+    drop(FileDisk::open_exclusive(&target).unwrap());
+}
+
+#[test]
+fn a_process_server_dies_and_another_takes_its_place() {
+    let (site, mut wanted, [mut ps, _mt], [_, mt_address]) = protected();
+    ps.kill();
+    let source = site.path("a.img");
+    scribble(&source, 2 * MIB, 50_000, 5);
+    wanted.replica.owners = vec!["process-server ps2".into()];
+    wanted.tell(&site);
+    route(&site, "ps2", &mt_address, 1);
+    let (_ps2, ps2_address) = site.start("process-server", "ps2");
+    succeed(&mut sync(&site, "web01", &ps2_address, "1"));
+    site.cs.service.until_replica(MT, "it goes on", |replica| replica.applied == Some(Seq(2)));
+    assert!(same(&source, &site.path("target.img")));
+    // The dead one comes back: it is not the owner any more.
+    let (_ps, ps_address) = site.start("process-server", "ps1");
+    scribble(&source, 2 * MIB, 50_000, 6);
+    // It compares, for which the target must be reached: it waits until it is killed.
+    let _waits = rig::Process(
+        sync(&site, "web01", &ps_address, "1").stderr(std::process::Stdio::null()).spawn().unwrap(),
+    );
+    wait_until("it says why it does not get on", || {
+        let state = site.cs.service.process_server("process-server ps1").unwrap();
+        state
+            .spools
+            .iter()
+            .any(|spool| spool.waiting.as_ref().is_some_and(|why| why.contains("not by process-server ps1")))
+    });
+}
+
+#[test]
+fn who_has_no_business_is_refused_and_told_why() {
+    let (site, _wanted, [_ps, _mt], [ps_address, mt_address]) = protected();
+    let mut unknown = site.command("web01");
+    let unknown =
+        fail(unknown.args(["sync", "a.img", &format!("{ps_address}/other"), "--epoch", "1", "--quiet"]));
+    assert!(unknown.contains("no route for other"), "{unknown}");
+    site.enrol("web02");
+    let other = fail(&mut sync(&site, "web02", &ps_address, "1"));
+    assert!(other.contains("sent by source web01, not by source web02"), "{other}");
+    let past = fail(&mut sync(&site, "web01", &mt_address, "1"));
+    assert!(past.contains("is written by process-server ps1, not by source web01"), "{past}");
+    let old = fail(&mut sync(&site, "web01", &ps_address, "0"));
+    assert!(old.contains("epoch 0 is over"), "{old}");
+    let mut none = site.command("web01");
+    let none = fail(none.args(["sync", "a.img", &format!("{ps_address}/web01"), "--quiet"]));
+    assert!(none.contains("must state its epoch"), "{none}");
+    // Of another site.
+    let other_site = Site::new();
+    other_site.enrol("web01");
+    std::fs::copy(site.path("a.img"), other_site.path("a.img")).unwrap();
+    let foreign = fail(&mut sync(&other_site, "web01", &ps_address, "1"));
+    assert!(foreign.contains("another site"), "{foreign}");
+    // The wrong passphrase, the wrong role, and one whom the control plane does not want.
+    std::fs::write(site.path("passphrase"), "0000-0000-0000-0000-0000-0000-0000").unwrap();
+    let wrong = fail(&mut site.role("master-target", "mt2"));
+    assert!(wrong.contains("passphrase"), "{wrong}");
+    let mut role = site.role("master-target", "web01");
+    let role = fail(&mut role);
+    assert!(role.contains("source web01"), "{role}");
+    std::fs::write(site.path("passphrase"), &*site.cs.authority.passphrase().reveal()).unwrap();
+    let mut unwelcome = site.command("unwelcome");
+    unwelcome.args([
+        "enrol",
+        &site.cs.address.to_string(),
+        "--name",
+        "unwelcome",
+        "--passphrase-file",
+        "passphrase",
+    ]);
+    assert!(fail(&mut unwelcome).contains("not this one"));
+    assert!(!site.path("unwelcome.identity/credentials.pem").exists());
+}
+
+#[test]
+fn a_route_that_goes_takes_its_spool_along_when_all_has_arrived() {
+    let (site, _wanted, [_ps, _mt], [ps_address, _]) = protected();
+    assert!(site.path("ps1/spools/web01").exists());
+    let nothing = ProcessServerDesired::default();
+    site.cs.service.want("process-server ps1", Desired::ProcessServer(nothing));
+    wait_until("its spool is removed", || !site.path("ps1/spools/web01").exists());
+    let gone = fail(&mut sync(&site, "web01", &ps_address, "1"));
+    assert!(gone.contains("no route for web01"), "{gone}");
+}
+
+#[test]
+fn a_process_server_goes_on_while_the_configuration_server_is_away_also_after_a_restart() {
+    let (mut site, _wanted, [mut ps, _mt], _) = protected();
+    ps.kill();
+    let address = site.cs.address;
+    site.cs.stop();
+    let file = site.path("ps1.address");
+    let mut command = site.role("process-server", "ps1");
+    command.args(["--address-file"]).arg(&file).stdout(std::process::Stdio::null());
+    let _ps = rig::Process(command.spawn().unwrap());
+    wait_until("it listens", || std::fs::read_to_string(&file).is_ok_and(|text| text.contains(':')));
+    let ps_address = std::fs::read_to_string(&file).unwrap();
+    scribble(&site.path("a.img"), MIB, 9000, 7);
+    succeed(&mut sync(&site, "web01", &ps_address, "1"));
+    wait_until("it has arrived", || same(&site.path("a.img"), &site.path("target.img")));
+    site.cs.service.forget_reports();
+    site.cs.listen(address);
+    wait_until("it reports again", || site.cs.service.process_server("process-server ps1").is_some());
+}
