@@ -147,9 +147,6 @@ fn forget(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 fn clean_up_left(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
-    if item.value.left_behind.is_empty() {
-        return Ok(Outcome::Skipped("nothing was left behind: both instances are in use".into()));
-    }
     let mut removed = Vec::new();
     for instance in std::mem::take(&mut item.value.left_behind) {
         let in_use = [Side::Home, Side::Away].into_iter().any(|side| {

@@ -223,6 +223,8 @@ pub(crate) struct World {
     replicas: BTreeMap<(String, ReplicaName), Replica>,
     /// Final cycles that agents have made: token and point.
     finals: BTreeMap<String, Seq>,
+    /// Disks that agents cannot read.
+    pub(crate) hidden_disks: usize,
     /// A machine has come back from the dead.
     pub(crate) may_run_twice: bool,
     /// Components that are down.
@@ -275,6 +277,7 @@ impl World {
             recovery,
             replicas,
             finals,
+            hidden_disks: 0,
             may_run_twice: false,
             down: Vec::new(),
             _directory: directory,
@@ -373,6 +376,7 @@ impl World {
             disks: machine
                 .disks
                 .iter()
+                .skip(self.hidden_disks)
                 .map(|disk| DiskFacts {
                     name: disk.serial.clone(),
                     serial: disk.serial.clone(),
