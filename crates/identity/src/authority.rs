@@ -15,7 +15,6 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 use rustls::pki_types::pem::PemObject;
-
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, ServerName};
 use switchback_disk::{Clock, Volume};
 use switchback_model::UnixMillis;
