@@ -5,24 +5,24 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line is where output belongs")]
 
-mod configuration_server;
 mod agent;
 mod component;
+mod configuration_server;
 mod confirm;
 mod duration;
 mod freeze_helper;
 mod group;
 mod identity;
-mod master_target;
 mod job;
 mod job_progress;
 mod machine;
+mod master_target;
 mod network;
 mod network_mapping;
 mod output;
-mod process_server;
 mod plan;
 mod point;
+mod process_server;
 mod profile;
 mod receive;
 mod records;
@@ -161,4 +161,46 @@ fn stop_on_interrupt(stop: &Stop) -> std::io::Result<()> {
         signal_hook::flag::register(signal, stop.flag())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, CommandFactory};
+
+    use super::Cli;
+
+    fn leaves<'a>(command: &'a Command, name: &str, found: &mut Vec<(String, &'a Command)>) {
+        if !command.has_subcommands() {
+            found.push((name.to_owned(), command));
+        }
+        for below in command.get_subcommands().filter(|below| below.get_name() != "help") {
+            leaves(below, &format!("{name} {}", below.get_name()), found);
+        }
+    }
+
+    #[test]
+    fn all_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    /// An argument of a command with the id of a global option would silently take its place.
+    #[test]
+    fn no_command_has_an_argument_called_like_a_global_option() {
+        let mut program = Cli::command();
+        program.build();
+        let mut commands = Vec::new();
+        leaves(&program, "switchback", &mut commands);
+        assert!(commands.len() > 60, "{}", commands.len());
+        for (name, command) in commands {
+            for id in ["profile", "server", "ca_file", "token_file", "output"] {
+                let options = command.get_arguments().filter(|argument| argument.get_id() == id);
+                let mut long: Vec<_> = options.filter_map(|option| option.get_long()).collect();
+                // Role commands and the engine's have options of their own, without the global ones.
+                long.retain(|long| long.replace('-', "_") != id);
+                assert!(long.is_empty(), "{name}: {id} is --{long:?}");
+                let positional = command.get_positionals().find(|argument| argument.get_id() == id);
+                assert!(positional.is_none(), "{name}: {id} is an argument");
+            }
+        }
+    }
 }

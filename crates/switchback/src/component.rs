@@ -177,19 +177,11 @@ impl Channel {
             let mut line = inner.meeting.lock().await;
             let body = encode(call);
             let meet = inner.ask(&mut line, "/components/v1/moment", body, limit);
-            meet.await
+            // Over all addresses together: file systems may be standing still.
+            tokio::time::timeout(limit, meet).await.unwrap_or_else(|_| {
+                Err(ChannelError::TimedOut { server: inner.server().into(), limit_s: limit.as_secs() })
+            })
         })
-    }
-
-    /// Opens the connection for moments, if it is not.
-    pub fn prepare_moment(&self) {
-        let inner = &self.inner;
-        inner.config.runtime.block_on(async {
-            let mut line = inner.meeting.lock().await;
-            if !line.as_ref().is_some_and(Line::is_open) {
-                *line = Line::open(inner.server(), inner.tls.clone()).await.ok();
-            }
-        });
     }
 }
 

@@ -9,8 +9,8 @@
 //! Under a configuration server the same parts are led by the [`role`]s, which hear of it through [`component`].
 
 pub mod cli;
-pub mod component;
 pub mod client;
+pub mod component;
 pub mod engine;
 pub mod export;
 pub mod exporting;

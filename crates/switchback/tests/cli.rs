@@ -1,5 +1,7 @@
 //! The command line as a user has it: the program itself, against a server that plays what the API answers.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 mod api_rig;
 
 use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,7 @@
 //! The API's client against a server with real TLS: pages, refusals, jobs, and whom it trusts.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 #[expect(dead_code, reason = "shared with the command line's tests")]
 mod api_rig;
 

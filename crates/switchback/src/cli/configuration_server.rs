@@ -28,7 +28,8 @@ use switchback_control::{Control, ControlConfig};
 use switchback_disk::{Clock, DirVolume, SystemClock, Volume};
 use switchback_identity::tls::control_server_config;
 use switchback_identity::{
-    Authority, Credentials, EnrolmentPolicy, EnrolmentService, LiveCredentials, PeerIdentity, Role, WebCertificate,
+    Authority, Credentials, EnrolmentPolicy, EnrolmentService, LiveCredentials, PeerIdentity, Role,
+    WebCertificate,
 };
 use switchback_model::{AccessRole, ObjectName};
 use switchback_store::{SqliteStore, Store};
@@ -150,7 +151,8 @@ fn open_store(database_file: Option<&Path>, data: &Path) -> anyhow::Result<Arc<d
 /// Opens a directory, made for its owner alone if it is not there.
 fn open_directory(path: &Path) -> anyhow::Result<DirVolume> {
     std::fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))?;
-    std::fs::set_permissions(path, Permissions::from_mode(0o700)).with_context(|| format!("protecting {}", path.display()))?;
+    std::fs::set_permissions(path, Permissions::from_mode(0o700))
+        .with_context(|| format!("protecting {}", path.display()))?;
     Ok(DirVolume::open(path)?)
 }
 
@@ -168,7 +170,9 @@ fn authority(
     };
     let own = PeerIdentity { role: Role::ConfigurationServer, name: name.parse()? };
     // The authority is here: whatever is wrong with the credentials that are kept, new ones are right.
-    let kept = Credentials::load(&**volume).ok().filter(|kept| *kept.identity() == own && kept.check(clock.now()).is_ok());
+    let kept = Credentials::load(&**volume)
+        .ok()
+        .filter(|kept| *kept.identity() == own && kept.check(clock.now()).is_ok());
     let credentials = match kept {
         Some(kept) => kept,
         None => {

@@ -2,6 +2,7 @@
 
 pub(super) mod operate;
 mod protect;
+mod wait;
 mod words;
 
 use std::process::ExitCode;
@@ -12,6 +13,7 @@ use serde_json::Value;
 
 use self::operate::OperateCommand;
 use self::protect::ProtectArgs;
+use self::wait::WaitedArgs;
 use super::render::{Field, bytes, count, millis, name, percent, plain, time};
 use super::session::{self, Session, SessionArgs};
 use crate::client::path::{self, id_of, text_at};
@@ -96,6 +98,8 @@ enum MachineCommand {
     },
     /// Begin to protect a machine
     Protect(Box<ProtectArgs>),
+    /// Wait until a machine has its first recovery point in the direction it replicates in; shows how far it is
+    Wait(WaitedArgs),
     #[command(flatten)]
     Operate(Box<OperateCommand>),
     /// Print the end of a machine's console
@@ -127,6 +131,7 @@ pub(crate) fn run(args: &MachineArgs) -> anyhow::Result<ExitCode> {
             Ok(session.print_as(AT_SITE, &find_at_site(&session, site, machine).await?, shown_at_site))
         }
         MachineCommand::Protect(protect) => protect::run(&session, protect).await,
+        MachineCommand::Wait(args) => wait::run(&session, args).await,
         MachineCommand::Operate(command) => operate::run(&session, command).await,
         MachineCommand::Console { machine, site, bytes } => {
             console(&session, machine, site.as_deref(), *bytes).await

@@ -9,10 +9,12 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use switchback_model::Operation;
 
 use self::edit::{ActionArgs, PlacedMachine};
 use super::confirm::ConfirmArgs;
-use super::machine::operate::{AskedArgs, HowArgs, source_site_operations};
+use super::machine::Places;
+use super::machine::operate::{AskedArgs, HowArgs, check_allowed, source_site_operations};
 use super::point::{POINT_HELP, PointArg};
 use super::render::{Field, name, plain, printable};
 use super::session::{self, Session, SessionArgs, WaitArgs};
@@ -226,16 +228,17 @@ struct Direction {
 }
 
 impl Direction {
-    /// A plan serves both directions; its machines tell which one is next. All must go the same way.
-    async fn of(session: &Session, plan: &Value) -> anyhow::Result<Self> {
+    /// A plan serves both directions; its machines tell which one is next. All must go the same way, and be able to.
+    async fn of(session: &Session, plan: &Value, operation: Operation) -> anyhow::Result<Self> {
         let machines = machines(plan);
-        let mut towards_home = Vec::new();
+        let mut found = Vec::new();
         for machine in &machines {
-            towards_home.push(
-                super::machine::Places::of(&super::machine::find(session, machine).await?).towards_home,
-            );
+            found.push(super::machine::find(session, machine).await?);
         }
-        Self::new(plan, machines, &towards_home)
+        let towards_home: Vec<_> = found.iter().map(|machine| Places::of(machine).towards_home).collect();
+        let direction = Self::new(plan, machines, &towards_home)?;
+        found.iter().try_for_each(|machine| check_allowed(machine, operation))?;
+        Ok(direction)
     }
 
     fn new(plan: &Value, machines: Vec<String>, towards_home: &[bool]) -> anyhow::Result<Self> {
@@ -291,7 +294,7 @@ async fn operate(session: &Session, operation: &PlanCommand) -> anyhow::Result<E
     let (plan, action, body, wait) = match operation {
         PlanCommand::Failover { plan, how } => {
             let found = find(session, plan).await?;
-            let direction = Direction::of(session, &found).await?;
+            let direction = Direction::of(session, &found, how.operation()).await?;
             let mut body = json!({"failoverDirection": direction.contract()});
             if !how.planned {
                 let details = how.point.plan_details(direction.provider()).context(no_point)?;
@@ -303,7 +306,8 @@ async fn operate(session: &Session, operation: &PlanCommand) -> anyhow::Result<E
             (plan, action, body, how.wait)
         }
         PlanCommand::TestFailover { plan, point, wait } => {
-            let direction = Direction::of(session, &find(session, plan).await?).await?;
+            let found = find(session, plan).await?;
+            let direction = Direction::of(session, &found, Operation::TestFailover).await?;
             let details = point.plan_details(direction.provider()).context(no_point)?;
             let body = json!({
                 "failoverDirection": direction.contract(), "networkType": "NoNetworkAttachAsInput", "providerSpecificDetails": [details],
@@ -313,9 +317,9 @@ async fn operate(session: &Session, operation: &PlanCommand) -> anyhow::Result<E
         PlanCommand::TestFailoverCleanup { plan, comments, wait } => {
             (plan, "testFailoverCleanup", json!({"comments": comments}), *wait)
         }
-        PlanCommand::Commit(args) => asked(session, args, "failoverCommit").await?,
-        PlanCommand::CancelFailover(args) => asked(session, args, "failoverCancel").await?,
-        PlanCommand::Reprotect(args) => asked(session, args, "reProtect").await?,
+        PlanCommand::Commit(args) => asked(session, args, Operation::Commit).await?,
+        PlanCommand::CancelFailover(args) => asked(session, args, Operation::CancelFailover).await?,
+        PlanCommand::Reprotect(args) => asked(session, args, Operation::Reprotect).await?,
         other => bail!("{other:?} is no operation of a plan"),
     };
     let reply = session
@@ -329,19 +333,26 @@ async fn operate(session: &Session, operation: &PlanCommand) -> anyhow::Result<E
 async fn asked<'a>(
     session: &Session,
     args: &'a AskedArgs,
-    action: &'static str,
+    operation: Operation,
 ) -> anyhow::Result<(&'a String, &'static str, Value, WaitArgs)> {
     let plan = find(session, &args.machine).await?;
     let mut lines = Vec::new();
-    for machine in machines(&plan) {
-        let places = super::machine::Places::of(&super::machine::find(session, &machine).await?);
-        lines.push(match action {
-            "failoverCommit" => places.commit(),
-            "failoverCancel" => places.cancel_failover(),
+    for name in machines(&plan) {
+        let machine = super::machine::find(session, &name).await?;
+        check_allowed(&machine, operation)?;
+        let places = Places::of(&machine);
+        lines.push(match operation {
+            Operation::Commit => places.commit(),
+            Operation::CancelFailover => places.cancel_failover(),
             _ => places.reprotect(None),
         });
     }
     args.confirm.confirm(&lines.join("\n"))?;
+    let action = match operation {
+        Operation::Commit => "failoverCommit",
+        Operation::CancelFailover => "failoverCancel",
+        _ => "reProtect",
+    };
     Ok((&args.machine, action, json!({}), args.wait))
 }
 

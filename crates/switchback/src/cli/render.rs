@@ -123,7 +123,11 @@ fn shown_seconds(seconds: u64) -> String {
 }
 
 fn shown_millis(millis: u64) -> String {
-    if millis < 10_000 && !millis.is_multiple_of(1000) { format!("{millis} ms") } else { shown_seconds(millis / 1000) }
+    if millis < 10_000 && !millis.is_multiple_of(1000) {
+        format!("{millis} ms")
+    } else {
+        shown_seconds(millis / 1000)
+    }
 }
 
 /// Resources, one a line.
@@ -138,9 +142,19 @@ pub(crate) fn description(fields: &[Field], resource: &Value) -> String {
     let width = fields.iter().map(|field| field.title.chars().count()).max().unwrap_or(0) + 1;
     let line = |field: &Field| {
         let text = field.of(resource).replace('\n', &format!("\n{:width$} ", ""));
-        format!("{:<width$} {text}\n", format!("{}:", field.title))
+        format!("{:<width$} {text}\n", format!("{}:", sentence_case(field.title)))
     };
     fields.iter().map(line).collect()
+}
+
+/// A column's title as the title of a line: `RUNS AT` is `Runs at`.
+fn sentence_case(title: &str) -> String {
+    if title.chars().any(char::is_lowercase) {
+        return title.to_owned();
+    }
+    let lower = title.to_lowercase();
+    let mut letters = lower.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// What a list command prints: a table, or the resources as they came, as an array.
@@ -205,7 +219,7 @@ mod tests {
         let rows =
             [json!({"name": "web01", "state": "Protected"}), json!({"name": "a", "state": "two\nlines"})];
         assert_eq!(table(&fields, &rows), "NAME   STATE\nweb01  Protected\na      two lines\n");
-        assert_eq!(description(&fields, &rows[1]), "NAME:  a\nSTATE: two\n       lines\n");
+        assert_eq!(description(&fields, &rows[1]), "Name:  a\nState: two\n       lines\n");
         assert_eq!(table(&fields, &[]), "NAME  STATE\n");
     }
 

@@ -52,11 +52,13 @@ enum ServerCommand {
     /// Show a component
     Show {
         /// Its name, or ROLE.NAME where several roles share one
+        #[arg(id = "component", value_name = "NAME")]
         server: String,
     },
     /// Remove a component: it is not talked to any more, and its certificate not renewed
     Remove {
         /// Its name, or ROLE.NAME where several roles share one
+        #[arg(id = "component", value_name = "NAME")]
         server: String,
         #[command(flatten)]
         confirm: ConfirmArgs,

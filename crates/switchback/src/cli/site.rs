@@ -1,5 +1,7 @@
 //! `switchback site`: the places that machines run at.
 
+mod create;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -45,6 +47,8 @@ enum SiteCommand {
         /// The site
         site: String,
     },
+    /// Make a local site in a directory of this host, for its configuration server
+    Create(create::CreateArgs),
     /// Make a site known
     Add {
         /// Its name
@@ -73,6 +77,10 @@ enum SiteCommand {
 }
 
 pub(crate) fn run(args: &SiteArgs) -> anyhow::Result<ExitCode> {
+    // The one that asks no server.
+    if let SiteCommand::Create(args) = &args.command {
+        return create::run(args);
+    }
     session::run(&args.session, async |session| {
         let client = &session.client;
         let id = |site: &str, rest: &str| client.id(&format!("{}/{}{rest}", path::SITES, path::encode(site)));
@@ -93,6 +101,7 @@ pub(crate) fn run(args: &SiteArgs) -> anyhow::Result<ExitCode> {
                 }
                 Ok(session.print(SITE, &site))
             }
+            SiteCommand::Create(args) => create::run(args),
             SiteCommand::Add { site, local } => {
                 let body = json!({"properties": {"kind": "local", "directory": local}});
                 let reply = client.put(&id(site, ""), &body).await?;

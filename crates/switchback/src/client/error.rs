@@ -75,35 +75,33 @@ pub enum ClientError {
         /// The server.
         server: String,
         /// What it said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// 403.
     #[error("not permitted: {}", refusal.message)]
     Forbidden {
         /// What the server said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// 404.
     #[error("{}", refusal.message)]
     NotFound {
         /// What the server said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// 409.
     #[error("{}", refusal.message)]
     Conflict {
         /// What the server said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
-    /// 429, 503 and 504: later it may work.
-    #[error("{server} is busy ({status}): {}", refusal.message)]
+    /// 429, 503 and 504: the server or what it needs is busy or away; later it may work.
+    #[error("not possible just now ({status}): {}", refusal.message)]
     Busy {
-        /// The server.
-        server: String,
         /// What HTTP calls it.
         status: u16,
         /// What the server said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// Any other refusal.
     #[error("refused ({status}): {}", refusal.message)]
@@ -111,7 +109,7 @@ pub enum ClientError {
         /// What HTTP calls it.
         status: u16,
         /// What the server said.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
     },
     /// The answer is not what the contract says.
     #[error("the answer of {server} is not understood: {what}")]
@@ -146,14 +144,14 @@ impl ClientError {
 
     /// What a server refused.
     pub(super) fn of_status(server: &str, status: StatusCode, body: &[u8]) -> Self {
-        let refusal = Refusal::parse(status, body);
+        let refusal = Box::new(Refusal::parse(status, body));
         let server = server.to_owned();
         match status.as_u16() {
             401 => Self::Unauthenticated { server, refusal },
             403 => Self::Forbidden { refusal },
             404 => Self::NotFound { refusal },
             409 => Self::Conflict { refusal },
-            status @ (429 | 503 | 504) => Self::Busy { server, status, refusal },
+            status @ (429 | 503 | 504) => Self::Busy { status, refusal },
             status => Self::Refused { status, refusal },
         }
     }
@@ -220,13 +218,18 @@ impl ClientError {
             Self::Forbidden { .. } => {
                 ("the token's role does not allow it", "use a profile with a higher role")
             }
+            Self::Busy { status: 503, .. } => ("what it takes does not answer or is not set up", ""),
             Self::Busy { .. } => ("", "try again in a moment"),
+            Self::NotFound { .. } => (
+                "",
+                "the `list` command shows those there are; `switchback profile list` shows which server is asked",
+            ),
             Self::Strange { .. } => (
                 "the address is not that of a configuration server, or of a newer or older one than this program",
                 "compare `switchback --version` here and there",
             ),
             Self::StillRunning { .. } => ("", "wait on with `switchback job wait`"),
-            Self::NotFound { .. } | Self::Conflict { .. } | Self::Refused { .. } => ("", ""),
+            Self::Conflict { .. } | Self::Refused { .. } => ("", ""),
         }
     }
 }

@@ -99,15 +99,9 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server that knows its vault and nothing else.
     pub(crate) fn start() -> Self {
-        let (authority, tls) = certificates("localhost");
         let script = Arc::new(Script::default());
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let tcp = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        let url = format!("https://localhost:{}", tcp.local_addr().unwrap().port());
         let router = Router::new().fallback(answer).with_state(Arc::clone(&script));
-        let listener = TlsListener { tcp, acceptor: TlsAcceptor::from(Arc::new(tls)) };
-        runtime.spawn(async move { axum::serve(listener, router).await });
+        let Tls { url, authority, runtime } = Tls::serve(router);
         let server = Self { url, authority, script, _runtime: runtime };
         server.play("GET", "/", &[ok(json!({"service": "switchback", "vault": VAULT}))]);
         server
@@ -175,6 +169,29 @@ pub(crate) fn certificates(name: &str) -> (String, ServerConfig) {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     (authority_certificate.pem(), config.with_no_client_auth().with_single_cert(chain, key).unwrap())
+}
+
+/// A router behind TLS, on a port of its own.
+#[derive(Debug)]
+pub(crate) struct Tls {
+    pub(crate) url: String,
+    /// The authority's certificate.
+    pub(crate) authority: String,
+    /// It serves until this is dropped.
+    pub(crate) runtime: tokio::runtime::Runtime,
+}
+
+impl Tls {
+    pub(crate) fn serve(router: Router) -> Self {
+        let (authority, tls) = certificates("localhost");
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let tcp = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let url = format!("https://localhost:{}", tcp.local_addr().unwrap().port());
+        let listener = TlsListener { tcp, acceptor: TlsAcceptor::from(Arc::new(tls)) };
+        runtime.spawn(async move { axum::serve(listener, router).await });
+        Self { url, authority, runtime }
+    }
 }
 
 struct TlsListener {

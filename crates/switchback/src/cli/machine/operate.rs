@@ -5,14 +5,20 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
+use switchback_model::Operation;
 
 use super::super::confirm::ConfirmArgs;
 use super::super::point::{POINT_HELP, PointArg};
 use super::super::session::{Session, WaitArgs};
 use super::words::Places;
+use crate::client::Reply;
 use crate::client::path::{self, text_at};
+
+/// The server's code for a clean-up that has nothing to do.
+const NOTHING_LEFT: &str = "clean-up.nothing";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OperateCommand {
@@ -109,6 +115,12 @@ pub(crate) struct HowArgs {
     pub(crate) wait: WaitArgs,
 }
 
+impl HowArgs {
+    pub(crate) const fn operation(&self) -> Operation {
+        if self.planned { Operation::PlannedFailover } else { Operation::UnplannedFailover }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct FailoverArgs {
     /// The protected machine
@@ -160,6 +172,22 @@ impl OperateCommand {
         }
     }
 
+    /// What it is in the machine's table of transitions; a clean-up changes no protection.
+    const fn operation(&self) -> Option<Operation> {
+        Some(match self {
+            Self::TestFailover { .. } => Operation::TestFailover,
+            Self::TestFailoverCleanup { .. } => Operation::TestFailoverCleanup,
+            Self::Failover(args) => args.how.operation(),
+            Self::ChangeRecoveryPoint { .. } => Operation::ChangeRecoveryPoint,
+            Self::CancelFailover(_) => Operation::CancelFailover,
+            Self::Commit(_) => Operation::Commit,
+            Self::Reprotect(_) => Operation::Reprotect,
+            Self::Resync { .. } => Operation::Resynchronize,
+            Self::Disable { .. } => Operation::Disable,
+            Self::CleanUp(_) => return None,
+        })
+    }
+
     const fn wait(&self) -> WaitArgs {
         match self {
             Self::TestFailover { wait, .. }
@@ -190,6 +218,9 @@ pub(super) async fn run(session: &Session, command: &OperateCommand) -> anyhow::
     let client = &session.client;
     let machine = super::find(session, command.machine()).await?;
     let places = Places::of(&machine);
+    if let Some(operation) = command.operation() {
+        check_allowed(&machine, operation)?;
+    }
     let request = request(command, &places);
     if let Some(question) = &request.question {
         command.confirm().confirm(question)?;
@@ -201,8 +232,30 @@ pub(super) async fn run(session: &Session, command: &OperateCommand) -> anyhow::
         }
         _ => text_at(&machine, "/properties/contractId").to_owned(),
     };
-    let reply = client.post(&format!("{id}/{}", request.action), Some(&request.body)).await?;
+    let reply = match client.post(&format!("{id}/{}", request.action), Some(&request.body)).await {
+        // What was asked for is so already; a script may clean up again and again.
+        Err(error) if error.refusal().is_some_and(|refusal| refusal.code == NOTHING_LEFT) => {
+            Reply::Done(machine)
+        }
+        other => other?,
+    };
     session.conclude(reply, command.wait(), &request.done).await
+}
+
+/// Whether a machine's state allows an operation. The server decides; this is so that nobody is asked about what cannot be.
+pub(crate) fn check_allowed(machine: &Value, operation: Operation) -> anyhow::Result<()> {
+    let Some(allowed) = machine.pointer("/properties/allowed").and_then(Value::as_array) else {
+        return Ok(());
+    };
+    let wanted = serde_json::to_value(operation)?;
+    if allowed.contains(&wanted) {
+        return Ok(());
+    }
+    let (name, state) = (text_at(machine, "/name"), text_at(machine, "/properties/state"));
+    let possible: Vec<_> = allowed.iter().filter_map(Value::as_str).collect();
+    let possible =
+        if possible.is_empty() { "nothing, while a job works on it".to_owned() } else { possible.join(", ") };
+    bail!("{operation} is not possible with {name}, which is {state}; possible now: {possible}")
 }
 
 fn request(command: &OperateCommand, places: &Places) -> Request {

@@ -2,8 +2,9 @@
 
 use clap::Parser;
 use serde_json::json;
+use switchback_model::Operation;
 
-use super::{OperateCommand, Places, request};
+use super::{OperateCommand, Places, check_allowed, request};
 
 #[derive(Debug, Parser)]
 struct Line {
@@ -112,5 +113,35 @@ fn a_failover_must_say_how_and_a_planned_one_has_no_choice_of_point() {
         "failover web01 --unplanned --point newest",
     ] {
         assert!(parse(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn nobody_is_asked_about_what_cannot_be() {
+    let machine = json!({"name": "web01", "properties": {"state": "protected", "allowed": ["test-failover", "planned-failover"]}});
+    assert!(check_allowed(&machine, Operation::PlannedFailover).is_ok());
+    let refused = check_allowed(&machine, Operation::Commit).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "commit is not possible with web01, which is protected; possible now: test-failover, planned-failover"
+    );
+    assert!(check_allowed(&json!({"name": "web01"}), Operation::Commit).is_ok(), "the server decides");
+}
+
+#[test]
+fn each_command_is_the_operation_it_is_called() {
+    for (line, operation) in [
+        ("test-failover w", "test-failover"),
+        ("test-failover-cleanup w", "test-failover-cleanup"),
+        ("failover w --planned", "planned-failover"),
+        ("failover w --unplanned", "unplanned-failover"),
+        ("change-recovery-point w --point 7", "change-recovery-point"),
+        ("cancel-failover w", "cancel-failover"),
+        ("commit w", "commit"),
+        ("reprotect w", "reprotect"),
+        ("resync w", "resynchronize"),
+        ("disable w", "disable"),
+    ] {
+        assert_eq!(json!(parse(line).unwrap().operation()), operation, "{line}");
     }
 }
