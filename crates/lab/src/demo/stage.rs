@@ -306,10 +306,20 @@ impl Stage {
     /// Looks into a machine's disks; what is known from before must be there, whole.
     pub(super) fn inspect(&mut self, at: At, cast: Cast) -> anyhow::Result<Option<Inspection>> {
         let id = self.instance(cast.name, at)?;
+        self.inspect_machine(at, cast, &id)
+    }
+
+    /// The same, by the machine's id at the site: also when it is not protected any more.
+    pub(super) fn inspect_machine(
+        &mut self,
+        at: At,
+        cast: Cast,
+        id: &str,
+    ) -> anyhow::Result<Option<Inspection>> {
         let place = self.place(at);
         let what =
             format!("{} at {}, both disks from outside: file systems, ledger, slots", cast.name, place.name);
-        match place.inspect(&id, cast, &self.options.directory.join("scratch")) {
+        match place.inspect(id, cast, &self.options.directory.join("scratch")) {
             Ok(inspection) => {
                 let records = inspection.book().standing().records;
                 self.check(
