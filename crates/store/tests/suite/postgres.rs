@@ -1,6 +1,7 @@
 //! The PostgreSQL store: the suite of all stores, and servers that come and go.
 
 use std::cell::Cell;
+use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,6 +73,68 @@ fn a_server_that_goes_and_comes_back_loses_nothing() {
     }
 }
 
+/// A server that was started again between two calls is not noticed at all.
+#[test]
+fn a_connection_that_was_lost_while_idle_is_made_again() {
+    let mut server = PostgresServer::start();
+    let store = PostgresStore::open(&server.database("cs")).unwrap();
+    for _ in 0..3 {
+        server.stop();
+        server.start_again();
+        store.commit(&[put(Kind::Item, "a", "1")]).unwrap();
+    }
+}
+
+/// The host behind a connection is gone without a word, and another has its name: the dead connection is given up, and a new one made.
+#[test]
+fn a_connection_that_has_fallen_silent_is_made_again() {
+    let server = PostgresServer::start();
+    let limits = PostgresLimits { call: Duration::from_secs(30), ..short() };
+    let store = PostgresStore::open_with(&server.database("cs"), limits).unwrap();
+    let pid = server.sql("cs", "SELECT pid FROM pg_stat_activity WHERE application_name = 'switchback'");
+    let signal =
+        |name: &str| assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    signal("STOP");
+    let done = store.commit(&[put(Kind::Item, "a", "1")]);
+    signal("CONT");
+    done.unwrap();
+}
+
+/// The server stops answering in the middle of a call.
+#[test]
+fn a_call_that_is_never_answered_is_given_up() {
+    let server = PostgresServer::start();
+    let location = server.database("cs");
+    let limits =
+        PostgresLimits { lock: Duration::from_secs(100), statement: Duration::from_secs(100), ..short() };
+    let store = PostgresStore::open_with(&location, limits).unwrap();
+    thread::scope(|scope| {
+        let hold = "BEGIN; SELECT * FROM switchback.store_state FOR UPDATE; SELECT pg_sleep(2); COMMIT";
+        let holder = scope.spawn(|| server.sql("cs", hold));
+        wait_for(&server, "wait_event = 'PgSleep'");
+        let call = scope.spawn(|| store.commit(&[put(Kind::Item, "a", "1")]));
+        wait_for(&server, "wait_event_type = 'Lock'");
+        server.freeze(true);
+        let said = passing(call.join().unwrap());
+        server.freeze(false);
+        assert!(said.contains("no answer"), "{said}");
+        holder.join().unwrap();
+    });
+    store.commit(&[put(Kind::Item, "a", "2")]).unwrap();
+}
+
+/// Waits until a session of the server is as `condition` says.
+fn wait_for(server: &PostgresServer, condition: &str) {
+    let question = format!("SELECT count(*) FROM pg_stat_activity WHERE {condition}");
+    for _ in 0..1_000 {
+        if server.sql("postgres", &question) != "0" {
+            return;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    panic!("no session with {condition}");
+}
+
 /// Connections are cut while batches are being done: each is there whole, or not at all, and the store goes on.
 #[test]
 fn connections_that_are_cut_leave_whole_batches() {
@@ -135,10 +198,7 @@ fn a_lock_is_waited_for_and_then_told() {
         let hold = "BEGIN; SELECT * FROM switchback.store_state FOR UPDATE; SELECT * FROM switchback.record FOR UPDATE; \
                     SELECT pg_sleep(4); COMMIT";
         let holder = scope.spawn(|| server.sql("cs", hold));
-        let is_held = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
-        while server.sql("cs", is_held) == "0" {
-            thread::sleep(Duration::from_millis(10));
-        }
+        wait_for(&server, "wait_event = 'PgSleep'");
         let said = passing(store.commit(&[put(Kind::Job, "j", "2")]));
         assert!(said.contains("keeping a lock"), "{said}");
         // Reading goes on, and a job that somebody is changing is passed over.

@@ -143,6 +143,11 @@ fn flipped_bytes_never_panic() {
             let file = fs::File::options().write(true).open(place.path()).unwrap();
             let offset = page * 4096 + at;
             file.write_all_at(&[bytes[offset] ^ value], offset as u64).unwrap();
+            if at == 0 {
+                // What kind of page it is: found before anybody reads the page.
+                let opened = SqliteStore::open(place.path());
+                assert!(matches!(opened, Err(StoreError::Corrupt { .. })), "page {page}: {opened:?}");
+            }
             match use_it(&place.path()) {
                 Ok(_) => {}
                 Err(StoreError::Corrupt { .. } | StoreError::Database { .. } | StoreError::TooNew { .. }) => {
