@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
-    AgentState, Answer, MasterTargetState, ProcessServerState, ReplicaActual, Report, State,
+    AgentState, Answer, MasterTargetState, ProcessServerState, ReplicaActual, ReplicaMode, Report, State,
 };
 use switchback_model::{
     Event, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq, Severity, UnixMillis,
@@ -200,7 +200,13 @@ fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> V
     };
     if let Some(target) = stored.master_target() {
         let name = stored.peer.name.as_str();
-        let has = |replica: &ReplicaName| target.replicas.iter().any(|actual| actual.replica == *replica);
+        // What has been removed is told as long as that is desired.
+        let has = |replica: &ReplicaName| {
+            target
+                .replicas
+                .iter()
+                .any(|actual| actual.replica == *replica && actual.reached != Some(ReplicaMode::Remove))
+        };
         item.retired.retain(|retired| retired.master_target != name || has(&retired.replica));
         let actual = item
             .replication

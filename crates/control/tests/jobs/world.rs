@@ -346,12 +346,13 @@ impl World {
         else {
             panic!()
         };
+        // As a real one does: what is removed is told until it is not asked for any more.
+        let wanted: Vec<_> = desired.replicas.iter().map(|wanted| wanted.replica.clone()).collect();
+        self.replicas.retain(|(target, replica), actual| {
+            target != name || wanted.contains(replica) || actual.reached != Some(ReplicaMode::Remove)
+        });
         for wanted in desired.replicas {
             let key = (name.to_owned(), wanted.replica.clone());
-            if wanted.mode == ReplicaMode::Remove {
-                self.replicas.remove(&key);
-                continue;
-            }
             let actual = self.replicas.entry(key).or_default();
             assert!(wanted.epoch >= actual.epoch, "epochs never go back");
             (actual.epoch, actual.reached) = (wanted.epoch, Some(wanted.mode));
