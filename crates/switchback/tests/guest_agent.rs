@@ -122,7 +122,7 @@ impl Protected {
         let began = std::time::Instant::now();
         while !self.agent().as_ref().is_some_and(&is) {
             assert!(
-                began.elapsed() < Duration::from_secs(120),
+                began.elapsed() < Duration::from_secs(240),
                 "{what}: {:#?}\n{}",
                 self.agent(),
                 std::fs::read_to_string(&self.console).unwrap_or_default()
@@ -193,6 +193,7 @@ fn guest_agent_protects_stands_still_for_the_last_point_and_is_fenced() {
     let image = image(&foundation, &protected.site);
     let mut guest = boot(&foundation, &image, &protected.disk, &protected.console);
     protects(&protected);
+    goes_on_when_called_off(&mut protected);
     stands_still(&mut protected, &mut guest);
 
     // It comes back from the dead: refused by epoch, whatever it believes.
@@ -227,6 +228,21 @@ fn protects(protected: &Protected) {
     assert_eq!(state.disks[0].capture, "ebpf", "{:?}", state.problems);
     let points = protected.site.cs.service.master_target(MT).unwrap().replicas[0].points.clone();
     assert!(points.iter().any(|point| point.group_tag.as_deref() == Some("g-1")), "{points:?}");
+}
+
+/// A planned failover that is called off while the machine stands still.
+fn goes_on_when_called_off(protected: &mut Protected) {
+    protected.replication.final_cycle = Some("t0".into());
+    protected.tell_agent(Standing::Active);
+    let last = |agent: &AgentState| agent.replication.as_ref()?.final_point.clone();
+    protected.until("it stands still", |agent| last(agent).is_some_and(|last| last.token == "t0"));
+    let seq = last(&protected.agent().unwrap()).unwrap().seq;
+    protected.replication.final_cycle = None;
+    protected.tell_agent(Standing::Active);
+    protected.until("it goes on", |agent| {
+        let received = agent.replication.as_ref().and_then(|replication| replication.received);
+        last(agent).is_none() && received.is_some_and(|(newest, _)| newest > seq)
+    });
 }
 
 /// A planned failover: the last point, and not a byte after it.

@@ -38,8 +38,8 @@ use scripts::ScriptRunner;
 
 /// How often it looks around by itself.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often addresses are read again.
-const ADDRESSES_EVERY: Duration = Duration::from_secs(30);
+/// How often addresses and disks are read again.
+const FACTS_EVERY: Duration = Duration::from_secs(10);
 /// The tracker's name in the kernel.
 const TRACKER: &str = "agent";
 /// How long a replication is waited for at the end.
@@ -177,7 +177,9 @@ impl Agent {
     }
 
     fn problem(&mut self, code: &str, message: String) {
-        tracing::error!(code, message, "a problem");
+        if !self.problems.iter().any(|problem| problem.code == code && problem.message == message) {
+            tracing::error!(code, message, "a problem");
+        }
         self.problems.retain(|problem| problem.code != code);
         self.problems.push(Problem { code: code.into(), message });
     }
@@ -193,9 +195,10 @@ impl Agent {
             let channel = self.channel.clone();
             self.scripts.look_at(&self.desired.scripts, move || channel.report_now());
         }
-        if self.looked.is_none_or(|at| at.elapsed() >= ADDRESSES_EVERY) {
+        if self.looked.is_none_or(|at| at.elapsed() >= FACTS_EVERY) {
             self.looked = Some(Instant::now());
             let (interfaces, disks) = (facts::interfaces(), facts::disks(Path::new("/sys")));
+            self.compare_disks(&disks);
             self.show(|state| (state.interfaces, state.disks) = (interfaces, disks));
         }
         let capture = match &self.machine {
@@ -210,6 +213,31 @@ impl Agent {
         });
     }
 
+    /// Gained, lost or grown: what is tracked must be what is sent. Replication begins anew, and its target judges.
+    fn compare_disks(&mut self, found: &[DiskFacts]) {
+        if self.disks == found {
+            return;
+        }
+        let names = |disks: &[DiskFacts]| {
+            disks
+                .iter()
+                .map(|disk| format!("{} ({} bytes)", disk.name, disk.size))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        let message = format!(
+            "the machine's disks have changed: {} were protected, there are {} now; disable and enable its protection to protect these",
+            names(&self.disks),
+            names(found)
+        );
+        self.problem("agent.disks-changed", message);
+        self.disks = found.to_vec();
+        self.machine = None;
+        if let Some(replicator) = &*moments::lock(&self.running) {
+            replicator.stop();
+        }
+    }
+
     fn show(&self, change: impl FnOnce(&mut AgentState)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -221,44 +249,43 @@ impl Agent {
             Standing::Superseded { .. } => None,
             _ => self.desired.replication.clone(),
         };
-        let running = self.running.clone();
-        let mut running = moments::lock(&running);
-        if running.as_ref().is_some_and(Replicator::is_finished) {
-            *running = None;
-        }
-        match (&*running, wanted) {
-            (None, Some(wanted)) => match self.start(wanted) {
+        let is_running = {
+            let mut running = moments::lock(&self.running);
+            if running.as_ref().is_some_and(Replicator::is_finished) {
+                *running = None;
+            }
+            match (&*running, &wanted) {
+                (None, _) => false,
+                (Some(replicator), Some(wanted)) => {
+                    // Another one is started at the next look.
+                    if !replicator.update(wanted) {
+                        replicator.stop();
+                    }
+                    true
+                }
+                (Some(replicator), None) => {
+                    replicator.stop();
+                    true
+                }
+            }
+        };
+        match wanted {
+            _ if is_running => {}
+            None => self.end_tracking(),
+            // Not under the lock, for which reports wait.
+            Some(wanted) => match self.start(wanted) {
                 Ok(replicator) => {
-                    *running = Some(replicator);
-                    drop(running);
+                    *moments::lock(&self.running) = Some(replicator);
                     self.solved("agent.start");
                 }
                 Err(error) => {
-                    drop(running);
                     self.problem("agent.start", format!("replication cannot be started: {error:#}"));
                 }
             },
-            (None, None) => {
-                drop(running);
-                self.end_tracking();
-            }
-            // The next look starts another one.
-            (Some(replicator), Some(wanted)) => {
-                if !replicator.update(&wanted) {
-                    replicator.stop();
-                }
-            }
-            (Some(replicator), None) => replicator.stop(),
         }
     }
 
     fn start(&mut self, wanted: Replication) -> anyhow::Result<Replicator> {
-        let found = facts::disks(Path::new("/sys"));
-        if found != self.disks {
-            // Gained, lost or grown: what is tracked must be what is sent.
-            self.machine = None;
-            self.disks = found;
-        }
         let machine = self.machine()?;
         let channel = self.channel.clone();
         let config = ReplicatorConfig {

@@ -123,9 +123,14 @@ impl Replicator {
         let same =
             (&wanted.replica, wanted.epoch, wanted.compression) == (&new.replica, new.epoch, new.compression);
         if same && *wanted != *new {
+            let withdrawn = wanted.final_cycle.is_some() && wanted.final_cycle != new.final_cycle;
             wanted.clone_from(new);
             drop(wanted);
             self.shared.news.notify_all();
+            if withdrawn {
+                // Its thread may be waiting for a target that is away, with the file systems frozen.
+                self.shared.thaw();
+            }
         }
         same
     }
@@ -239,8 +244,10 @@ struct Run<'a> {
     at: (String, String),
     /// When the last app-consistent point was tried.
     app_tried: Option<Instant>,
-    /// The last request for a last cycle that has been met, or given up.
+    /// The last request for a last cycle that has been met; its hold is over.
     last_met: Option<String>,
+    /// For which request the applications were stopped, and whether the guest's script did that.
+    stopped_for: Option<(String, bool)>,
 }
 
 impl<'a> Run<'a> {
@@ -272,27 +279,42 @@ impl<'a> Run<'a> {
             engine.remember(generation, seq);
         }
         let at = (wanted.address, wanted.peer);
-        Ok(Self { shared, config, engine, noted, doubts: 0, at, app_tried: None, last_met: None })
+        Ok(Self {
+            shared,
+            config,
+            engine,
+            noted,
+            doubts: 0,
+            at,
+            app_tried: None,
+            last_met: None,
+            stopped_for: None,
+        })
     }
 
     fn go(&mut self) -> anyhow::Result<()> {
-        let mut due = Instant::now();
+        let (mut due, mut not_before) = (Instant::now(), Instant::now());
         while !self.shared.stop.is_stopped() {
             let wanted = self.shared.wanted();
             if self.at != (wanted.address.clone(), wanted.peer.clone()) {
                 self.at = (wanted.address.clone(), wanted.peer.clone());
                 self.engine.disconnect();
-                due = Instant::now();
+                (due, not_before) = (Instant::now(), Instant::now());
+            }
+            if self.stopped_for.as_ref().is_some_and(|(token, _)| wanted.final_cycle.as_ref() != Some(token))
+            {
+                self.start_applications();
             }
             let wants_last = wanted.final_cycle.is_some() && wanted.final_cycle != self.last_met;
             let wants_resync = wanted.resync_requested > self.noted.resync_met;
-            if !wants_last && !wants_resync && Instant::now() < due {
-                self.idle(due);
+            let next = if wants_last || wants_resync { not_before } else { due.max(not_before) };
+            if Instant::now() < next {
+                self.idle(next);
                 continue;
             }
             due = next_due(&wanted);
             if let Err(pause) = self.cycle(&wanted, wants_last)? {
-                due = due.max(Instant::now() + pause);
+                not_before = Instant::now() + pause;
             }
         }
         Ok(())
@@ -328,7 +350,7 @@ impl<'a> Run<'a> {
     /// One cycle. `Err` within: how long to wait before the next.
     fn cycle(&mut self, wanted: &Replication, last: bool) -> anyhow::Result<Result<(), Duration>> {
         let app = self.app_is_due(wanted);
-        let stopped_apps = last && run_script(STOP);
+        let stopped_apps = last && self.stop_applications(wanted.final_cycle.as_deref().unwrap_or_default());
         let kind = match &wanted.group {
             _ if last => Kind::Last { hold: Duration::from_secs(FINAL_HOLD_S), app_consistent: stopped_apps },
             Some(group) => Kind::Group(group.clone()),
@@ -340,22 +362,30 @@ impl<'a> Run<'a> {
             Ok(report) => {
                 self.doubts = 0;
                 self.committed(&report, wanted);
-                if last {
-                    self.stand_still(&report, wanted.final_cycle.clone());
-                }
+                let is_met = !last || self.stand_still(&report, wanted.final_cycle.clone());
                 self.note(&report, wanted);
-                Ok(Ok(()))
+                Ok(if is_met { Ok(()) } else { Err(PAUSE) })
             }
             Err(error) => {
                 // A moment that failed later thaws here.
                 self.shared.thaw();
-                if last {
-                    // The applications run on; another request stops them again.
-                    self.last_met.clone_from(&wanted.final_cycle);
-                    run_script(START);
-                }
+                // A request for the last cycle stands until it is met or withdrawn.
                 self.failed(error)
             }
+        }
+    }
+
+    /// Once for each request; says whether the guest has a script that did it.
+    fn stop_applications(&mut self, token: &str) -> bool {
+        if self.stopped_for.as_ref().is_none_or(|(stopped, _)| stopped != token) {
+            self.stopped_for = Some((token.to_owned(), run_script(STOP)));
+        }
+        self.stopped_for.as_ref().is_some_and(|(_, stopped)| *stopped)
+    }
+
+    fn start_applications(&mut self) {
+        if self.stopped_for.take().is_some() {
+            run_script(START);
         }
     }
 
@@ -384,10 +414,9 @@ impl<'a> Run<'a> {
     }
 
     /// The last point is durable: the machine stands still until its power is cut, the request is withdrawn, or the time is up. Nothing may be
-    /// written to a disk of the machine here.
-    fn stand_still(&mut self, report: &CycleReport, token: Option<String>) {
-        let Some(token) = token else { return };
-        self.last_met = Some(token.clone());
+    /// written to a disk of the machine here. `false`: it did not stand still at that point.
+    fn stand_still(&mut self, report: &CycleReport, token: Option<String>) -> bool {
+        let Some(token) = token else { return true };
         let hold = self.shared.moments.hold.clone();
         let is_last = report.consistency >= Consistency::CrashConsistent && lock(&hold).is_some();
         if is_last {
@@ -406,18 +435,23 @@ impl<'a> Run<'a> {
             }
         }
         self.shared.thaw();
+        let is_withdrawn = self.shared.wanted().final_cycle.as_ref() != Some(&token);
         self.shared.change(|state| {
             state.activity = Activity::Idle;
             state.final_point = None;
-            if !is_last {
+            if !is_last && !is_withdrawn {
                 let message = "the last cycle found no moment at which nothing was written; look for what writes past the file systems, \
                                then try again";
                 state.failure = Some(Problem { code: "agent.no-final-moment".into(), message: message.into() });
             }
         });
-        tracing::warn!("the machine was not switched off after its last point: it goes on");
-        run_script(START);
+        if is_last {
+            tracing::warn!("the machine was not switched off after its last point: it goes on");
+            self.last_met = Some(token);
+            self.start_applications();
+        }
         (self.config.changed)();
+        is_last
     }
 
     fn note(&mut self, report: &CycleReport, wanted: &Replication) {

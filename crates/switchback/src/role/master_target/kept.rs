@@ -450,6 +450,10 @@ impl Kept {
             actual.applied = replica.standing().or_else(|| replica.applied());
             actual.points = replica.points();
             actual.retention_bytes = replica.bytes_kept();
+            if let (None, Some(reason)) = (&actual.problem, replica.status().paused) {
+                let code = "master-target.retention-full".into();
+                actual.problem = Some(Problem { code, message: reason.to_string() });
+            }
         } else if let Some(summary) = self.summary() {
             actual.applied = summary.standing.or(summary.applied);
             actual.points = summary.points;
