@@ -1,7 +1,7 @@
 //! Azure Site Recovery's contract for VMware and physical machines (api-version 2024-04-01 and its neighbours), over our model.
 //!
 //! One file per resource; what they share: [`id`] names resources, [`state`] is the one table from our states to the contract's, [`answer`] has
-//! the rules of long-running operations, [`page`] and [`filter`] those of lists, [`error`] those of refusals. Wire structures hold what we read and
+//! the rules of long-running operations, [`mod@page`] and [`filter`] those of lists, [`mod@error`] those of refusals. Wire structures hold what we read and
 //! write, no more; fields of the contract that we have nothing to say about are left out.
 //!
 //! What is mapped how is documented in `docs/api.md`.

@@ -35,7 +35,6 @@ pub(crate) struct Api {
 }
 
 /// The API as a router, to be served over TLS.
-#[must_use]
 pub fn router(control: Control, config: ApiConfig) -> Router {
     let api = Arc::new(Api {
         in_hand: Arc::new(Semaphore::new(config.limits.requests_max)),

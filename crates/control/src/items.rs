@@ -101,7 +101,20 @@ fn percent(state: &ReplicationState) -> Option<u8> {
     })
 }
 
-/// Why a machine is not well: most serious things a person must know.
+/// What a person must know of a machine.
+#[derive(Default)]
+struct Reasons(Vec<(Health, JobError)>);
+
+impl Reasons {
+    fn tell(&mut self, health: Health, code: &str, message: String, cause: &str, remedy: &str) {
+        self.0.push((
+            health,
+            JobError { code: code.into(), message, cause: cause.into(), remedy: remedy.into() },
+        ));
+    }
+}
+
+/// Why a machine is not well.
 fn reasons(
     facts: &Facts,
     item: &ProtectedItem,
@@ -109,85 +122,66 @@ fn reasons(
     rpo_exceeded_ms: Option<u64>,
     now: UnixMillis,
 ) -> Vec<(Health, JobError)> {
-    let mut reasons = Vec::new();
-    let mut tell = |health, code: &str, message: String, cause: &str, remedy: &str| {
-        reasons.push((
-            health,
-            JobError { code: code.into(), message, cause: cause.into(), remedy: remedy.into() },
-        ));
-    };
-    let replicates = item.protection.replicates();
+    let mut reasons = Reasons::default();
     if item.stale_seen.is_some() {
         let message = format!(
             "stale: the instance at {} is superseded by its copy at {}",
             item.passive().site,
             item.active().site
         );
-        tell(
-            Health::Critical,
-            "protection.stale-instance",
-            message,
-            "it came back to life after the failover",
-            "shut it down; a reprotect does so by itself",
-        );
+        let (cause, remedy) =
+            ("it came back to life after the failover", "shut it down; a reprotect does so by itself");
+        reasons.tell(Health::Critical, "protection.stale-instance", message, cause, remedy);
     }
     if item.protection.phase == Phase::Committed {
         let message = format!("{} is not protected: nothing replicates since its failover", item.name);
-        tell(Health::Warning, "protection.reprotect-needed", message, "", "reprotect it");
+        reasons.tell(Health::Warning, "protection.reprotect-needed", message, "", "reprotect it");
     }
-    if replicates && !agent.is_some_and(|agent| agent.is_alive(now)) {
-        let message = format!("the mobility agent of {} does not report", item.name);
-        tell(
-            Health::Critical,
-            "agent.no-heartbeat",
-            message,
-            "the machine is off or hangs, its agent was stopped, or the network is cut",
-            "look at the machine's console",
-        );
+    if item.protection.replicates() {
+        reasons_of_path(&mut reasons, facts, item, agent, now);
     }
-    if let Some(path) = item.replication.as_ref().filter(|_| replicates) {
-        for (role, name) in [(Role::ProcessServer, &path.process_server), (Role::Target, &path.master_target)]
-        {
-            if !facts.servers.get(&format!("{role}/{name}")).is_some_and(|report| report.is_alive(now)) {
-                let message = format!("the {role} {name} does not report");
-                tell(
-                    Health::Critical,
-                    "server.no-heartbeat",
-                    message,
-                    "its process or host is down, or the network is cut",
-                    "look at its host; replication goes on by itself when it is back",
-                );
-            }
-        }
-        let target = facts.servers.get(&format!("{}/{}", Role::Target, path.master_target));
-        if let Some(problem) = target
-            .and_then(|target| target.replica(&path.replica))
-            .and_then(|replica| replica.problem.as_ref())
-        {
-            tell(Health::Critical, &problem.code, problem.message.clone(), "", "");
-        }
-    }
-    if let Some(rpo) = rpo_exceeded_ms.filter(|_| replicates) {
+    if let Some(rpo) = rpo_exceeded_ms.filter(|_| item.protection.replicates()) {
         let message = format!(
             "the newest recovery point of {} is {} s old, more than its policy allows",
             item.name,
             rpo / 1000
         );
-        tell(
-            Health::Critical,
-            "rpo.exceeded",
-            message,
-            "the network between the sites is cut or too slow, or a server is down",
-            "see the other reasons",
-        );
+        let cause = "the network between the sites is cut or too slow, or a server is down";
+        reasons.tell(Health::Critical, "rpo.exceeded", message, cause, "see the other reasons");
     }
-    for problem in agent.and_then(StoredReport::agent).iter().flat_map(|state| {
-        state
-            .problems
-            .iter()
-            .chain(state.replication.iter().filter_map(|replication| replication.failure.as_ref()))
-    }) {
-        tell(Health::Warning, &problem.code, problem.message.clone(), "", "");
+    let state = agent.and_then(StoredReport::agent);
+    let failure = state.and_then(|state| state.replication.as_ref()?.failure.as_ref());
+    for problem in state.iter().flat_map(|state| &state.problems).chain(failure) {
+        reasons.tell(Health::Warning, &problem.code, problem.message.clone(), "", "");
     }
-    reasons
+    reasons.0
+}
+
+/// What on the way from the machine to its replica is not well.
+fn reasons_of_path(
+    reasons: &mut Reasons,
+    facts: &Facts,
+    item: &ProtectedItem,
+    agent: Option<&StoredReport>,
+    now: UnixMillis,
+) {
+    if !agent.is_some_and(|agent| agent.is_alive(now)) {
+        let message = format!("the mobility agent of {} does not report", item.name);
+        let cause = "the machine is off or hangs, its agent was stopped, or the network is cut";
+        reasons.tell(Health::Critical, "agent.no-heartbeat", message, cause, "look at the machine's console");
+    }
+    let Some(path) = &item.replication else { return };
+    for (role, name) in [(Role::ProcessServer, &path.process_server), (Role::Target, &path.master_target)] {
+        if !facts.servers.get(&format!("{role}/{name}")).is_some_and(|report| report.is_alive(now)) {
+            let message = format!("the {role} {name} does not report");
+            let cause = "its process or host is down, or the network is cut";
+            let remedy = "look at its host; replication goes on by itself when it is back";
+            reasons.tell(Health::Critical, "server.no-heartbeat", message, cause, remedy);
+        }
+    }
+    let target = facts.servers.get(&format!("{}/{}", Role::Target, path.master_target));
+    let replica = target.and_then(|target| target.replica(&path.replica));
+    if let Some(problem) = replica.and_then(|replica| replica.problem.as_ref()) {
+        reasons.tell(Health::Critical, &problem.code, problem.message.clone(), "", "");
+    }
 }

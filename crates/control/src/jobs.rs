@@ -17,8 +17,8 @@ mod step;
 mod test_failover;
 
 use switchback_model::{
-    ItemOperation, Job, JobId, JobRequest, JobState, ObjectName, Operation, Phase, ProtectRequest,
-    ProtectedItem, RecoveryPlan, Task, TaskState,
+    ItemOperation, Job, JobId, JobRequest, JobState, ObjectName, ProtectRequest, ProtectedItem, RecoveryPlan,
+    Task, TaskState,
 };
 use switchback_store::{Expect, Kind, Query};
 
@@ -101,7 +101,10 @@ impl Control {
         if let Some(operation) = operation.operation() {
             item.protection.apply(operation)?;
         }
-        refuse_early(&item, operation)?;
+        if matches!(operation, ItemOperation::CleanUp) && item.left_behind.is_empty() {
+            let message = format!("{name} has left nothing behind that could be cleaned up");
+            return Err(ControlError::new(ErrorKind::IllegalState, "clean-up.nothing", message));
+        }
         item.job = Some(job.id);
         batch.replace_item(&item, version);
         Ok(())
@@ -351,22 +354,6 @@ impl Control {
         }
         Ok(calls)
     }
-}
-
-/// What would only fail later.
-fn refuse_early(item: &ProtectedItem, operation: &ItemOperation) -> Result<(), ControlError> {
-    if matches!(operation, ItemOperation::CleanUp) && item.left_behind.is_empty() {
-        let message = format!("{} has left nothing behind that could be cleaned up", item.name);
-        return Err(ControlError::new(ErrorKind::IllegalState, "clean-up.nothing", message));
-    }
-    let fails_over = operation.operation().is_some_and(|operation| {
-        matches!(operation, Operation::PlannedFailover | Operation::UnplannedFailover)
-    });
-    debug_assert!(
-        !fails_over || item.protection.phase == Phase::Protected,
-        "the table allows failovers of protected machines only"
-    );
-    Ok(())
 }
 
 fn ended(job: &Job, what: &str) -> ControlError {

@@ -12,7 +12,7 @@ use switchback_model::component::{
 use switchback_model::{
     Event, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq, Severity, UnixMillis,
 };
-use switchback_store::{Expect, Kind, StoreError};
+use switchback_store::{Expect, Kind, Query, StoreError};
 
 use crate::desired::Facts;
 use crate::records::{Batch, Versioned};
@@ -140,10 +140,7 @@ impl Control {
 
     /// The last reports of all components of a role.
     pub(crate) fn reports_of(&self, role: Role) -> Result<Vec<StoredReport>, ControlError> {
-        let query = switchback_store::Query {
-            after: Some(format!("{role}/")),
-            ..switchback_store::Query::all(Kind::Report)
-        };
+        let query = Query { after: Some(format!("{role}/")), ..Query::all(Kind::Report) };
         let reports = self.records().list::<StoredReport>(&query)?;
         Ok(reports
             .into_iter()
@@ -168,14 +165,20 @@ impl Control {
 
     /// What follows from a report at once.
     fn follow(&self, stored: &StoredReport) -> Result<(), ControlError> {
-        for item in self.records().all::<ProtectedItem>(Kind::Item)? {
+        let query = match &stored.report.state {
+            // Machines are kept under their agent's name: a thousand agents report every five seconds.
+            State::Agent(_) => Query { owner: Some(stored.peer.name.to_string()), ..Query::all(Kind::Item) },
+            State::MasterTarget(_) => Query::all(Kind::Item),
+            State::ProcessServer(_) => return Ok(()),
+        };
+        for item in self.records().list::<ProtectedItem>(&query)? {
             let mut changed = item.value.clone();
             let events = follow(&mut changed, stored, self.now());
             if changed == item.value {
                 continue;
             }
             let mut batch = Batch::default();
-            batch.replace(Kind::Item, changed.name.key(), item.version, &changed);
+            batch.replace_item(&changed, item.version);
             for event in events {
                 self.add_event(&mut batch, &event);
             }

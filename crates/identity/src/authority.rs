@@ -15,7 +15,7 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, ServerName};
 use switchback_disk::{Clock, Volume};
 use switchback_model::UnixMillis;
 use time::OffsetDateTime;
@@ -267,6 +267,9 @@ impl Authority {
         names: &[String],
     ) -> Result<CertificateDer<'static>, AuthorityError> {
         let bad = |detail: String| AuthorityError::BadRequest { detail };
+        if let Some(name) = names.iter().find(|name| ServerName::try_from(name.as_str()).is_err()) {
+            return Err(bad(format!("{name:?} is no host name or address of a server")));
+        }
         // Addresses among the names become addresses in the certificate.
         let mut params = CertificateParams::new(names)
             .map_err(|error| bad(format!("{names:?} are no names of a server: {error}")))?;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use switchback_lab::Foundation;
 use switchback_lab::inspect::Inspection;
 use switchback_lab::ledger::{LedgerName, Standing, causes_are_held};
-use switchback_lab::machine::{BootFiles, DataDisk, DemoMachine};
-use switchback_sites::{LocalSite, NetworkSettings, Site, SiteSettings};
+use switchback_lab::machine::{self, BootFiles, DataDisk, DemoMachine};
+use switchback_sites::{LocalSite, NetworkSettings, Power, Site, SiteSettings};
 
 /// Ends a broken guest, not a slow one.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -113,14 +113,17 @@ fn guest_machines_keep_their_ledgers_through_shutdown_and_death() {
     }
     causes_are_held(home.inspect(1).book(), home.inspect(0).book()).unwrap();
 
-    // By death: power is cut amid the work, the effects first.
+    // By death amid the work, the effects first.
     for id in ["web01", "db01"] {
         home.site.power_on(id).unwrap();
     }
     home.wait_for_records("web01", before[0].records + 60);
     home.wait_for_records("db01", before[1].records + 60);
     for id in ["db01", "web01"] {
-        home.site.power_off(id).unwrap();
+        machine::kill(home.directory.path(), id).unwrap();
+        while home.site.machine(id).unwrap().power == Power::On {
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
     let (web, db) = (home.inspect(0), home.inspect(1));
     web.book().contains(&before[0]).unwrap();

@@ -315,3 +315,82 @@ impl Manifest {
         staged.chain(reverse).chain(newest).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Three points, the newest on the disks, as a build that knew nothing of standing wrote it.
+    const BODY: &str = r#"{
+        "id": "01010101010101010101010101010101", "epoch": 4, "disks": [{"size": 65536}],
+        "points": [
+            {"seq": 1, "time": 1000, "consistency": "crash-consistent", "group_tag": null},
+            {"seq": 2, "time": 2000, "consistency": "crash-consistent", "group_tag": null},
+            {"seq": 5, "time": 3000, "consistency": "crash-consistent", "group_tag": null}
+        ],
+        "applied": 5, "staged": [],
+        "reverse": [
+            {"from": 2, "to": 1, "files": [{"disk": 0, "file_len": 300}]},
+            {"from": 5, "to": 2, "files": []}
+        ],
+        "work": null, "filling": false, "generation": null, "open": null
+    }"#;
+
+    fn with_format(format: u32, body: &str) -> Vec<u8> {
+        format!("{MAGIC} {format} {}\n{body}", blake3::hash(body.as_bytes()).to_hex()).into_bytes()
+    }
+
+    fn standing() -> Manifest {
+        let file = |part, disk| NewestFile { part: PartIndex(part), disk: DiskIndex(disk), file_len: 200 };
+        let standing = Standing { at: Seq(2), lowest: Seq(1), newest: vec![file(0, 0), file(1, 0)] };
+        Manifest { standing: Some(standing), ..Manifest::decode(&with_format(1, BODY)).unwrap() }
+    }
+
+    #[test]
+    fn the_format_is_the_least_that_says_it_all_and_must_fit() {
+        let manifest = Manifest::decode(&with_format(1, BODY)).unwrap();
+        assert_eq!((manifest.epoch, manifest.stands_at(), manifest.bytes_kept()), (Epoch(4), None, 300));
+        assert!(manifest.encode().starts_with(b"switchback-replica 1 "));
+        assert!(Manifest::decode(&with_format(2, BODY)).is_err(), "without a standing point");
+        let refused = Manifest::decode(&with_format(3, BODY)).unwrap_err();
+        assert!(refused.contains("newer build"), "{refused}");
+
+        let encoded = standing().encode();
+        assert!(encoded.starts_with(b"switchback-replica 2 "));
+        assert_eq!(Manifest::decode(&encoded), Ok(standing()));
+        assert_eq!((standing().stands_at(), standing().bytes_kept()), (Some(Seq(2)), 700));
+        let moving = Manifest { work: Some(Work::Stand), ..standing() };
+        assert_eq!(Manifest::decode(&moving.encode()), Ok(moving.clone()));
+        assert_eq!(moving.stands_at(), None);
+    }
+
+    #[test]
+    fn no_standing_that_makes_no_sense_is_read() {
+        type Alteration = (&'static str, fn(&mut Manifest));
+        fn of(manifest: &mut Manifest) -> &mut Standing {
+            manifest.standing.as_mut().unwrap()
+        }
+        let alterations: [Alteration; 8] = [
+            ("at no point", |manifest| of(manifest).at = Seq(3)),
+            ("below the lowest", |manifest| of(manifest).lowest = Seq(5)),
+            ("with a cycle staged", |manifest| {
+                manifest.applied = Some(Seq(2));
+                manifest.reverse.pop();
+                manifest.staged.push(StagedCycle { seq: Seq(5), parts: Vec::new() });
+            }),
+            ("rolling back", |manifest| manifest.work = Some(Work::RollBack { to: Seq(2) })),
+            ("filling", |manifest| manifest.filling = true),
+            ("a disk there is not", |manifest| of(manifest).newest[1].disk = DiskIndex(1)),
+            ("a file twice", |manifest| of(manifest).newest[1].part = PartIndex(0)),
+            ("on the way to nowhere", |manifest| {
+                manifest.standing = None;
+                manifest.work = Some(Work::Stand);
+            }),
+        ];
+        for (what, alter) in alterations {
+            let mut manifest = standing();
+            alter(&mut manifest);
+            assert!(Manifest::decode(&manifest.encode()).is_err(), "{what}");
+        }
+    }
+}

@@ -203,3 +203,57 @@ fn what_a_fenced_writer_has_in_hand_never_lands_behind_the_new_one() {
     assert_blocks(&**disk, |_| 2);
     assert!(replica.fsck(|_, _| ()).unwrap().findings.is_empty());
 }
+
+/// Those who look at a point (a test failover runs from one) see nothing of the disks being moved below them.
+#[test]
+fn views_are_read_while_the_disks_are_moved_and_cycles_applied() {
+    const LAST: u64 = 4;
+    fn value(point: u64, block: u64) -> u8 {
+        // Each point changes other blocks, all of them some; none is a block of ones.
+        let changed_at = (1..=point).rev().find(|at| *at == 1 || block.is_multiple_of(at + 1)).unwrap_or(1);
+        (10 + changed_at) as u8
+    }
+    let Rig { disk, replica, .. } = &rig();
+    let cycle = |point: u64| {
+        let mut session = replica.session(&request(1, 1)).unwrap();
+        let seq = open(&mut session, 1);
+        send(&mut session, seq, |block| value(point, block)).unwrap();
+        commit(&mut session, seq);
+    };
+    (1..LAST).for_each(cycle);
+    let (is_over, rounds) = (&AtomicBool::new(false), &AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        for point in 1..LAST {
+            let view = replica.view(Seq(point)).unwrap();
+            scope.spawn(move || {
+                let mut data = vec![0; BLOCK as usize];
+                while !is_over.load(Ordering::SeqCst) {
+                    for block in 0..SIZE / BLOCK {
+                        view.read_at(DiskIndex(0), block * BLOCK, &mut data).unwrap();
+                        let wanted = value(point, block);
+                        if data.iter().any(|byte| *byte != wanted) {
+                            is_over.store(true, Ordering::SeqCst);
+                            panic!("block {block} of point {point} began with {}, not {wanted}", data[0]);
+                        }
+                    }
+                    rounds.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for at in [2, 3, 1, 2, 1, 3] {
+            replica.stand_at(Seq(at)).unwrap();
+            replica.maintain().unwrap();
+            assert_blocks(&**disk, |block| value(at, block));
+        }
+        replica.resume().unwrap();
+        cycle(LAST);
+        replica.stand_at(Seq(2)).unwrap();
+        assert_blocks(&**disk, |block| value(2, block));
+        let enough = rounds.load(Ordering::SeqCst) + 3;
+        while rounds.load(Ordering::SeqCst) < enough && !is_over.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        is_over.store(true, Ordering::SeqCst);
+    });
+    assert!(replica.fsck(|_, _| ()).unwrap().findings.is_empty());
+}

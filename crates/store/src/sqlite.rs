@@ -4,7 +4,7 @@
 //! NAME            the database
 //! NAME-wal        what was committed last; belongs to the database: neither is whole without the other
 //! NAME-shm        an index of it, made again when missing
-//! NAME.new-PID    a database that is being made; of no use to anybody when its process is gone
+//! NAME.new-N      a database that is being made; of no use to anybody when its process is gone
 //! ```
 //!
 //! Invariants: what has the name NAME has a schema, because a database is made under another name and linked to its own when it is durable

@@ -7,8 +7,6 @@
 //! Its databases sort text as English does ("a" before "B"), which must make no difference to a store. `fsync` is off: what is tested
 //! is the store, not the server's durability. Panics when there is no server to be had: it is for tests.
 
-#![expect(clippy::panic, reason = "for tests: whatever fails, fails the test")]
-
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};

@@ -9,6 +9,7 @@ mod agent;
 mod component;
 mod configuration_server;
 mod confirm;
+mod demo;
 mod duration;
 mod freeze_helper;
 mod group;
@@ -107,6 +108,9 @@ enum Command {
     Completions(shell::CompletionsArgs),
     /// Write manual pages of all commands
     Man(shell::ManArgs),
+    /// Lose a site and come home, with real guests on this host (after `make demo` has built it)
+    #[command(disable_help_flag = true)]
+    Demo(demo::DemoArgs),
     /// Freezes and thaws for a sync; started by it
     #[command(hide = true)]
     FreezeHelper,
@@ -150,6 +154,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Profile(args) => profile::run(&args),
         Command::Completions(args) => Ok(shell::completions(&args, Cli::command())),
         Command::Man(args) => shell::man(&args, Cli::command()),
+        Command::Demo(args) => demo::run(&args),
         Command::FreezeHelper => freeze_helper::run(),
     }
 }

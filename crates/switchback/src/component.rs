@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use switchback_disk::{Clock, Volume};
 use switchback_identity::tls::control_client_config;
 use switchback_identity::{KeyRequest, LiveCredentials};
-use switchback_model::component::{Answer, MomentAnswer, MomentCall, Report, WAIT_S, Wait};
+use switchback_model::component::{Answer, MomentAnswer, MomentCall, Report, State, WAIT_S, Wait};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -177,19 +177,11 @@ impl Channel {
             let mut line = inner.meeting.lock().await;
             let body = encode(call);
             let meet = inner.ask(&mut line, "/components/v1/moment", body, limit);
-            meet.await
+            // Over all addresses together: file systems may be standing still.
+            tokio::time::timeout(limit, meet).await.unwrap_or_else(|_| {
+                Err(ChannelError::TimedOut { server: inner.server().into(), limit_s: limit.as_secs() })
+            })
         })
-    }
-
-    /// Opens the connection for moments, if it is not.
-    pub fn prepare_moment(&self) {
-        let inner = &self.inner;
-        inner.config.runtime.block_on(async {
-            let mut line = inner.meeting.lock().await;
-            if !line.as_ref().is_some_and(Line::is_open) {
-                *line = Line::open(inner.server(), inner.tls.clone()).await.ok();
-            }
-        });
     }
 }
 
@@ -359,7 +351,11 @@ async fn wait(inner: Arc<Inner>) {
             }
             continue;
         };
-        let body = encode(&Wait { version });
+        let system_uuid = match (inner.compose)().state {
+            State::Agent(agent) => Some(agent.system_uuid),
+            State::ProcessServer(_) | State::MasterTarget(_) => None,
+        };
+        let body = encode(&Wait { version, system_uuid });
         let limit = Duration::from_secs(WAIT_S) + REPORT_MAX;
         match inner.ask::<Answer>(&mut line, "/components/v1/wait", body, limit).await {
             Ok(answer) if answer.version != version => {

@@ -9,9 +9,10 @@
 //! Closing a replica when nobody writes it frees its lock, so that `switchback replica` can work on it at the same
 //! time as a `receive` that merely waits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use switchback_delta::{DeltaKey, Frame};
@@ -27,6 +28,8 @@ use crate::storage_key;
 
 const SETTINGS: &str = "settings";
 const SETTINGS_LEN_MAX: usize = 1 << 20;
+/// How long a session waits for a replica that is being closed after its last one: it finishes the cycle in hand first.
+const CLOSING_MAX: Duration = Duration::from_mins(1);
 
 /// What the owner of a replica's directory decided about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +65,38 @@ pub struct Host {
     placement: Placement,
     clock: Arc<dyn Clock>,
     open: Mutex<BTreeMap<ReplicaName, Weak<Hosted>>>,
+    closing: Arc<Closing>,
+}
+
+/// The replicas that are open or being closed here, each with its lock.
+#[derive(Debug, Default)]
+struct Closing {
+    names: Mutex<BTreeSet<ReplicaName>>,
+    closed: Condvar,
+}
+
+impl Closing {
+    fn names(&self) -> MutexGuard<'_, BTreeSet<ReplicaName>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a replica that nobody uses any more has been closed; `false`: it takes too long.
+    fn wait(&self, name: &ReplicaName, until: Instant) -> bool {
+        let left = until.saturating_duration_since(Instant::now());
+        let waited = self.closed.wait_timeout_while(self.names(), left, |names| names.contains(name));
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+}
+
+/// Tells that a replica has been closed.
+#[derive(Debug)]
+struct ClosedNote(Arc<Closing>, ReplicaName);
+
+impl Drop for ClosedNote {
+    fn drop(&mut self) {
+        self.0.names().remove(&self.1);
+        self.0.closed.notify_all();
+    }
 }
 
 /// An open replica and the thread that applies its cycles.
@@ -71,13 +106,15 @@ pub struct Hosted {
     applier: Applier,
     /// The replica.
     pub replica: Arc<DiskReplica>,
+    // Dropped last: its lock is free by then.
+    _closed: Option<ClosedNote>,
 }
 
 impl Host {
     /// A host of the replicas in the directories below `root`.
     #[must_use]
     pub fn new(root: PathBuf, placement: Placement, clock: Arc<dyn Clock>) -> Self {
-        Self { root, placement, clock, open: Mutex::default() }
+        Self { root, placement, clock, open: Mutex::default(), closing: Arc::default() }
     }
 
     /// Opens a session for `owner` (a component's name; `None` on the same host), creating the replica at its first.
@@ -89,21 +126,10 @@ impl Host {
         owner: Option<&str>,
         request: &SessionRequest,
     ) -> Result<HostedSession, ReplicaError> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|_, hosted| hosted.strong_count() > 0);
         let directory = self.root.join(request.replica.as_str());
-        let hosted = match open.get(&request.replica).and_then(Weak::upgrade) {
-            Some(hosted) => {
-                check_owner(&load_settings(&directory)?, owner)?;
-                hosted
-            }
-            None => {
-                let hosted = Arc::new(self.open_or_create(&directory, owner, request)?);
-                open.insert(request.replica.clone(), Arc::downgrade(&hosted));
-                hosted
-            }
-        };
-        drop(open);
+        let hosted =
+            self.get_or_open(&request.replica, || self.open_or_create(&directory, owner, request))?;
+        check_owner(&load_settings(&directory)?, owner)?;
         hosted.session(request)
     }
 
@@ -112,13 +138,34 @@ impl Host {
     /// # Errors
     /// When there is none, or it cannot be opened.
     pub fn hosted(&self, name: &ReplicaName) -> Result<Arc<Hosted>, ReplicaError> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(hosted) = open.get(name).and_then(Weak::upgrade) {
-            return Ok(hosted);
+        self.get_or_open(name, || Hosted::open(&self.root.join(name.as_str())))
+    }
+
+    /// The open replica of a name, or what `open` makes of it once nobody closes it any more.
+    fn get_or_open(
+        &self,
+        name: &ReplicaName,
+        open: impl FnOnce() -> Result<Hosted, ReplicaError>,
+    ) -> Result<Arc<Hosted>, ReplicaError> {
+        let until = Instant::now() + CLOSING_MAX;
+        loop {
+            let mut known = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            known.retain(|_, hosted| hosted.strong_count() > 0);
+            if let Some(hosted) = known.get(name).and_then(Weak::upgrade) {
+                return Ok(hosted);
+            }
+            if self.closing.names().insert(name.clone()) {
+                let closed = ClosedNote(Arc::clone(&self.closing), name.clone());
+                let hosted = Arc::new(Hosted { _closed: Some(closed), ..open()? });
+                known.insert(name.clone(), Arc::downgrade(&hosted));
+                return Ok(hosted);
+            }
+            drop(known);
+            if !self.closing.wait(name, until) {
+                let holder = "its former session, which is still being closed".into();
+                return Err(ReplicaError::Locked { holder });
+            }
         }
-        let hosted = Arc::new(Hosted::open(&self.root.join(name.as_str()))?);
-        open.insert(name.clone(), Arc::downgrade(&hosted));
-        Ok(hosted)
     }
 
     fn open_or_create(
@@ -235,7 +282,7 @@ impl Hosted {
     /// [`ReplicaError::Locked`] when another process has it.
     pub fn open(directory: &Path) -> Result<Self, ReplicaError> {
         let replica = Arc::new(open_replica(directory)?);
-        Ok(Self { applier: Applier::start(Arc::clone(&replica)), replica })
+        Ok(Self { applier: Applier::start(Arc::clone(&replica)), replica, _closed: None })
     }
 
     /// Opens a session, which keeps it open.
@@ -349,5 +396,74 @@ impl ReplicaSession for HostedSession {
 
     fn leaf_digests(&mut self, disk: DiskIndex, nodes: &[u32]) -> Result<Vec<LeafDigests>, ReplicaError> {
         self.session.leaf_digests(disk, nodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use switchback_delta::{Frame, PartHasher};
+    use switchback_disk::SystemClock;
+    use switchback_model::{
+        Consistency, DiskIndex, Epoch, Extent, GenerationId, PartIndex, ResyncReason, UnixMillis, WriterId,
+    };
+    use switchback_replica::{
+        CommitCycle, CycleKind, DiskSpec, OpenCycle, PartHeader, ReplicaSession, SessionRequest,
+    };
+
+    use super::{Host, Placement};
+
+    const SIZE: u64 = 16 << 20;
+
+    /// A cycle that takes its time to be applied.
+    fn cycle(session: &mut dyn ReplicaSession, kind: CycleKind) {
+        let seq = session.open_cycle(&OpenCycle { generation: GenerationId([1; 16]), kind }).unwrap().seq;
+        session.begin_part(PartHeader { seq, part: PartIndex(0), disk: DiskIndex(0) }).unwrap();
+        let mut hasher = PartHasher::default();
+        for start in (0..SIZE).step_by(1 << 20) {
+            let byte = u8::try_from(seq.0 % 200).unwrap() + 1;
+            let frame = Frame::of(Extent::new(start, 1 << 20), vec![byte; 1 << 20].into());
+            hasher.push(&frame);
+            session.put_frame(frame).unwrap();
+        }
+        session.end_part(hasher.finish()).unwrap();
+        let commit = CommitCycle {
+            seq,
+            parts: 1,
+            time: UnixMillis(seq.0),
+            consistency: Consistency::CrashConsistent,
+            group_tag: None,
+        };
+        session.commit(&commit).unwrap();
+    }
+
+    #[test]
+    fn a_session_that_follows_at_once_waits_for_the_replica_to_be_closed() {
+        let directory = tempfile::tempdir().unwrap();
+        let host = Arc::new(Host::new(directory.path().into(), Placement::default(), Arc::new(SystemClock)));
+        let request = SessionRequest {
+            replica: "web01".parse().unwrap(),
+            epoch: Some(Epoch(1)),
+            writer: WriterId([1; 16]),
+            disks: vec![DiskSpec { size: SIZE }],
+        };
+        for round in 0..20 {
+            let mut session =
+                host.session(None, &request).unwrap_or_else(|error| panic!("round {round}: {error}"));
+            let kind = match round {
+                0 => CycleKind::Resync { reason: ResyncReason::Initial },
+                _ => CycleKind::Changes,
+            };
+            cycle(&mut session, kind);
+            // Closed by somebody else, who is on his way when the next one asks.
+            let (begun, wait) = std::sync::mpsc::sync_channel(0);
+            let closing = std::thread::spawn(move || {
+                begun.send(()).unwrap();
+                drop(session);
+            });
+            wait.recv().unwrap();
+            drop(closing);
+        }
     }
 }

@@ -12,7 +12,7 @@ use cs::Site;
 use rig::{MIB, fail, same, scribble, succeed, wait_until};
 use switchback_disk::FileDisk;
 use switchback_model::component::{
-    Desired, MasterTargetDesired, ProcessServerDesired, ReplicaDesired, ReplicaMode, Route,
+    Desired, MasterTargetDesired, ProcessServerDesired, ReplicaActual, ReplicaDesired, ReplicaMode, Route,
 };
 use switchback_model::{Epoch, RetentionPolicy, Seq};
 
@@ -74,8 +74,7 @@ fn protected() -> (Site, Wanted, [rig::Process; 2], [String; 2]) {
     route(&site, "ps1", &mt_address, 1);
     let (ps, ps_address) = site.start("process-server", "ps1");
     site.enrol("web01");
-    let receives =
-        |replica: &switchback_model::component::ReplicaActual| replica.reached == Some(ReplicaMode::Receive);
+    let receives = |replica: &ReplicaActual| replica.reached == Some(ReplicaMode::Receive);
     site.cs.service.until_replica(MT, "it receives", receives);
     succeed(&mut sync(&site, "web01", &ps_address, "1"));
     site.cs.service.until_replica(MT, "it is applied", |replica| replica.applied == Some(Seq(1)));
@@ -84,57 +83,95 @@ fn protected() -> (Site, Wanted, [rig::Process; 2], [String; 2]) {
 }
 
 #[test]
-fn a_replica_receives_is_viewed_stands_goes_on_and_is_removed() {
-    let (site, mut wanted, [_ps, mut mt], [ps_address, _]) = protected();
+fn a_point_is_shown_while_newer_ones_are_applied() {
+    let (site, mut wanted, [_ps, _mt], [ps_address, _]) = protected();
     let enrolled = site.cs.service.enrolled.lock().unwrap().clone();
     assert_eq!(enrolled, [MT, "process-server ps1", "source web01"]);
     let (source, target, before) = (site.path("a.img"), site.path("target.img"), site.path("before.img"));
     std::fs::copy(&source, &before).unwrap();
-    scribble(&source, 3 * MIB + 5, 100_000, 2);
-    succeed(&mut sync(&site, "web01", &ps_address, "1"));
-    site.cs
-        .service
-        .until_replica(MT, "the second point is applied", |replica| replica.applied == Some(Seq(2)));
-    assert!(same(&source, &target));
-    assert!(FileDisk::open_exclusive(&target).is_err(), "the disks are guarded while it receives");
-
-    // A test failover looks at the first point.
     wanted.replica.views = [("test1".to_owned(), Seq(1))].into();
     wanted.tell(&site);
-    site.cs.service.until_replica(MT, "the view is shown", |replica| replica.views.contains_key("test1"));
+    let is_shown = |replica: &ReplicaActual| replica.views.contains_key("test1");
+    site.cs.service.until_replica(MT, "the view is shown", is_shown);
+    second_point(&site, &ps_address);
+    assert!(same(&source, &target));
+    assert!(FileDisk::open_exclusive(&target).is_err(), "the disks are guarded while it receives");
     let file = site.path("mt1/views/web01/test1/disk-0.raw");
     assert!(same(&before, &file));
     wanted.replica.views.clear();
     wanted.tell(&site);
     site.cs.service.until_replica(MT, "the view is gone", |replica| replica.views.is_empty());
     assert!(!file.exists());
+}
 
-    // A failover to the first point.
+fn second_point(site: &Site, ps_address: &str) {
+    scribble(&site.path("a.img"), 3 * MIB + 5, 100_000, 2);
+    succeed(&mut sync(site, "web01", ps_address, "1"));
+    let is_applied = |replica: &ReplicaActual| replica.applied == Some(Seq(2));
+    site.cs.service.until_replica(MT, "the second point is applied", is_applied);
+}
+
+/// Whether it stands at the first of two points, fenced.
+fn stands(replica: &ReplicaActual) -> bool {
+    let mode = Some(ReplicaMode::StandAt { seq: Seq(1) });
+    replica.reached == mode && replica.epoch == Epoch(2) && replica.points.len() == 2
+}
+
+#[test]
+fn a_replica_that_stands_leaves_its_disks_to_the_machine_also_over_restarts() {
+    let (mut site, mut wanted, [_ps, mut mt], [ps_address, _]) = protected();
+    let (source, target, used) = (site.path("a.img"), site.path("target.img"), site.path("used.img"));
+    let before = site.path("before.img");
+    std::fs::copy(&source, &before).unwrap();
+    second_point(&site, &ps_address);
     wanted.replica.mode = ReplicaMode::StandAt { seq: Seq(1) };
     wanted.replica.epoch = Epoch(2);
     wanted.tell(&site);
-    let stands = |replica: &switchback_model::component::ReplicaActual| {
-        replica.reached == Some(ReplicaMode::StandAt { seq: Seq(1) })
-            && replica.epoch == Epoch(2)
-            && replica.points.len() == 2
-    };
     site.cs.service.until_replica(MT, "it stands", stands);
     assert!(same(&before, &target));
-    drop(FileDisk::open_exclusive(&target).unwrap());
-    // The machine above may do what it likes: a restarted master target does not touch the disks.
+    // The machine above has the disks, and does what it likes.
+    let machine = FileDisk::open_exclusive(&target).unwrap();
     mt.kill();
-    std::fs::copy(&source, &target).unwrap();
     scribble(&target, 9 * MIB, 5000, 3);
-    std::fs::copy(&target, site.path("used.img")).unwrap();
-    let (_mt, mt_address) = site.start("master-target", "mt1");
+    std::fs::copy(&target, &used).unwrap();
+    let (mut mt, _) = site.start("master-target", "mt1");
     site.cs.service.until_replica(MT, "it stands after a restart", stands);
-    assert!(same(&site.path("used.img"), &target));
-    std::fs::copy(&before, &target).unwrap();
+    // Nor does one that remembers something else, and hears nothing.
+    mt.kill();
+    drop(machine);
+    let remembered = site.path("mt1/desired");
+    let text = std::fs::read_to_string(&remembered).unwrap();
+    let older = text.replace(r#"{"kind":"stand-at","seq":1}"#, r#"{"kind":"receive"}"#);
+    assert_ne!(text, older);
+    std::fs::write(&remembered, older).unwrap();
+    let address = site.cs.address;
+    site.cs.stop();
+    let file = site.path("mt1.address");
+    let mut command = site.role("master-target", "mt1");
+    command.arg("--address-file").arg(&file).stdout(std::process::Stdio::null());
+    let alone = rig::Process(command.spawn().unwrap());
+    wait_until("it listens", || file.exists());
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    drop(FileDisk::open_exclusive(&target).unwrap());
+    drop(alone);
+    site.cs.listen(address);
+    let (_mt, _) = site.start("master-target", "mt1");
+    site.cs.service.until_replica(MT, "it stands yet", stands);
+    assert!(same(&used, &target));
+}
 
-    // Cancelled: it goes on, under a newer epoch.
+#[test]
+fn a_replica_goes_on_from_where_it_stood_under_a_newer_epoch_and_is_removed() {
+    let (site, mut wanted, [_ps, _mt], [ps_address, mt_address]) = protected();
+    let (source, target) = (site.path("a.img"), site.path("target.img"));
+    second_point(&site, &ps_address);
+    wanted.replica.mode = ReplicaMode::StandAt { seq: Seq(1) };
+    wanted.replica.epoch = Epoch(2);
+    wanted.tell(&site);
+    site.cs.service.until_replica(MT, "it stands", stands);
     wanted.replica.mode = ReplicaMode::Receive;
     wanted.tell(&site);
-    let goes_on = |replica: &switchback_model::component::ReplicaActual| {
+    let goes_on = |replica: &ReplicaActual| {
         replica.reached == Some(ReplicaMode::Receive) && replica.applied == Some(Seq(2))
     };
     site.cs.service.until_replica(MT, "it receives again", goes_on);
@@ -146,18 +183,17 @@ fn a_replica_receives_is_viewed_stands_goes_on_and_is_removed() {
     });
     scribble(&source, 5 * MIB, 7000, 4);
     succeed(&mut sync(&site, "web01", &ps_address, "2"));
-    site.cs
-        .service
-        .until_replica(MT, "the third point is applied", |replica| replica.applied == Some(Seq(3)));
+    let is_applied = |replica: &ReplicaActual| replica.applied == Some(Seq(3));
+    site.cs.service.until_replica(MT, "the third point is applied", is_applied);
     assert!(same(&source, &target));
 
+    // As the configuration server has it of a replica that is not needed any more.
     wanted.replica.mode = ReplicaMode::Remove;
     wanted.replica.targets.clear();
     wanted.replica.sizes.clear();
     wanted.tell(&site);
-    site.cs
-        .service
-        .until_replica(MT, "it is removed", |replica| replica.reached == Some(ReplicaMode::Remove));
+    let is_removed = |replica: &ReplicaActual| replica.reached == Some(ReplicaMode::Remove);
+    site.cs.service.until_replica(MT, "it is removed", is_removed);
     assert!(!site.path("mt1/replicas/web01").exists());
     assert!(same(&source, &target), "the disks stay");
     drop(FileDisk::open_exclusive(&target).unwrap());

@@ -214,9 +214,9 @@ fn render(
     let shown = state::show(protection);
     let target = state::pair_target(protection);
     let (primary, recovery) = (item.instance(target.other()), item.instance(target));
-    let in_force = groups.iter().find(|group| group.name == view.group);
     let forward = groups.iter().find(|group| group.name == item.group);
-    let policy = in_force.map_or_else(|| view.group.to_string(), policy_name);
+    let policy = forward
+        .map_or_else(|| item.group.to_string(), |forward| policy_name(of_pair(forward, groups, target)));
     let (test_state, test_description) = state::test_failover(protection);
     let active = item.active();
     let properties = Properties {
@@ -249,6 +249,16 @@ fn render(
     };
     let kinds = "replicationFabrics/replicationProtectionContainers/replicationProtectedItems";
     resource(call.vault.protected_item(&item.home.site, &item.name), item.name.as_str(), kinds, properties)
+}
+
+/// The group of a pair: it keeps its policy until the reprotect turns it round, also when the machine runs at its target already.
+fn of_pair<'a>(
+    forward: &'a ProtectionGroup,
+    groups: &'a [ProtectionGroup],
+    target: Side,
+) -> &'a ProtectionGroup {
+    let twin = groups.iter().find(|group| group.name == forward.twin);
+    if target == Side::Home { twin.unwrap_or(forward) } else { forward }
 }
 
 /// A machine that could not fail over now is critical; one whose failover was never rehearsed deserves a look, as the service has it.

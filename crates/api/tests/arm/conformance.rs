@@ -33,7 +33,10 @@ fn operation(method: &str, path: &str) -> Option<&'static Value> {
     let fits = |template: &str| {
         let template: Vec<&str> = template.split('/').collect();
         template.len() == segments.len()
-            && template.iter().zip(&segments).all(|(want, have)| want.starts_with('{') || want.eq_ignore_ascii_case(have))
+            && template
+                .iter()
+                .zip(&segments)
+                .all(|(want, have)| want.starts_with('{') || want.eq_ignore_ascii_case(have))
     };
     let (_, operations) = CONTRACT["paths"].as_object()?.iter().find(|(template, _)| fits(template))?;
     operations.get(method)
@@ -104,33 +107,30 @@ fn check_model_value(name: &str, model: &Value, value: &Value, at: &str, errors:
         return check_value(model, value, at, errors);
     }
     let subtype = value["instanceType"].as_str().and_then(|kind| subtype_of(name, kind));
-    let mut chain = Vec::new();
-    ancestors(subtype.unwrap_or(model), &mut chain);
+    let chain: Vec<&Value> =
+        ancestors(subtype.unwrap_or(name)).into_iter().map(|name| &CONTRACT["definitions"][name]).collect();
     check_fields(&chain, value, at, errors);
 }
 
-/// The model of a base's `instanceType`.
-fn subtype_of(base: &str, kind: &str) -> Option<&'static Value> {
+/// The model of a base's `instanceType`. Bases look all the same, so they are told apart by name.
+fn subtype_of(base: &str, kind: &str) -> Option<&'static str> {
     CONTRACT["definitions"].as_object()?.iter().find_map(|(name, model)| {
         let is_kind = model.get("x-ms-discriminator-value").and_then(Value::as_str).unwrap_or(name) == kind;
-        let mut chain = Vec::new();
-        ancestors(model, &mut chain);
-        let descends =
-            name != base && chain.iter().any(|ancestor| **ancestor == CONTRACT["definitions"][base]);
-        (is_kind && descends).then_some(model)
+        (is_kind && name != base && ancestors(name).contains(&base)).then_some(name.as_str())
     })
 }
 
-/// A model and all that it is composed of.
-fn ancestors<'a>(model: &'a Value, chain: &mut Vec<&'a Value>) {
-    chain.push(model);
-    for base in model["allOf"].as_array().into_iter().flatten() {
-        let name =
+/// A model and all that it is composed of, by name.
+fn ancestors(name: &str) -> Vec<&str> {
+    let mut chain = vec![name];
+    for base in CONTRACT["definitions"][name]["allOf"].as_array().into_iter().flatten() {
+        let base =
             base["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()).unwrap_or_default();
-        if let Some(base) = CONTRACT["definitions"].get(name) {
-            ancestors(base, chain);
+        if CONTRACT["definitions"].get(base).is_some() {
+            chain.extend(ancestors(base));
         }
     }
+    chain
 }
 
 fn check_fields(chain: &[&Value], value: &Value, at: &str, errors: &mut Vec<String>) {

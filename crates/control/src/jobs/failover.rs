@@ -112,13 +112,11 @@ pub(crate) fn target_gone(item: &ProtectedItem) -> ControlError {
 }
 
 fn choice(work: &Work<'_>) -> PointChoice {
-    match &work.job.request {
-        JobRequest::Operate { operation, .. } => match operation {
-            ItemOperation::UnplannedFailover { point, .. }
-            | ItemOperation::ChangeRecoveryPoint { point }
-            | ItemOperation::TestFailover { point } => point.clone(),
-            _ => PointChoice::Latest,
-        },
+    let JobRequest::Operate { operation, .. } = &work.job.request else { return PointChoice::Latest };
+    match operation {
+        ItemOperation::UnplannedFailover { point, .. }
+        | ItemOperation::ChangeRecoveryPoint { point }
+        | ItemOperation::TestFailover { point } => point.clone(),
         _ => PointChoice::Latest,
     }
 }

@@ -414,3 +414,51 @@ fn a_cancelled_planned_failover_leaves_the_machine_running() {
     let over = world.control.cancel_job("tester", job.id).unwrap_err();
     assert_eq!(over.kind, ErrorKind::IllegalState);
 }
+
+#[test]
+fn a_machine_whose_agent_cannot_read_all_its_disks_is_not_protected() {
+    let mut world = World::new();
+    world.hidden_disks = 1;
+    world.round();
+    let job = world.control.protect("tester", protect()).unwrap();
+    let (job, _) = world.finish(&job, None);
+    assert_eq!(job.state, JobState::Failed);
+    assert_eq!(job.tasks[0].error.as_ref().unwrap().code, "machine.unsupported-disk", "{job:#?}");
+    assert!(world.control.items().unwrap().is_empty(), "nothing of it is left");
+}
+
+#[test]
+fn a_component_reports_only_for_the_role_that_its_certificate_states() {
+    let world = World::new();
+    let peer = switchback_identity::PeerIdentity {
+        role: switchback_identity::Role::Source,
+        name: "web01".parse().unwrap(),
+    };
+    let report = switchback_model::component::Report {
+        build: "test".into(),
+        address: String::new(),
+        site: "home".into(),
+        started: switchback_model::UnixMillis(0),
+        state: switchback_model::component::State::MasterTarget(Default::default()),
+    };
+    assert_eq!(world.control.report(&peer, report).unwrap_err().kind, ErrorKind::Forbidden);
+}
+
+/// Home has no process server any more, as after the disaster: replication waits, says why, and goes on by itself.
+#[test]
+fn a_lost_process_server_raises_the_alarm_and_replication_goes_on_when_it_is_back() {
+    let mut world = World::protected();
+    let policy = switchback_model::ReplicationPolicy { rpo_threshold_ms: 20_000, ..Default::default() };
+    world.control.update_policy(&name("PG1"), &policy).unwrap();
+    world.down = vec!["home-ps"];
+    (0..30).for_each(|_| world.round());
+    let view = world.control.item(&name("web01")).unwrap();
+    for code in ["rpo.exceeded", "server.no-heartbeat"] {
+        assert!(view.reasons.iter().any(|reason| reason.code == code), "{code}: {:?}", view.reasons);
+    }
+    let points = view.points;
+    world.down.clear();
+    (0..3).for_each(|_| world.round());
+    let view = world.control.item(&name("web01")).unwrap();
+    assert!(view.points > points && view.reasons.is_empty(), "{:?}", view.reasons);
+}

@@ -223,6 +223,8 @@ pub(crate) struct World {
     replicas: BTreeMap<(String, ReplicaName), Replica>,
     /// Final cycles that agents have made: token and point.
     finals: BTreeMap<String, Seq>,
+    /// Disks that agents cannot read.
+    pub(crate) hidden_disks: usize,
     /// A machine has come back from the dead.
     pub(crate) may_run_twice: bool,
     /// Components that are down.
@@ -254,7 +256,7 @@ impl World {
     pub(crate) fn new() -> Self {
         // In memory where there is a place for it: thousands of kills, each with its own store.
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let store = Arc::new(SqliteStore::open(&directory.path().join("store.db")).unwrap());
+        let store = Arc::new(SqliteStore::open(directory.path().join("store.db")).unwrap());
         let (clock, home, recovery) =
             (Arc::<Seconds>::default(), Arc::<MemorySite>::default(), Arc::<MemorySite>::default());
         let control = control(&store, &clock, [home.clone(), recovery.clone()]);
@@ -275,6 +277,7 @@ impl World {
             recovery,
             replicas,
             finals,
+            hidden_disks: 0,
             may_run_twice: false,
             down: Vec::new(),
             _directory: directory,
@@ -373,6 +376,7 @@ impl World {
             disks: machine
                 .disks
                 .iter()
+                .skip(self.hidden_disks)
                 .map(|disk| DiskFacts {
                     name: disk.serial.clone(),
                     serial: disk.serial.clone(),

@@ -46,9 +46,14 @@ fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let beside = std::env::current_exe().context("this program does not know where it is")?;
     let beside = beside.parent().unwrap_or_else(|| Path::new("/"));
     let switchback = arguments.switchback.clone().unwrap_or_else(|| beside.join("switchback"));
-    let temporary = tempfile::Builder::new().prefix("switchback-demo-").tempdir_in("/var/tmp");
-    let temporary = temporary.context("cannot make a directory in /var/tmp")?;
-    let directory = arguments.directory.clone().unwrap_or_else(|| temporary.path().to_owned());
+    let mut temporary = None;
+    let directory = match &arguments.directory {
+        Some(directory) => directory.clone(),
+        None => {
+            let made = tempfile::Builder::new().prefix("switchback-demo-").tempdir_in("/var/tmp");
+            temporary.insert(made.context("cannot make a directory in /var/tmp")?).path().to_owned()
+        }
+    };
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot listen for signals")?;
@@ -61,7 +66,7 @@ fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     println!("\n{table}");
     if arguments.keep || !holds {
         // What is kept needs its files; what went wrong is to be looked into.
-        let _kept = temporary.keep();
+        let _kept = temporary.map(tempfile::TempDir::keep);
         eprintln!("everything that was written is in {}", directory.display());
     }
     played?;

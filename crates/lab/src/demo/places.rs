@@ -1,16 +1,14 @@
 //! The two sites of the demo, as directories of this host, and the machines at home.
 
-use std::fs;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
 use switchback_sites::{AcceleratorChoice, LocalSite, NetworkSettings, Power, Site as _, SiteSettings};
 
 use crate::inspect::Inspection;
-use crate::machine::DataDisk;
+use crate::machine::{self, DataDisk};
 use crate::{Accelerator, Foundation};
 
 const DATASTORE: &str = "main";
@@ -18,10 +16,12 @@ const DATASTORE: &str = "main";
 const CONSOLE_LEN_MAX: usize = 1 << 20;
 /// A process that was killed is gone within this time.
 const GONE_LIMIT: Duration = Duration::from_secs(5);
+/// An address of no network (RFC 5737): what leads there leads anywhere.
+const ELSEWHERE: (Ipv4Addr, u16) = (Ipv4Addr::new(198, 51, 100, 1), 9);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The networks of a site and what they are called at both.
-pub(super) const NETWORKS: [&str; 2] = crate::machine::NETWORKS;
+pub(super) const NETWORKS: [&str; 2] = machine::NETWORKS;
 
 /// The demo's machines, with the file systems of their second disks and the settings of their network cards at the recovery site.
 #[derive(Clone, Copy, Debug)]
@@ -102,13 +102,16 @@ impl Place {
         Ok(said(&self.site.console(id, CONSOLE_LEN_MAX)?, "records=").last().copied().unwrap_or(0))
     }
 
+    /// The processes that run its machines.
+    pub(super) fn processes(&self) -> Vec<String> {
+        let machines = self.site.machines().unwrap_or_default();
+        let pid = |machine: &switchback_sites::Machine| machine::process(self.site.directory(), &machine.id);
+        machines.iter().filter_map(pid).map(|pid| pid.to_string()).collect()
+    }
+
     /// Kills a running machine's QEMU (SIGKILL): to the machine, the power has failed.
     pub(super) fn strike(&self, id: &str) -> anyhow::Result<()> {
-        let machine = self.site.machine(id)?;
-        let directory = self.site.directory().join("machines").join(id);
-        let pid = qemu_of(&machine.system_uuid, &directory)
-            .with_context(|| format!("{id} at {} has no QEMU to be killed", self.name))?;
-        kill_process(pid, Signal::KILL).with_context(|| format!("the QEMU of {id} cannot be killed"))?;
+        machine::kill(self.site.directory(), id).with_context(|| format!("at {}", self.name))?;
         let started = std::time::Instant::now();
         while !self.is_off(id)? {
             if started.elapsed() > GONE_LIMIT {
@@ -137,31 +140,19 @@ fn said(console: &str, key: &str) -> Vec<u64> {
     lines.filter_map(number).collect()
 }
 
-/// The process that runs a machine: by its command line and by the directory it was started in, so that nothing else is ever hit.
-fn qemu_of(uuid: &str, directory: &Path) -> Option<Pid> {
-    let processes = fs::read_dir("/proc").ok()?;
-    let mut pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let pid = pids.find(|pid| {
-        let is_there = fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory);
-        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        is_there && words.split(|byte| *byte == 0).any(|word| word == uuid.as_bytes())
-    })?;
-    Pid::from_raw(pid)
-}
-
-/// An address of this host that guests and the host itself reach: not the loopback.
+/// The address at which guests, through their uplink, and other processes of this host reach a role: not the loopback. Nothing is sent to find it out.
 pub(super) fn host_address() -> anyhow::Result<String> {
-    let output = Command::new("ip").args(["-4", "-o", "addr", "show", "scope", "global", "up"]).output();
-    let output = output.context("`ip` is needed (Debian package iproute2)")?;
-    first_address(&String::from_utf8_lossy(&output.stdout)).context(
-        "this host has no IPv4 address beside the loopback; guests need one to reach it: `ip addr add 192.0.2.1/32 dev lo scope global`",
-    )
-}
-
-/// A line of `ip -o` is `4: eth0    inet 192.0.2.2/24 brd …`.
-fn first_address(lines: &str) -> Option<String> {
-    let mut words = lines.split_whitespace().skip_while(|word| *word != "inet");
-    Some(words.nth(1)?.split('/').next()?.to_owned())
+    let routed = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
+        socket.connect(ELSEWHERE)?;
+        socket.local_addr()
+    });
+    match routed.map(|address| address.ip()) {
+        Ok(address) if !address.is_loopback() => Ok(address.to_string()),
+        _ => bail!(
+            "this host has no way to other hosts, so no address at which its guests reach it; give it one, for example: \
+             ip addr add 10.255.255.1/24 dev lo; ip route add default via 10.255.255.2 dev lo"
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -174,12 +165,5 @@ mod tests {
             writing from=7\r\nLEDGER: machine=web01 records=200 seen=0\r\nLEDGER: machine=web01 writing from=";
         assert_eq!(said(console, "writing from="), [121]);
         assert_eq!(said(console, "records="), [120, 200]);
-    }
-
-    #[test]
-    fn the_hosts_address_is_the_first_that_is_global() {
-        let lines = "4: eth0    inet 192.0.2.2/24 brd 192.0.2.255 scope global eth0\\  valid_lft forever\n";
-        assert_eq!(first_address(lines).as_deref(), Some("192.0.2.2"));
-        assert_eq!(first_address(""), None);
     }
 }

@@ -106,19 +106,13 @@ impl Stage {
         {
             self.screen.line(&format!("  {program} {command}"));
         }
-        let pids: Vec<String> = running.iter().map(|(_, pid)| pid.to_string()).collect();
         let directory = self.options.directory.display().to_string();
         self.screen
             .line(&format!("  ls {directory}/logs {directory}/home/machines {directory}/recovery/machines"));
         self.screen.line("and to end it:");
-        let machines = [&self.home, &self.recovery].map(|place| place.site.directory().join("machines"));
-        let words: Vec<String> =
-            machines.iter().map(|path| format!("{}/*/qmp.sock", path.display())).collect();
-        self.screen.line(&format!(
-            "  fuser --kill {} ; kill {} ; rm -r {directory}",
-            words.join(" "),
-            pids.join(" ")
-        ));
+        let mut pids: Vec<String> = running.iter().map(|(_, pid)| pid.to_string()).collect();
+        pids.extend([&self.home, &self.recovery].into_iter().flat_map(Place::processes));
+        self.screen.line(&format!("  kill {}; sleep 3; rm -r {directory}", pids.join(" ")));
     }
 
     pub(super) fn into_table(mut self) -> Table {
@@ -312,10 +306,20 @@ impl Stage {
     /// Looks into a machine's disks; what is known from before must be there, whole.
     pub(super) fn inspect(&mut self, at: At, cast: Cast) -> anyhow::Result<Option<Inspection>> {
         let id = self.instance(cast.name, at)?;
+        self.inspect_machine(at, cast, &id)
+    }
+
+    /// The same, by the machine's id at the site: also when it is not protected any more.
+    pub(super) fn inspect_machine(
+        &mut self,
+        at: At,
+        cast: Cast,
+        id: &str,
+    ) -> anyhow::Result<Option<Inspection>> {
         let place = self.place(at);
         let what =
             format!("{} at {}, both disks from outside: file systems, ledger, slots", cast.name, place.name);
-        match place.inspect(&id, cast, &self.options.directory.join("scratch")) {
+        match place.inspect(id, cast, &self.options.directory.join("scratch")) {
             Ok(inspection) => {
                 let records = inspection.book().standing().records;
                 self.check(

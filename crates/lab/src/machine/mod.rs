@@ -7,10 +7,12 @@
 //! The path of one boot: the initramfs finds the root by its label; `start` mounts and configures; `workload` and `agent` run until the power button is
 //! pressed; `stop` leaves clean file systems. Images are made without mounting anything and without root.
 
+mod death;
 mod description;
 mod disks;
 mod root;
 
+pub use death::{kill, process};
 pub use description::NETWORKS;
 
 use std::fs;
@@ -41,6 +43,12 @@ pub enum MachineError {
         path: PathBuf,
         /// The system's words.
         source: io::Error,
+    },
+    /// A machine that was to die does not live.
+    #[error("the machine {id} does not run: there is no QEMU to be killed")]
+    NotRunning {
+        /// Its id.
+        id: String,
     },
     /// A tool failed.
     #[error("`{command}` failed: {message} (scripts/setup installs what is needed)")]

@@ -8,10 +8,10 @@ mod standing;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use switchback_delta::Frame;
+use switchback_delta::{Frame, PartHasher};
 use switchback_disk::sim::{Restart, SimMachine};
 use switchback_disk::{Disk, Volume};
-use switchback_model::{Consistency, DiskIndex, Epoch, Extent, ReplicaId, Seq, UnixMillis};
+use switchback_model::{Consistency, DiskIndex, Epoch, Extent, PartIndex, ReplicaId, Seq, UnixMillis};
 use switchback_replica::{
     CommitCycle, CycleKind, DiskReplica, DiskSpec, OpenCycle, PartHeader, PauseReason, ReplicaConfig,
     ReplicaError, ReplicaSession, SessionRequest,
@@ -243,6 +243,27 @@ fn a_point_that_is_viewed_is_neither_pruned_nor_rolled_over() {
 }
 
 #[test]
+fn points_that_go_do_not_take_the_part_being_received_with_them() {
+    let rig = Rig::new();
+    for byte in 1..=3 {
+        rig.cycle(byte).unwrap();
+        rig.replica().maintain().unwrap();
+    }
+    let mut session = rig.replica().session(&Rig::request(1, None)).unwrap();
+    let seq = begin(&mut session).unwrap();
+    session.begin_part(PartHeader { seq, part: PartIndex(0), disk: DiskIndex(0) }).unwrap();
+    rig.replica().drop_points(&[Seq(1), Seq(2)].into()).unwrap();
+    assert_eq!(rig.replica().points().len(), 1);
+    session.end_part(PartHasher::default().finish()).unwrap();
+    session.barrier().unwrap();
+    commit(&mut session, seq).unwrap();
+    assert_eq!(rig.contents(seq), vec![3; SIZE as usize]);
+    // The merged and the dropped ways back are gone.
+    let files = rig.machine.volume("retention").list().unwrap();
+    assert!(!files.iter().any(|file| file.name.starts_with("reverse-")), "{files:?}");
+}
+
+#[test]
 fn requests_out_of_order_are_refused_and_harm_nothing() {
     let rig = Rig::new();
     rig.cycle(1).unwrap();
@@ -251,9 +272,9 @@ fn requests_out_of_order_are_refused_and_harm_nothing() {
     protocol(session.put_frame(Frame::zero(Extent::new(0, 10))).unwrap_err());
     protocol(session.end_part([0; 32]).unwrap_err());
     let seq = begin(&mut session).unwrap();
-    let header = PartHeader { seq, part: switchback_model::PartIndex(1), disk: DiskIndex(0) };
+    let header = PartHeader { seq, part: PartIndex(1), disk: DiskIndex(0) };
     protocol(session.begin_part(header).unwrap_err());
-    let header = PartHeader { disk: DiskIndex(1), part: switchback_model::PartIndex(0), ..header };
+    let header = PartHeader { disk: DiskIndex(1), part: PartIndex(0), ..header };
     protocol(session.begin_part(header).unwrap_err());
     protocol(session.node_digests(DiskIndex(0), 5, 1).unwrap_err());
     protocol(session.node_digests(DiskIndex(9), 0, 1).unwrap_err());

@@ -1,8 +1,9 @@
 //! Standing at a point: what is refused meanwhile, what goes on, and what damage and full drives do to it.
 
+use switchback_delta::PartHasher;
 use switchback_disk::Volume;
 use switchback_model::{DiskIndex, Epoch, PartIndex, Seq};
-use switchback_replica::{PauseReason, ReplicaError, ReplicaSession, ReplicaSummary};
+use switchback_replica::{PartHeader, PauseReason, ReplicaError, ReplicaSession, ReplicaSummary};
 
 use crate::rig::{Rig, SIZE, begin, commit, send};
 
@@ -113,6 +114,26 @@ fn writers_are_refused_while_it_stands_and_join_their_open_cycle_afterwards() {
     rig.replica().maintain().unwrap();
     assert_eq!(rig.contents(seq), vec![8; SIZE as usize]);
     assert_all_points(&rig);
+}
+
+/// A part that had ended but was never acknowledged may go: the source is told, and sends it again.
+#[test]
+fn what_was_not_acknowledged_when_it_was_made_to_stand_is_asked_for_again() {
+    let rig = three_points();
+    let mut session = rig.replica().session(&Rig::request(1, None)).unwrap();
+    let seq = begin(&mut session).unwrap();
+    send(&mut session, seq, 8).unwrap();
+    session.begin_part(PartHeader { seq, part: PartIndex(1), disk: DiskIndex(0) }).unwrap();
+    session.end_part(PartHasher::default().finish()).unwrap();
+    rig.replica().stand_at(Seq(1)).unwrap();
+    drop(session);
+    rig.replica().resume().unwrap();
+    let mut session = rig.replica().session(&Rig::request(1, None)).unwrap();
+    assert_eq!(begin(&mut session).unwrap(), seq);
+    assert_eq!(session.status().unwrap().open.unwrap().next_part, PartIndex(1));
+    send(&mut session, seq, 9).unwrap();
+    commit(&mut session, seq).unwrap();
+    assert_eq!(rig.contents(seq), vec![9; SIZE as usize]);
 }
 
 #[test]

@@ -68,11 +68,14 @@ fn live_histories(first: u64) {
     }
 }
 
+/// Losses of power at each operation: what survives of what was not synced is drawn anew each time.
+const POWER_LOSSES: u64 = 4;
+
 /// The exhaustive ones: a scenario, crashed at each of its operations, both ways.
 fn crash_everywhere(scenario: fn(&mut World, &mut ChaCha8Rng)) {
-    let live = |crash_at: Option<u64>, power: bool| {
+    let live = |crash_at: Option<u64>, power: bool, machine: u64| {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
-        let mut world = World::new(7, false);
+        let mut world = World::new(machine, false);
         world.power_loss_only(power);
         if let Some(at) = crash_at {
             world.plan_crash(at);
@@ -82,12 +85,14 @@ fn crash_everywhere(scenario: fn(&mut World, &mut ChaCha8Rng)) {
         world.check(&format!("after a crash at {crash_at:?}"));
         world.ops()
     };
-    let ops = live(None, false);
+    let ops = live(None, false, 0);
     assert!(ops > 100, "a whole life has only {ops} operations");
     for at in 1..=ops {
         let _shown = Seed(at);
-        live(Some(at), true);
-        live(Some(at), false);
+        for machine in 0..POWER_LOSSES {
+            live(Some(at), true, machine);
+        }
+        live(Some(at), false, 0);
     }
 }
 

@@ -116,6 +116,8 @@ fn from_connection(place: &str, doing: &str, error: &Error) -> StoreError {
     }
     let (advice, passing) = if error.is_closed() {
         ("the connection was lost; what was being done may have been done", true)
+    } else if detail.contains("TLS") {
+        ("connections are not encrypted: use a local socket, or a tunnel, and leave `sslmode` out", false)
     } else if detail.contains("password") {
         ("add the password to the connection string", false)
     } else {

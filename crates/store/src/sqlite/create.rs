@@ -15,12 +15,18 @@ use super::{error, migrate};
 use crate::StoreError;
 use crate::migration::Migration;
 
+/// The smallest page of SQLite. It takes a file of some bytes for a new database.
+const BYTES_MIN: u64 = 512;
+/// Processes that may make the same database at once, or be killed when they do.
+const NEW_FILES_MAX: u32 = 32;
+
 /// Makes the database at `path` unless something has that name.
 pub(super) fn create_if_absent(path: &Path, migrations: &[Migration]) -> Result<(), StoreError> {
     let failed = |error: io::Error| error::from_io(path, "create", &error);
     match fs::metadata(path) {
-        Ok(metadata) if metadata.len() == 0 => {
-            return Err(error::corrupt(path, "the file is empty, which no database ever is".to_owned()));
+        Ok(metadata) if metadata.is_file() && metadata.len() < BYTES_MIN => {
+            let detail = format!("it has {} bytes, fewer than any database", metadata.len());
+            return Err(error::corrupt(path, detail));
         }
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == ErrorKind::NotFound => {}
@@ -28,10 +34,7 @@ pub(super) fn create_if_absent(path: &Path, migrations: &[Migration]) -> Result<
     }
     refuse_left_behind(path)?;
 
-    let new = with_suffix(path, &format!(".new-{}", std::process::id()));
-    remove(&new).map_err(failed)?;
-    // SQLite gives its other files the mode of this one.
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(failed)?;
+    let new = new_file(path)?;
     let made = fill(path, &new, migrations).and_then(|()| {
         fs::File::open(&new).and_then(|file| file.sync_all()).map_err(failed)?;
         match fs::hard_link(&new, path) {
@@ -44,6 +47,27 @@ pub(super) fn create_if_absent(path: &Path, migrations: &[Migration]) -> Result<
     made?;
     removed?;
     sync_directory(path).map_err(failed)
+}
+
+/// An empty file that nobody else has. SQLite gives its other files the mode of this one.
+fn new_file(path: &Path) -> Result<PathBuf, StoreError> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    for number in 0..NEW_FILES_MAX {
+        let new = with_suffix(path, &format!(".new-{number}"));
+        match options.open(&new) {
+            Ok(_) => return Ok(new),
+            // Of somebody who makes one at this moment, or who was killed when he did.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error::from_io(path, "create", &error)),
+        }
+    }
+    let detail = format!(
+        "{NEW_FILES_MAX} attempts were begun and not ended: remove the files {}.new-*",
+        path.display()
+    );
+    let action = format!("the attempt to create the database {}", path.display());
+    Err(StoreError::Database { action, detail, passing: false })
 }
 
 /// The log of a database that is gone would be taken for that of the new one, which it would destroy.

@@ -58,6 +58,10 @@ pub(crate) struct ConfigurationServerArgs {
     /// This server's name in the site [default: its host name]
     #[arg(long)]
     name: Option<String>,
+    /// Keep everything in the PostgreSQL database whose connection string (postgres://…) is in this file, so that several configuration
+    /// servers can share it [default: SQLite in the directory]
+    #[arg(long, value_name = "FILE")]
+    database_file: Option<PathBuf>,
     /// Write the address that is listened on into this file (with port 0 the system chooses one)
     #[arg(long, value_name = "FILE")]
     address_file: Option<PathBuf>,
@@ -72,7 +76,7 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
     let (authority, credentials) = authority(&identity, &name, &clock)?;
     volume.write_atomic("ca.pem", authority.certificate_pem().as_bytes())?;
     std::fs::create_dir_all(data.join("scripts")).context("making the directory of scripts")?;
-    let store: Arc<dyn Store> = Arc::new(SqliteStore::open(&data.join("store.db"))?);
+    let store = open_store(args.database_file.as_deref(), &data)?;
     let config = ControlConfig {
         store,
         clock: Arc::clone(&clock),
@@ -135,6 +139,13 @@ async fn listen(
     })
     .await;
     Ok(())
+}
+
+/// The store: a connection string has a password in it, so it comes in a file, never in an argument.
+fn open_store(database_file: Option<&Path>, data: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    let Some(file) = database_file else { return Ok(Arc::new(SqliteStore::open(data.join("store.db"))?)) };
+    let location = std::fs::read_to_string(file).with_context(|| format!("reading {}", file.display()))?;
+    Ok(switchback_store::open(location.trim())?)
 }
 
 /// Opens a directory, made for its owner alone if it is not there.

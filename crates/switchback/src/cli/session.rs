@@ -27,7 +27,7 @@ pub(crate) struct SessionArgs {
     /// The profile to use, instead of the default one (see `switchback profile`)
     #[arg(long, global = true, env = "SWITCHBACK_PROFILE", value_name = "NAME")]
     profile: Option<String>,
-    /// The configuration server: https://HOST[:PORT]
+    /// The configuration server: https://HOST or https://HOST:PORT
     #[arg(long, global = true, env = "SWITCHBACK_SERVER", value_name = "URL")]
     server: Option<String>,
     /// The certificate of the server's authority (PEM)

@@ -97,10 +97,14 @@ impl ComponentService for Scripted {
 
     fn report(&self, peer: &PeerIdentity, report: Report) -> Result<Answer, ControlError> {
         self.reports.lock().unwrap().insert(peer.to_string(), report);
-        self.desired(peer)
+        self.desired(peer, None)
     }
 
-    fn desired(&self, peer: &PeerIdentity) -> Result<Answer, ControlError> {
+    fn is_enrolled(&self, peer: &PeerIdentity) -> Result<bool, ControlError> {
+        Ok(self.desired.lock().unwrap().contains_key(&peer.to_string()))
+    }
+
+    fn desired(&self, peer: &PeerIdentity, _: Option<&str>) -> Result<Answer, ControlError> {
         let desired = self.desired.lock().unwrap().get(&peer.to_string()).cloned();
         desired.ok_or_else(|| ControlError::not_found("component", peer).remedy("enrol it"))
     }

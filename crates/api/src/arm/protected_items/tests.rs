@@ -3,7 +3,7 @@
 use switchback_control::{Health, ItemView};
 use switchback_model::{Phase, ProtectedItem, ProtectionGroup, Side};
 
-use super::{render, state};
+use super::render;
 use crate::arm::call::Call;
 use crate::arm::job_details::CurrentScenario;
 
@@ -23,15 +23,15 @@ fn view(active: Side, phase: Phase) -> ItemView {
         "name": "web01", "agent": "web01", "machine": "07".repeat(16), "group": "PG1",
         "protection": { "active": active, "phase": phase, "epoch": 1 },
         "home": instance("home", "vm-1"), "away": instance("recovery", "sb-web01"),
-        "disk_sizes": [1 << 30, 2 << 30],
+        "disk_sizes": [1_u64 << 30, 2_u64 << 30],
         "replication": { "replica": "web01-1", "process_server": "ps1", "master_target": "mt1", "epoch": 1, "targets": [] },
         "failover": { "seq": 9, "time": 1_732_441_000_000_u64, "consistency": "crash-consistent", "planned": false },
     }))
     .unwrap();
     let allowed = item.protection.allowed();
-    let towards_home = state::pair_target(&item.protection) == Side::Home;
     ItemView {
-        group: if towards_home { "PG1_Failback" } else { "PG1" }.parse().unwrap(),
+        // Whatever this says: which policy is shown follows the pair.
+        group: "PG1".parse().unwrap(),
         item,
         allowed,
         health: Health::Normal,

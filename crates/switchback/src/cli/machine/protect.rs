@@ -30,7 +30,7 @@ pub(crate) struct ProtectArgs {
     #[arg(long, value_name = "NAME")]
     datastore: Option<String>,
     /// What a network card gets at the other site, in the order of the cards: dhcp, untouched, or
-    /// ADDRESS/PREFIX[,gateway=ADDRESS][,dns=ADDRESS]… [default: dhcp]
+    /// ADDRESS/PREFIX(,gateway=ADDRESS)(,dns=ADDRESS)… [default: dhcp]
     #[arg(long, value_name = "SETTINGS", value_parser = interface)]
     nic: Vec<Value>,
     #[command(flatten)]

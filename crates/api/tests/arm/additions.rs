@@ -1,0 +1,122 @@
+//! Our own resources.
+
+use serde_json::json;
+use switchback_identity::{PeerIdentity, Role};
+
+use crate::server::Server;
+
+#[tokio::test]
+async fn sites_are_made_looked_at_and_removed() {
+    let server = Server::new();
+    assert_eq!(server.call("GET", "switchbackSites", None).await.names(), ["home", "recovery"]);
+    let body = json!({ "properties": { "kind": "local", "directory": "/third" } });
+    for _ in 0..2 {
+        assert_eq!(server.call("PUT", "switchbackSites/third", Some(body.clone())).await.status, 200);
+    }
+    let other = json!({ "properties": { "kind": "local", "directory": "/elsewhere" } });
+    assert_eq!(server.call("PUT", "switchbackSites/third", Some(other)).await.status, 409);
+    let relative = json!({ "properties": { "kind": "local", "directory": "here" } });
+    assert_eq!(server.call("PUT", "switchbackSites/fourth", Some(relative)).await.status, 400);
+    let machine = server.get("switchbackSites/home/machines/web01").await;
+    assert_eq!(
+        (&machine["properties"]["power"], &machine["properties"]["hasAgent"]),
+        (&json!("on"), &json!(true))
+    );
+    assert_eq!(server.get("switchbackSites/home/datastores").await["value"][0]["name"], "store");
+    assert_eq!(
+        server.call("GET", "switchbackSites/home/machines/web01/console?bytes=10", None).await.status,
+        200
+    );
+    assert_eq!(server.call("DELETE", "switchbackSites/third", None).await.status, 204);
+    assert_eq!(server.call("DELETE", "switchbackSites/third", None).await.status, 204);
+    assert_eq!(server.call("DELETE", "switchbackSites/home", None).await.status, 409, "a group is at it");
+}
+
+#[tokio::test]
+async fn a_group_says_everything_to_the_millisecond() {
+    let server = Server::new();
+    let body = json!({ "properties": { "sourceSite": "home", "targetSite": "recovery", "policy": { "intervalMs": 5000, "multiVm": true,
+        "retention": { "steps": [{ "untilAgeMs": 3_600_000, "everyMs": 0 }] } } } });
+    let made = server.call("PUT", "switchbackProtectionGroups/PG3", Some(body)).await;
+    assert_eq!(made.status, 200, "{:#}", made.body);
+    assert_eq!(
+        (&made.body["properties"]["twin"], &made.body["properties"]["policy"]["intervalMs"]),
+        (&json!("PG3_Failback"), &json!(5000))
+    );
+    let changed = server
+        .call(
+            "PUT",
+            "switchbackProtectionGroups/PG3_Failback",
+            Some(json!({ "properties": { "policy": { "intervalMs": 9000 } } })),
+        )
+        .await;
+    assert_eq!(changed.body["properties"]["policy"]["intervalMs"], 9000);
+    assert_eq!(
+        server.get("switchbackProtectionGroups/PG3").await["properties"]["policy"]["intervalMs"],
+        5000
+    );
+    let moved = json!({ "properties": { "sourceSite": "recovery" } });
+    assert_eq!(server.call("PUT", "switchbackProtectionGroups/PG3", Some(moved)).await.status, 400);
+    assert_eq!(server.call("DELETE", "switchbackProtectionGroups/PG3", None).await.status, 204);
+}
+
+#[tokio::test]
+async fn machines_and_jobs_show_figures_that_the_contract_has_no_place_for() {
+    let mut server = Server::new();
+    server.protect().await;
+    let machine = server.get("switchbackProtectedMachines/web01").await;
+    assert_eq!(
+        (&machine["properties"]["phase"], &machine["properties"]["active"]),
+        (&json!("protected"), &json!("home"))
+    );
+    assert!(machine["properties"]["rpoMs"].is_u64());
+    let points = server.get("switchbackProtectedMachines/web01/recoveryPoints").await;
+    let seqs: Vec<_> = points["value"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|point| point["properties"]["seq"].as_u64().unwrap())
+        .collect();
+    assert!(seqs.is_sorted_by(|newer, older| newer > older) && !seqs.is_empty(), "{seqs:?}");
+    let jobs = server.call("GET", "replicationJobs", None).await;
+    let job = server.get(&format!("switchbackJobs/{}", jobs.names()[0])).await;
+    assert_eq!(
+        (&job["properties"]["by"], &job["properties"]["state"]),
+        (&json!("root"), &json!("Succeeded"))
+    );
+    let nothing = server.call("POST", "switchbackProtectedMachines/web01/cleanUp", None).await;
+    assert!(nothing.status == 202 || nothing.status == 409, "{nothing:?}");
+}
+
+#[tokio::test]
+async fn servers_are_listed_and_those_in_use_are_not_removed() {
+    let mut server = Server::new();
+    for (role, name) in [(Role::ProcessServer, "home-ps"), (Role::Target, "old-mt")] {
+        server.world.control.enrolled(&PeerIdentity { role, name: name.parse().unwrap() }).unwrap();
+    }
+    server.protect().await;
+    let listed = server.call("GET", "switchbackServers", None).await;
+    let names: Vec<_> = listed.names().into_iter().map(str::to_owned).collect();
+    assert!(
+        names.iter().any(|name| name.ends_with(".home-ps"))
+            && names.iter().any(|name| name.ends_with(".old-mt")),
+        "{names:?}"
+    );
+    for name in names {
+        let expected = if name.ends_with("old-mt") { 204 } else { 409 };
+        if name.ends_with("old-mt") || name.ends_with("home-ps") {
+            let deleted = server.call("DELETE", &format!("switchbackServers/{name}"), None).await;
+            assert_eq!(deleted.status, expected, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_passphrase_is_shown_and_that_is_recorded() {
+    let server = Server::new();
+    let shown = server.call("POST", "switchbackEnrolment/default/showPassphrase", None).await;
+    let passphrase = shown.body["passphrase"].as_str().unwrap();
+    assert!(!passphrase.is_empty());
+    let audit = server.get("switchbackAudit").await.to_string();
+    assert!(audit.contains("showpassphrase") && !audit.contains(passphrase), "{audit}");
+}

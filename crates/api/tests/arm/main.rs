@@ -1,0 +1,17 @@
+//! The API as its clients see it, over a real control plane and its SQLite store; sites and components are simulated.
+//!
+//! Every answer of a resource of the contract is checked against the contract's OpenAPI document on its way through [`server::Server`].
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod access;
+mod additions;
+mod conformance;
+mod groups;
+mod inventory;
+mod plans;
+mod round;
+mod server;
+#[path = "../../../control/tests/jobs/world.rs"]
+#[expect(dead_code, reason = "the control plane's tests need more of it")]
+mod world;
