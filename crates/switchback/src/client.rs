@@ -29,7 +29,8 @@ pub const API_VERSION: &str = "2024-04-01";
 /// The vault's id where the server does not tell another.
 pub const DEFAULT_VAULT: &str = "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/switchback/providers/\
                                  Microsoft.RecoveryServices/vaults/switchback";
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// TLS included. Generous: on the worst day of the year the server is busy.
+const CONNECT_LIMIT: Duration = Duration::from_secs(30);
 /// Longer than the server gives itself for a request, so that its own explanation arrives.
 const REQUEST_LIMIT: Duration = Duration::from_secs(90);
 /// Longest answer in bytes: a page of a list, or a console's text.
