@@ -372,6 +372,14 @@ impl Control {
                 }
             }
             request => match self.stored_item(request.object()) {
+                // It is not protected, so it is not kept: whatever had been made for it has been undone.
+                Ok(item)
+                    if item.value.job == Some(id)
+                        && matches!(request, JobRequest::Protect(_))
+                        && state != JobState::Succeeded =>
+                {
+                    batch.delete(Kind::Item, item.value.name.key(), Expect::Version(item.version));
+                }
                 Ok(mut item) if item.value.job == Some(id) => {
                     item.value.job = None;
                     batch.replace_item(&item.value, item.version);

@@ -7,7 +7,7 @@ use switchback_model::{
     ProtectionGroup, ReplicationPath, Side,
 };
 use switchback_sites::{DiskOrigin, Machine, NewDisk, NewMachine, Nic};
-use switchback_store::{Expect, Kind};
+use switchback_store::Kind;
 
 use super::step::{Outcome, Step, Work, failure};
 use crate::inventory::{no_agent, values};
@@ -352,8 +352,6 @@ fn remove(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     }
     item.value.away.id = None;
     work.change(&item);
-    // The machine's record goes with the job's failure: it is not protected.
-    work.batch.delete(Kind::Item, item.value.name.key(), Expect::Any);
     Ok(Outcome::done())
 }
 

@@ -367,7 +367,7 @@ impl World {
     }
 
     fn agent(&mut self, machine: &Machine) {
-        let known = self.replicas.clone();
+        let (known, hidden_disks) = (self.replicas.clone(), self.hidden_disks);
         let state = |replication| AgentState {
             system_uuid: machine.system_uuid.clone(),
             platform: String::new(),
@@ -377,7 +377,7 @@ impl World {
             disks: machine
                 .disks
                 .iter()
-                .skip(self.hidden_disks)
+                .skip(hidden_disks)
                 .map(|disk| DiskFacts {
                     name: disk.serial.clone(),
                     serial: disk.serial.clone(),
