@@ -10,8 +10,8 @@ use crate::{Change, Expect, Query, StoreError};
 pub const KEY_LEN_MAX: usize = 512;
 /// Bytes of a body.
 pub const BODY_LEN_MAX: usize = 16 << 20;
-/// Changes of one batch.
-pub const CHANGES_MAX: usize = 10_000;
+/// Changes of one batch: each is a round trip to the database, and the whole has to fit the limit of a call on a slow network too.
+pub const CHANGES_MAX: usize = 1_000;
 
 /// Checks a batch.
 pub(crate) fn changes(changes: &[Change]) -> Result<(), StoreError> {

@@ -1,7 +1,7 @@
 //! Queries: of an owner, in the order of the keys' bytes, page by page; and removing what is old.
 
 use super::{Fixture, keys, one, owned, put};
-use crate::{Expect, Kind, LIMIT_MAX, Query};
+use crate::{CHANGES_MAX, Expect, Kind, LIMIT_MAX, Query};
 
 pub(super) fn run<F: Fixture>(fresh: &impl Fn() -> F) {
     keys_are_in_the_order_of_their_bytes(&fresh());
@@ -94,7 +94,7 @@ fn an_owner_can_change<F: Fixture>(fixture: &F) {
 fn a_query_has_a_limit<F: Fixture>(fixture: &F) {
     let store = fixture.open();
     let names: Vec<String> = (0..=LIMIT_MAX).map(|number| format!("{number:06}")).collect();
-    for part in names.chunks(5_000) {
+    for part in names.chunks(CHANGES_MAX) {
         let batch: Vec<_> = part.iter().map(|name| put(Kind::Event, name, Expect::Absent, "1")).collect();
         store.commit(&batch).unwrap();
     }
