@@ -254,7 +254,7 @@ impl World {
     pub(crate) fn new() -> Self {
         // In memory where there is a place for it: thousands of kills, each with its own store.
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let store = Arc::new(SqliteStore::open(&directory.path().join("store.db")).unwrap());
+        let store = Arc::new(SqliteStore::open(directory.path().join("store.db")).unwrap());
         let (clock, home, recovery) =
             (Arc::<Seconds>::default(), Arc::<MemorySite>::default(), Arc::<MemorySite>::default());
         let control = control(&store, &clock, [home.clone(), recovery.clone()]);
