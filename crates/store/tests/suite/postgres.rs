@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -143,31 +144,36 @@ fn connections_that_are_cut_leave_whole_batches() {
     let cut = || {
         server.sql("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'cs'");
     };
+    let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let worker = scope.spawn(|| {
-            let (mut done, mut failed) = (0, 0);
-            for number in 0..400 {
+            let mut done = 0;
+            for number in 0.. {
                 let body = number.to_string();
                 let batch: Vec<_> = ["a", "b", "c"].iter().map(|key| put(Kind::Item, key, &body)).collect();
                 match store.commit(&batch) {
                     Ok(_) => done += 1,
-                    Err(StoreError::Database { passing: true, .. }) => failed += 1,
+                    Err(StoreError::Database { passing: true, .. }) => {}
                     Err(other) => panic!("{other}"),
                 }
-                let found = store.list(&Query::all(Kind::Item));
-                let found = found.or_else(|_| store.list(&Query::all(Kind::Item))).unwrap();
-                assert!(found.iter().all(|record| record.body == found[0].body), "{found:?}");
+                // A question can meet a cut as well; then the next one tells.
+                match store.list(&Query::all(Kind::Item)) {
+                    Ok(found) => {
+                        assert!(found.iter().all(|record| record.body == found[0].body), "{found:?}")
+                    }
+                    Err(StoreError::Database { passing: true, .. }) => {}
+                    Err(other) => panic!("{other}"),
+                }
+                if is_over.load(Ordering::Relaxed) && done > 0 {
+                    return;
+                }
             }
-            (done, failed)
         });
-        let mut cuts = 0;
-        while !worker.is_finished() {
+        for _ in 0..25 {
             cut();
-            cuts += 1;
-            thread::sleep(Duration::from_millis(30));
         }
-        let (done, failed) = worker.join().unwrap();
-        assert!(cuts > 0 && done > 0, "{done} done, {failed} failed, {cuts} cuts");
+        is_over.store(true, Ordering::Relaxed);
+        worker.join().unwrap();
     });
 }
 
