@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use switchback_identity::Role;
+use switchback_model::component::ReplicaMode;
 use switchback_model::{Event, ProtectedItem, Severity};
 use switchback_store::Kind;
 
@@ -144,7 +145,9 @@ impl Control {
         for target in self.reports_of(Role::Target)?.into_iter().filter(|target| target.is_alive(self.now()))
         {
             for replica in target.master_target().iter().flat_map(|state| &state.replicas) {
-                if !known.contains(replica.replica.as_str()) {
+                // One that has just been removed is told of once more.
+                let is_removed = replica.reached == Some(ReplicaMode::Remove);
+                if !is_removed && !known.contains(replica.replica.as_str()) {
                     orphans.insert(format!("{} at {}", replica.replica, target.peer.name));
                 }
             }
