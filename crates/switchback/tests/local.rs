@@ -117,3 +117,19 @@ fn a_history_is_encrypted_under_a_key_that_only_its_owner_can_read() {
     succeed(&mut roll_back());
     assert!(same(&site.path("before.img"), &target));
 }
+
+/// As a receiver does after its last session: it finishes the cycle in hand.
+#[test]
+fn a_replica_that_is_just_being_let_go_is_waited_for() {
+    let site = Site::new();
+    let (source, target) = (site.image("a.img", 2, 1), site.path("b.img"));
+    succeed(switchback().arg("sync").arg(&source).arg(&target));
+    let replica = site.path("b.img.switchback/local");
+    let held = switchback::host::open_replica(&replica).unwrap();
+    let letting_go = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        drop(held);
+    });
+    succeed(switchback().args(["replica", "verify"]).arg(&replica));
+    letting_go.join().unwrap();
+}

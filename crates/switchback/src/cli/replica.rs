@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
@@ -105,6 +105,10 @@ impl PointName {
     }
 }
 
+/// How long a replica that another process has is waited for.
+const LETTING_GO_MAX: Duration = Duration::from_secs(10);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
 impl Place {
     fn read(&self) -> anyhow::Result<ReplicaSummary> {
         let summary = DirVolume::open(&self.directory).map_err(anyhow::Error::from);
@@ -112,9 +116,18 @@ impl Place {
         summary.with_context(|| format!("looking at the replica {}", self.directory.display()))
     }
 
+    /// Opens it; waits for a receiver that is just letting it go: it finishes the cycle in hand after its last session.
     fn open(&self) -> anyhow::Result<DiskReplica> {
-        open_replica(&self.directory)
-            .with_context(|| format!("opening the replica {}", self.directory.display()))
+        let until = Instant::now() + LETTING_GO_MAX;
+        loop {
+            match open_replica(&self.directory) {
+                Err(ReplicaError::Locked { .. }) if Instant::now() < until => std::thread::sleep(LOOK_EVERY),
+                replica => {
+                    return replica
+                        .with_context(|| format!("opening the replica {}", self.directory.display()));
+                }
+            }
+        }
     }
 }
 
