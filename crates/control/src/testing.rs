@@ -1,6 +1,6 @@
 //! What unit tests of this crate share.
 
-use switchback_model::{Instance, MachineId, ProtectedItem, Protection};
+use switchback_model::{Instance, MachineId, ProtectedItem};
 
 /// A machine that has just been protected.
 pub(crate) fn item(name: &str) -> ProtectedItem {
@@ -11,25 +11,9 @@ pub(crate) fn item(name: &str) -> ProtectedItem {
         created_by_us: site != "home",
         nics: Vec::new(),
     };
-    ProtectedItem {
-        name: name.parse().expect("a name"),
-        agent: name.to_ascii_lowercase(),
-        machine: MachineId([7; 16]),
-        group: "PG1".parse().expect("a name"),
-        protection: Protection::begin(),
-        home: instance("home", "00000000-0000-0000-0000-000000000001"),
-        away: instance("recovery", "00000000-0000-0000-0000-000000000002"),
-        disk_sizes: vec![1 << 20],
-        replication: None,
-        retired: Vec::new(),
-        failover: None,
-        test: None,
-        left_behind: Vec::new(),
-        final_cycle: None,
-        resync_requested: 0,
-        stale_seen: None,
-        last_failover: None,
-        last_test_failover: None,
-        job: None,
-    }
+    let (group, machine) = ("PG1".parse().expect("a name"), MachineId([7; 16]));
+    let home = instance("home", "00000000-0000-0000-0000-000000000001");
+    let away = instance("recovery", "00000000-0000-0000-0000-000000000002");
+    let names = (name.parse().expect("a name"), name.to_ascii_lowercase());
+    ProtectedItem::begin(names, machine, group, (home, away), vec![1 << 20])
 }

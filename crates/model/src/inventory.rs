@@ -186,6 +186,38 @@ pub struct ProtectedItem {
 }
 
 impl ProtectedItem {
+    /// A machine whose protection begins: nothing replicates yet.
+    #[must_use]
+    pub fn begin(
+        (name, agent): (ObjectName, String),
+        machine: MachineId,
+        group: ObjectName,
+        (home, away): (Instance, Instance),
+        disk_sizes: Vec<u64>,
+    ) -> Self {
+        Self {
+            name,
+            agent,
+            machine,
+            group,
+            protection: Protection::begin(),
+            home,
+            away,
+            disk_sizes,
+            replication: None,
+            retired: Vec::new(),
+            failover: None,
+            test: None,
+            left_behind: Vec::new(),
+            final_cycle: None,
+            resync_requested: 0,
+            stale_seen: None,
+            last_failover: None,
+            last_test_failover: None,
+            job: None,
+        }
+    }
+
     /// The instance on a side.
     #[must_use]
     pub const fn instance(&self, side: Side) -> &Instance {

@@ -19,4 +19,5 @@ mod frozen_log;
 pub mod host;
 pub mod machine;
 pub mod role;
+mod spooling;
 pub mod storage_key;

@@ -3,8 +3,8 @@
 use switchback_identity::Role;
 use switchback_model::component::InterfaceSettings;
 use switchback_model::{
-    Instance, InstanceNic, JobRequest, MachineId, ObjectName, ProtectRequest, ProtectedItem, Protection,
-    ProtectionGroup, ReplicationPath, Side,
+    Instance, InstanceNic, JobRequest, MachineId, ObjectName, ProtectRequest, ProtectedItem, ProtectionGroup,
+    ReplicationPath, Side,
 };
 use switchback_sites::{DiskOrigin, Machine, NewDisk, NewMachine, Nic};
 use switchback_store::Kind;
@@ -59,39 +59,22 @@ pub(crate) fn new_item(control: &Control, request: &ProtectRequest) -> Result<Pr
         network: nic.network.clone().unwrap_or_default(),
         settings: InterfaceSettings::Untouched,
     });
-    Ok(ProtectedItem {
-        name: request.name.clone(),
-        agent,
-        machine: machine_id()?,
-        group: group.name.clone(),
-        protection: Protection::begin(),
-        home: Instance {
-            site: group.source_site.clone(),
-            id: Some(machine.id.clone()),
-            system_uuid: machine.system_uuid.clone(),
-            created_by_us: false,
-            nics: nics.collect(),
-        },
-        away: Instance {
-            site: group.target_site.clone(),
-            id: None,
-            system_uuid: String::new(),
-            created_by_us: false,
-            nics: Vec::new(),
-        },
-        disk_sizes: machine.disks.iter().map(|disk| disk.size).collect(),
-        replication: None,
-        retired: Vec::new(),
-        failover: None,
-        test: None,
-        left_behind: Vec::new(),
-        final_cycle: None,
-        resync_requested: 0,
-        stale_seen: None,
-        last_failover: None,
-        last_test_failover: None,
-        job: None,
-    })
+    let home = Instance {
+        site: group.source_site.clone(),
+        id: Some(machine.id.clone()),
+        system_uuid: machine.system_uuid.clone(),
+        created_by_us: false,
+        nics: nics.collect(),
+    };
+    let away = Instance {
+        site: group.target_site.clone(),
+        id: None,
+        system_uuid: String::new(),
+        created_by_us: false,
+        nics: Vec::new(),
+    };
+    let sizes = machine.disks.iter().map(|disk| disk.size).collect();
+    Ok(ProtectedItem::begin((request.name.clone(), agent), machine_id()?, group.name, (home, away), sizes))
 }
 
 fn machine_id() -> Result<MachineId, ControlError> {

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context;
 use clap::Args;
-use switchback_disk::DirVolume;
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::{ReplicaName, WriterId};
 use switchback_replica::{ReplicaError, ReplicaSession, SessionRequest};
@@ -21,6 +20,7 @@ use super::component::ComponentArgs;
 use super::network::{ListenArgs, Reach};
 use crate::engine::Stop;
 use crate::role::process_server::{self, ProcessServerConfig, writer_id};
+use crate::spooling::open_spool;
 use crate::storage_key;
 
 #[derive(Debug, Args)]
@@ -129,19 +129,10 @@ impl Spools {
     }
 
     fn open_spool(&self, name: &ReplicaName) -> Result<Spool, ReplicaError> {
-        let directory = self.root.join(name.as_str());
-        let failed =
-            |detail: String| ReplicaError::Io { action: format!("opening the spool of {name}"), detail };
-        let volume = match DirVolume::create(&directory) {
-            Err(_) if directory.is_dir() => DirVolume::open(&directory),
-            other => other,
-        };
-        let volume = volume.map_err(|error| failed(error.to_string()))?;
         let mut config = SpoolConfig::new(name.clone(), self.writer, self.bytes_max);
         config.key.clone_from(&self.key);
         let next = Arc::clone(&self.next);
-        let next_hop = Box::new(move |request: &SessionRequest| next.session(request));
-        Spool::open(Arc::new(volume), config, next_hop).map_err(|error| failed(error.to_string()))
+        open_spool(&self.root, config, Box::new(move |request: &SessionRequest| next.session(request)))
     }
 }
 

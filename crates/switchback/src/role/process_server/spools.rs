@@ -23,6 +23,7 @@ use tokio::runtime::Handle;
 use super::RETIRED_MAX;
 use crate::host::new_id;
 use crate::role::gate::Gate;
+use crate::spooling::open_spool;
 
 /// Least bytes per second of a route when the limit is shared.
 const BYTES_PER_S_MIN: u64 = 64 << 10;
@@ -120,14 +121,6 @@ impl Spools {
     }
 
     fn open_spool(&self, name: &ReplicaName, way: Arc<Mutex<Way>>) -> Result<Spool, ReplicaError> {
-        let directory = self.root.join(name.as_str());
-        let failed =
-            |detail: String| ReplicaError::Io { action: format!("opening the spool of {name}"), detail };
-        let volume = match DirVolume::create(&directory) {
-            Err(_) if directory.is_dir() => DirVolume::open(&directory),
-            other => other,
-        };
-        let volume = volume.map_err(|error| failed(error.to_string()))?;
         let mut config = SpoolConfig::new(name.clone(), self.writer, self.bytes_max);
         config.key.clone_from(&self.key);
         let (credentials, runtime) = (self.forwarding.credentials.clone(), self.forwarding.runtime.clone());
@@ -141,7 +134,7 @@ impl Spools {
             })?;
             Ok(Box::new(session))
         };
-        Spool::open(Arc::new(volume), config, Box::new(next_hop)).map_err(|error| failed(error.to_string()))
+        open_spool(&self.root, config, Box::new(next_hop))
     }
 
     /// Lets go what has been forwarded, or never will be.
