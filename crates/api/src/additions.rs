@@ -84,6 +84,10 @@ fn inventory_routes() -> Router<Arc<Api>> {
         .route(&at("/switchbackprotectedmachines/{item}"), methods([(GET, machines::get)]))
         .route(&at("/switchbackprotectedmachines/{item}/recoverypoints"), methods([(GET, machines::points)]))
         .route(&at("/switchbackprotectedmachines/{item}/cleanup"), methods([(POST, machines::clean_up)]))
+        .route(
+            &at("/switchbackprotectedmachines/{item}/switchprocessserver"),
+            methods([(POST, machines::switch_process_server)]),
+        )
         .route(&at("/switchbackjobs/{job}"), methods([(GET, jobs::get)]))
 }
 

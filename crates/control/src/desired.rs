@@ -8,8 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
-    AgentDesired, Answer, Desired, MasterTargetDesired, NetworkProfile, ProcessServerDesired, ReplicaDesired,
-    ReplicaMode, Replication, Route, ScriptCall, Standing, State,
+    AgentDesired, Answer, Desired, MasterTargetDesired, NetworkProfile, ProcessServerDesired, ProtectedDisk,
+    ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State,
 };
 use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicationPath, Side};
 
@@ -90,6 +90,7 @@ impl Facts {
             compression: policy.compression,
             bytes_per_s_max: policy.bytes_per_s_max,
             group: policy.multi_vm.then(|| group.name.key()),
+            disks: protected_disks(item),
             resync_requested: item.resync_requested,
             final_cycle: item.final_cycle.clone(),
         })
@@ -147,6 +148,16 @@ impl Facts {
             views: item.test.iter().map(|test| (test.view.clone(), test.seq)).collect(),
         }
     }
+}
+
+/// The disks of a machine that its agent is to send.
+fn protected_disks(item: &ProtectedItem) -> Vec<ProtectedDisk> {
+    let serials = &item.active().disk_serials;
+    let disk = |(index, size): (usize, &u64)| ProtectedDisk {
+        serial: serials.get(index).cloned().unwrap_or_default(),
+        size: *size,
+    };
+    item.disk_sizes.iter().enumerate().map(disk).collect()
 }
 
 /// The settings of an instance's network cards, for the agent that wakes up there.

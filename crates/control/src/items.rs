@@ -101,6 +101,9 @@ fn percent(state: &ReplicationState) -> Option<u8> {
     })
 }
 
+/// Problems of agents with which nothing is replicated until somebody does something.
+const STOPS: [&str; 2] = ["agent.disks-changed", "agent.start"];
+
 /// What a person must know of a machine.
 #[derive(Default)]
 struct Reasons(Vec<(Health, JobError)>);
@@ -152,7 +155,8 @@ fn reasons(
     let state = agent.and_then(StoredReport::agent);
     let failure = state.and_then(|state| state.replication.as_ref()?.failure.as_ref());
     for problem in state.iter().flat_map(|state| &state.problems).chain(failure) {
-        reasons.tell(Health::Warning, &problem.code, problem.message.clone(), "", "");
+        let health = if STOPS.contains(&problem.code.as_str()) { Health::Critical } else { Health::Warning };
+        reasons.tell(health, &problem.code, problem.message.clone(), "", "");
     }
     reasons.0
 }

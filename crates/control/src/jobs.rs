@@ -10,6 +10,7 @@ mod finish;
 pub(crate) mod next;
 mod plan;
 mod point;
+mod process_server;
 mod protect;
 mod reprotect;
 mod shutdown;
@@ -44,6 +45,7 @@ fn steps_of(job: &Job) -> Result<Vec<Step>, ControlError> {
             ItemOperation::Commit => finish::commit_steps(),
             ItemOperation::Reprotect(_) => reprotect::steps(),
             ItemOperation::Resynchronize => finish::resync_steps(),
+            ItemOperation::SwitchProcessServer { .. } => process_server::steps(),
             ItemOperation::Disable { .. } => finish::disable_steps(),
             ItemOperation::CleanUp => finish::clean_up_steps(),
         },

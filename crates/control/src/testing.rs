@@ -9,6 +9,7 @@ pub(crate) fn item(name: &str) -> ProtectedItem {
         id: Some(format!("{name}-{site}")),
         system_uuid: uuid.into(),
         created_by_us: site != "home",
+        disk_serials: Vec::new(),
         nics: Vec::new(),
     };
     let (group, machine) = ("PG1".parse().expect("a name"), MachineId([7; 16]));

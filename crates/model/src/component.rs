@@ -170,6 +170,9 @@ pub struct Replication {
     /// Take moments together with the other members of this replication group.
     #[serde(default)]
     pub group: Option<String>,
+    /// The disks that are protected, in the replica's order. Others in the machine are left alone and told of; one of these that is not there
+    /// as it says means that the machine has changed: nothing is sent until its protection is adapted.
+    pub disks: Vec<ProtectedDisk>,
     /// Grows with each request of a user to compare everything again.
     #[serde(default)]
     pub resync_requested: u64,
@@ -179,6 +182,16 @@ pub struct Replication {
     /// withdrawn, the machine thaws, the point is no final one any more, and replication goes on.
     #[serde(default)]
     pub final_cycle: Option<String>,
+}
+
+/// A disk that is protected, as its machine's site told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectedDisk {
+    /// Its serial number as the guest sees it; empty when that is not known: then its place among all disks counts.
+    #[serde(default)]
+    pub serial: String,
+    /// Bytes.
+    pub size: u64,
 }
 
 /// The network settings of a machine at one place.

@@ -262,6 +262,9 @@ pub struct Instance {
     /// Switchback made it, so Switchback may delete it.
     #[serde(default)]
     pub created_by_us: bool,
+    /// Serial numbers of its protected disks, in order, as its guest sees them; empty where they are not known.
+    #[serde(default)]
+    pub disk_serials: Vec<String>,
     /// Its network cards' settings, by position.
     #[serde(default)]
     pub nics: Vec<InstanceNic>,

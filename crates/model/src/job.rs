@@ -146,6 +146,11 @@ pub enum ItemOperation {
     Reprotect(ReprotectOptions),
     /// See [`Operation::Resynchronize`].
     Resynchronize,
+    /// See [`Operation::SwitchProcessServer`].
+    SwitchProcessServer {
+        /// The name of the one to send through, at the side the machine runs on.
+        process_server: String,
+    },
     /// See [`Operation::Disable`].
     Disable {
         /// Also delete the instance at the passive side, if Switchback made it.
@@ -164,9 +169,12 @@ pub struct ReprotectOptions {
     /// The master target at the other side.
     #[serde(default)]
     pub master_target: Option<String>,
-    /// Alternate location: a new machine in this datastore, instead of the disks that were left.
+    /// Where a new machine goes, if one is needed: the one that was left is gone, or another location is wanted.
     #[serde(default)]
-    pub alternate_datastore: Option<String>,
+    pub datastore: Option<String>,
+    /// Alternate location: a new machine, although the disks that were left are there.
+    #[serde(default)]
+    pub alternate_location: bool,
 }
 
 impl ItemOperation {
@@ -183,6 +191,7 @@ impl ItemOperation {
             Self::Commit => Operation::Commit,
             Self::Reprotect(_) => Operation::Reprotect,
             Self::Resynchronize => Operation::Resynchronize,
+            Self::SwitchProcessServer { .. } => Operation::SwitchProcessServer,
             Self::Disable { .. } => Operation::Disable,
             Self::CleanUp => return None,
         })

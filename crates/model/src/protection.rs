@@ -110,13 +110,15 @@ pub enum Operation {
     Reprotect,
     /// Compare everything again.
     Resynchronize,
+    /// Send through another process server.
+    SwitchProcessServer,
     /// End the protection.
     Disable,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::PointsExist,
         Self::TestFailover,
         Self::TestFailoverCleanup,
@@ -127,6 +129,7 @@ impl Operation {
         Self::Commit,
         Self::Reprotect,
         Self::Resynchronize,
+        Self::SwitchProcessServer,
         Self::Disable,
     ];
 }
@@ -144,6 +147,7 @@ impl fmt::Display for Operation {
             Self::Commit => "commit",
             Self::Reprotect => "reprotect",
             Self::Resynchronize => "resynchronize",
+            Self::SwitchProcessServer => "switch process server",
             Self::Disable => "disable protection",
         })
     }
@@ -247,7 +251,7 @@ impl Protection {
             },
             (P::FailedOver, O::Commit) => to(P::Committed),
             (P::Committed, O::Reprotect) => Self { epoch: self.epoch.next(), phase: P::Reprotecting, ..same },
-            (P::Enabling | P::Protected | P::Reprotecting, O::Resynchronize) => same,
+            (P::Enabling | P::Protected | P::Reprotecting, O::Resynchronize | O::SwitchProcessServer) => same,
             // A test's copy stands on the recovery points that would go.
             (P::Enabling | P::Protected | P::Committed | P::Reprotecting, O::Disable) if !self.testing => {
                 same

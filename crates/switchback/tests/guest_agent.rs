@@ -19,8 +19,8 @@ use rig::{MIB, Process, same, wait_until};
 use switchback_disk::FileDisk;
 use switchback_lab::{Foundation, GuestImage};
 use switchback_model::component::{
-    Activity, AgentDesired, AgentState, Desired, MasterTargetDesired, ProcessServerDesired, ReplicaDesired,
-    ReplicaMode, Replication, Route, ScriptCall, Standing, State,
+    Activity, AgentDesired, AgentState, Desired, MasterTargetDesired, ProcessServerDesired, ProtectedDisk,
+    ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State,
 };
 use switchback_model::{Consistency, Epoch, RetentionPolicy};
 
@@ -159,6 +159,7 @@ fn prepare() -> Protected {
         compression: None,
         bytes_per_s_max: None,
         group: Some("g".into()),
+        disks: vec![ProtectedDisk { serial: "disk0".into(), size: SIZE }],
         resync_requested: 0,
         final_cycle: None,
     };

@@ -1,6 +1,7 @@
 //! `switchbackProtectedMachines`: protected machines in our own words, with figures the contract has no place for; and the clean-up of what was
-//! left behind.
+//! left behind, and the change of its process server.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use switchback_control::{Control, ItemView};
 use switchback_model::{Instance, ItemOperation, Side};
@@ -41,6 +42,26 @@ pub(crate) fn clean_up(control: &Control, call: &Call) -> Result<Answer, ArmErro
     let name = call.name("item")?;
     let item = control.item(&name)?.item;
     let job = control.operate(&call.by, &name, ItemOperation::CleanUp)?;
+    Ok(Answer::Accepted { resource: call.vault.protected_item(&item.home.site, &name), job: job.id })
+}
+
+#[derive(Deserialize)]
+struct SwitchInput {
+    properties: SwitchProcessServer,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct SwitchProcessServer {
+    process_server: String,
+}
+
+/// Sends through another process server of the site at which the machine runs.
+pub(crate) fn switch_process_server(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let name = call.name("item")?;
+    let SwitchProcessServer { process_server } = call.json::<SwitchInput>()?.properties;
+    let item = control.item(&name)?.item;
+    let job = control.operate(&call.by, &name, ItemOperation::SwitchProcessServer { process_server })?;
     Ok(Answer::Accepted { resource: call.vault.protected_item(&item.home.site, &name), job: job.id })
 }
 

@@ -27,6 +27,7 @@ pub(crate) const fn scenario(request: &JobRequest) -> (&'static str, &'static st
         ItemOperation::Commit => ("CommitFailover", "Commit"),
         ItemOperation::Reprotect(_) => ("SwitchReplicationGroupProtection", "Reprotect"),
         ItemOperation::Resynchronize => ("RepairReplication", "Resynchronize"),
+        ItemOperation::SwitchProcessServer { .. } => ("SwitchProcessServer", "Switch process server"),
         ItemOperation::Disable { .. } => ("DisableDr", "Disable replication"),
         ItemOperation::CleanUp => ("CleanUp", "Clean up machines left behind"),
     }

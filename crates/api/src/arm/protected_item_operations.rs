@@ -51,7 +51,11 @@ struct Details {
     point: PointInput,
     process_server_id: Option<String>,
     master_target_id: Option<String>,
+    /// Where a new machine goes if one is needed. Disks that are there are used, whatever it says: clients name one always, because the service
+    /// wants it ("This option is ignored if the disks already exist. You still need to specify a value", its guide to reprotecting).
     datastore_name: Option<String>,
+    /// Ours: a new machine although the disks that were left are there.
+    switchback_alternate_location: bool,
     /// The failback policy, of a reprotect towards home.
     profile_id: Option<String>,
     /// The policy, of a reprotect towards the recovery site.
@@ -141,7 +145,8 @@ pub(crate) fn reprotect(control: &Control, call: &Call) -> Result<Answer, ArmErr
     let options = ReprotectOptions {
         process_server: said(details.process_server_id),
         master_target: said(details.master_target_id),
-        alternate_datastore: said(details.datastore_name),
+        datastore: said(details.datastore_name),
+        alternate_location: details.switchback_alternate_location,
     };
     start(control, call, &view, ItemOperation::Reprotect(options))
 }

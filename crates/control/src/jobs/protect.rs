@@ -6,7 +6,7 @@ use switchback_model::{
     Instance, InstanceNic, JobRequest, MachineId, ObjectName, ProtectRequest, ProtectedItem, ProtectionGroup,
     ReplicationPath, Side,
 };
-use switchback_sites::{DiskOrigin, Machine, NewDisk, NewMachine, Nic};
+use switchback_sites::{DiskOrigin, Machine, MachineDisk, NewDisk, NewMachine, Nic};
 use switchback_store::Kind;
 
 use super::step::{Outcome, Step, Work, failure};
@@ -64,6 +64,7 @@ pub(crate) fn new_item(control: &Control, request: &ProtectRequest) -> Result<Pr
         id: Some(machine.id.clone()),
         system_uuid: machine.system_uuid.clone(),
         created_by_us: false,
+        disk_serials: machine.disks.iter().map(|disk| disk.serial.clone()).collect(),
         nics: nics.collect(),
     };
     let away = Instance {
@@ -71,6 +72,7 @@ pub(crate) fn new_item(control: &Control, request: &ProtectRequest) -> Result<Pr
         id: None,
         system_uuid: String::new(),
         created_by_us: false,
+        disk_serials: Vec::new(),
         nics: Vec::new(),
     };
     let sizes = machine.disks.iter().map(|disk| disk.size).collect();
@@ -262,7 +264,7 @@ pub(crate) fn create_instance(
     let networks = mapped_networks(work, source, from, to, false)?;
     let disk = |(index, size): (usize, &u64)| NewDisk {
         size: *size,
-        serial: source.disks.get(index).map(|disk| disk.serial.clone()).unwrap_or_default(),
+        serial: item.instance(side.other()).disk_serials.get(index).cloned().unwrap_or_default(),
         origin: DiskOrigin::Empty { datastore: datastore.into() },
     };
     let machine = NewMachine {
@@ -319,8 +321,43 @@ pub(crate) fn instance_of(site: &ObjectName, machine: &Machine, wanted: &[Interf
         id: Some(machine.id.clone()),
         system_uuid: machine.system_uuid.clone(),
         created_by_us: true,
+        disk_serials: machine.disks.iter().map(|disk| disk.serial.clone()).collect(),
         nics: nics.collect(),
     }
+}
+
+/// The disks of an instance that are protected, in order: all that it had when it became one. A disk that it has got since is left alone; `None`:
+/// one of them is gone, or has another size.
+pub(crate) fn protected_disks<'a>(
+    item: &ProtectedItem,
+    side: Side,
+    machine: &'a Machine,
+) -> Option<Vec<&'a MachineDisk>> {
+    let serials = &item.instance(side).disk_serials;
+    let disks: Vec<_> = if serials.is_empty() {
+        machine.disks.iter().collect()
+    } else {
+        let of = |serial: &String| machine.disks.iter().find(|disk| disk.serial == *serial);
+        serials.iter().map(of).collect::<Option<_>>()?
+    };
+    disks.iter().map(|disk| disk.size).eq(item.disk_sizes.iter().copied()).then_some(disks)
+}
+
+/// A side's disks are not those that are protected.
+pub(crate) fn disks_differ(item: &ProtectedItem, side: Side, remedy: &str) -> ControlError {
+    let instance = item.instance(side);
+    let message = format!(
+        "the disks of {} at {} do not fit those that are protected",
+        instance.id.as_deref().unwrap_or_default(),
+        instance.site
+    );
+    failure(
+        ErrorKind::IllegalState,
+        "machine.disks-differ",
+        message,
+        "a protected disk was removed or resized",
+        remedy,
+    )
 }
 
 fn remove(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
@@ -368,6 +405,9 @@ pub(crate) fn new_path(
 ) -> Result<ReplicationPath, ControlError> {
     let passive = item.passive();
     let machine = work.site(&passive.site)?.machine(passive.id.as_deref().unwrap_or_default())?;
+    let side = item.protection.passive();
+    let disks = protected_disks(item, side, &machine)
+        .ok_or_else(|| disks_differ(item, side, "bring them back to what they were"))?;
     Ok(ReplicationPath {
         replica: format!(
             "{}-{}-e{}",
@@ -379,6 +419,6 @@ pub(crate) fn new_path(
         process_server: process_server.into(),
         master_target: master_target.into(),
         epoch: item.protection.epoch,
-        targets: machine.disks.iter().map(|disk| disk.path.clone()).collect(),
+        targets: disks.into_iter().map(|disk| disk.path.clone()).collect(),
     })
 }

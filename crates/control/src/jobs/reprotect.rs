@@ -9,7 +9,7 @@ use switchback_sites::SiteError;
 use switchback_store::Kind;
 
 use super::failover::SNAPSHOT;
-use super::protect::{choose_server, create_instance, instance_of, new_path};
+use super::protect::{choose_server, create_instance, disks_differ, instance_of, new_path, protected_disks};
 use super::shutdown::{Manner, ensure_off};
 use super::step::{Outcome, Step, Work, failure};
 use crate::{ControlError, ErrorKind};
@@ -109,12 +109,11 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         None | Some(Err(SiteError::NoSuchMachine { .. })) => None,
         Some(Err(error)) => return Err(error.into()),
     };
-    let alternate = options(work).alternate_datastore;
+    let options = options(work);
     let active = item.value.active().clone();
     let source = work.site(&active.site)?.machine(active.id.as_deref().unwrap_or_default())?;
-    let sizes: Vec<_> = source.disks.iter().map(|disk| disk.size).collect();
-    if let (Some(machine), None) = (&left, &alternate) {
-        if machine.disks.iter().map(|disk| disk.size).eq(sizes.iter().copied()) {
+    if let Some(machine) = left.as_ref().filter(|_| !options.alternate_location) {
+        if protected_disks(&item.value, side, machine).is_some() {
             for snapshot in machine.snapshots.iter().filter(|snapshot| *snapshot == SNAPSHOT) {
                 site.delete_snapshot(&machine.id, snapshot)?;
             }
@@ -123,17 +122,13 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
                 machine.id, passive.site
             )));
         }
-        let message =
-            format!("the disks of {} at {} do not fit those of the machine", machine.id, passive.site);
-        return Err(failure(
-            ErrorKind::IllegalState,
-            "reprotect.disks-differ",
-            message,
-            "a disk was added, removed or resized since the failover",
-            "name a datastore for an alternate location",
+        return Err(disks_differ(
+            &item.value,
+            side,
+            "bring them back to what they were, or ask for an alternate location",
         ));
     }
-    let datastore = match alternate {
+    let datastore = match options.datastore {
         Some(datastore) => datastore,
         None => site
             .datastores()?
@@ -147,7 +142,6 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         work.set_note("new-identity", crate::access::random_hex(4)?);
         return Ok(Outcome::wait("a new machine is needed"));
     }
-    item.value.disk_sizes = sizes;
     let id = format!("{}-{}", item.value.name.key(), work.note("new-identity").unwrap_or_default());
     let made = create_instance(work, &item.value, &source, (side, &id), &datastore)?;
     let settings: Vec<_> = passive.nics.iter().map(|nic| nic.settings.clone()).collect();

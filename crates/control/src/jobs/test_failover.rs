@@ -6,7 +6,7 @@ use switchback_model::{Operation, TestCopy};
 use switchback_sites::{DiskOrigin, NewDisk, NewMachine, Nic};
 
 use super::failover::{chosen, target, target_gone};
-use super::protect::mapped_networks;
+use super::protect::{disks_differ, mapped_networks, protected_disks};
 use super::shutdown::{Manner, ensure_off};
 use super::step::{Outcome, Step, Work};
 use crate::{ControlError, ErrorKind};
@@ -72,7 +72,10 @@ fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         .max_by_key(|datastore| datastore.free)
         .map(|datastore| datastore.name)
         .unwrap_or_default();
-    let disks = images.into_iter().zip(&like.disks).map(|(image, disk)| NewDisk {
+    let side = item.protection.passive();
+    let protected = protected_disks(&item, side, &like)
+        .ok_or_else(|| disks_differ(&item, side, "bring them back to what they were"))?;
+    let disks = images.into_iter().zip(protected).map(|(image, disk)| NewDisk {
         size: disk.size,
         serial: disk.serial.clone(),
         origin: DiskOrigin::Over { image, datastore: datastore.clone() },

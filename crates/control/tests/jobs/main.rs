@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod changes;
 mod world;
 
 use switchback_control::{Crash, ErrorKind, Turn};
@@ -99,6 +100,11 @@ impl World {
             "it runs at both sides"
         );
     }
+}
+
+/// Why a job failed.
+fn error_of(job: &Job) -> switchback_model::JobError {
+    job.tasks.iter().find_map(|task| task.error.clone()).unwrap()
 }
 
 /// Does `act` in a world that `begin` made, once without and then with a kill at every turn, and has each end as `check` wants it.

@@ -14,8 +14,8 @@ use switchback_control::{Control, ControlConfig, ControlError};
 use switchback_disk::Clock;
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
-    Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, MasterTargetState, ProcessServerState,
-    ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State,
+    Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, MasterTargetState, Problem,
+    ProcessServerState, ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State,
 };
 use switchback_model::{
     Consistency, Epoch, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind, UnixMillis,
@@ -80,6 +80,11 @@ impl MemorySite {
             mark: None,
         };
         self.machines().insert(id.into(), machine);
+    }
+
+    /// A machine's disks change under the hands of its administrator.
+    pub(crate) fn change_disks(&self, id: &str, change: impl FnOnce(&mut Vec<MachineDisk>)) {
+        change(&mut self.machines().get_mut(id).unwrap().disks);
     }
 
     pub(crate) fn set_power(&self, id: &str, power: Power) {
@@ -229,6 +234,10 @@ pub(crate) struct World {
     pub(crate) may_run_twice: bool,
     /// Components that are down.
     pub(crate) down: Vec<&'static str>,
+    /// Process servers at home beside the first.
+    pub(crate) more_process_servers: Vec<&'static str>,
+    /// What master targets say is wrong with each of their replicas.
+    pub(crate) replicas_problem: Option<Problem>,
     _directory: tempfile::TempDir,
 }
 
@@ -280,6 +289,8 @@ impl World {
             hidden_disks: 0,
             may_run_twice: false,
             down: Vec::new(),
+            more_process_servers: Vec::new(),
+            replicas_problem: None,
             _directory: directory,
         };
         world.round();
@@ -308,6 +319,9 @@ impl World {
         for (site, number) in [("home", 0), ("recovery", 1)] {
             self.target(site, ["home-mt", "recovery-mt"][number]);
             self.process_server(site, ["home-ps", "recovery-ps"][number]);
+        }
+        for name in &self.more_process_servers {
+            self.process_server("home", name);
         }
         let sites = [self.home.clone(), self.recovery.clone()];
         for machine in sites
@@ -338,7 +352,7 @@ impl World {
             points: actual.points.clone(),
             retention_bytes: 0,
             views: actual.views.clone(),
-            problem: None,
+            problem: self.replicas_problem.clone(),
         });
         let state = MasterTargetState { replicas: replicas.collect(), free_bytes: 1 << 40 };
         let Desired::MasterTarget(desired) =
@@ -404,6 +418,16 @@ impl World {
         }
         let state = state(Some(self.cycle(key, &replication)));
         self.report(Role::Source, "web01", "", State::Agent(Box::new(state)));
+    }
+
+    /// What the agent of `web01` is to replicate, as the side it lives at is told.
+    pub(crate) fn agents_wish(&self) -> Option<Replication> {
+        let uuid = self.control.item(&"web01".parse().unwrap()).unwrap().item.active().system_uuid.clone();
+        let answer = self.control.desired(&peer(Role::Source, "web01"), Some(&uuid)).unwrap();
+        match answer.desired {
+            Desired::Agent(desired) => desired.replication,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The process server of a replication is up.

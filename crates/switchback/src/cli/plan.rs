@@ -344,7 +344,7 @@ async fn asked<'a>(
         lines.push(match operation {
             Operation::Commit => places.commit(),
             Operation::CancelFailover => places.cancel_failover(),
-            _ => places.reprotect(None),
+            _ => places.reprotect(false, None),
         });
     }
     args.confirm.confirm(&lines.join("\n"))?;

@@ -55,6 +55,16 @@ enum ServerCommand {
         #[arg(id = "component", value_name = "NAME")]
         server: String,
     },
+    /// Have all machines that send through one process server send through another of its site: the one is lost, or has too much to do
+    Replace {
+        /// The process server they use
+        former: String,
+        /// The one to use
+        #[arg(long, value_name = "NAME")]
+        by: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
     /// Remove a component: it is not talked to any more, and its certificate not renewed
     Remove {
         /// Its name, or ROLE.NAME where several roles share one
@@ -76,6 +86,7 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
                 |server| json!({"reasons": messages(server, "/properties/reasons")}),
             ))
         }
+        ServerCommand::Replace { former, by, wait } => replace(&session, former, by, *wait).await,
         ServerCommand::Remove { server, confirm } => {
             let found = choose(&all(&session).await?, server)?;
             let (role, name) =
@@ -87,6 +98,31 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
             session.conclude(reply, WaitArgs::default(), &format!("the {role} {name} is removed")).await
         }
     })
+}
+
+/// One job for each machine, one after the other: each is short. The first that fails ends it; typed again it goes on with those that are left.
+async fn replace(session: &Session, former: &str, by: &str, wait: WaitArgs) -> anyhow::Result<ExitCode> {
+    let machines = session.client.list(&session.client.id(path::MACHINES), &[], None).await?;
+    let uses = |machine: &&Value| {
+        text_at(machine, "/properties/replication/processServer").eq_ignore_ascii_case(former)
+    };
+    let users: Vec<_> = machines.iter().filter(uses).collect();
+    if users.is_empty() {
+        bail!(
+            "no machine sends through a process server {former:?}; `switchback machine show` tells through which it does"
+        );
+    }
+    let body = json!({"properties": {"processServer": by}});
+    for machine in users {
+        let reply =
+            session.client.post(&format!("{}/switchProcessServer", id_of(machine)), Some(&body)).await?;
+        let done = format!("{} sends through {by}", text_at(machine, "/name"));
+        let code = session.conclude(reply, wait, &done).await?;
+        if code != ExitCode::SUCCESS {
+            return Ok(code);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn all(session: &Session) -> anyhow::Result<Vec<Value>> {

@@ -10,6 +10,7 @@
 //! Nothing is done from memory of earlier orders: after a start it waits for the configuration server before it sends anything, as
 //! this may be the copy that was left behind. The network is the exception, without which it would not hear of it.
 
+mod disks;
 mod facts;
 mod moments;
 mod network;
@@ -98,6 +99,7 @@ pub fn run(config: AgentConfig, stop: &Stop) -> anyhow::Result<()> {
         state,
         running,
         machine: None,
+        protected: Vec::new(),
         desired: AgentDesired::default(),
         heard: false,
         said: None,
@@ -146,10 +148,13 @@ struct Agent {
     writer: WriterId,
     channel: Arc<Channel>,
     scripts: ScriptRunner,
+    /// All disks of this machine.
     disks: Vec<DiskFacts>,
     state: Arc<Mutex<AgentState>>,
     running: Arc<Mutex<Option<Replicator>>>,
     machine: Option<Arc<Machine>>,
+    /// Those of its disks that `machine` was made with.
+    protected: Vec<DiskFacts>,
     desired: AgentDesired,
     /// The configuration server has said something.
     heard: bool,
@@ -197,8 +202,9 @@ impl Agent {
         }
         if self.looked.is_none_or(|at| at.elapsed() >= FACTS_EVERY) {
             self.looked = Some(Instant::now());
-            let (interfaces, disks) = (facts::interfaces(), facts::disks(Path::new("/sys")));
-            self.compare_disks(&disks);
+            self.disks = facts::disks(Path::new("/sys"));
+            self.compare_disks();
+            let (interfaces, disks) = (facts::interfaces(), self.disks.clone());
             self.show(|state| (state.interfaces, state.disks) = (interfaces, disks));
         }
         let capture = match &self.machine {
@@ -213,28 +219,27 @@ impl Agent {
         });
     }
 
-    /// Gained, lost or grown: what is tracked must be what is sent. Replication begins anew, and its target judges.
-    fn compare_disks(&mut self, found: &[DiskFacts]) {
-        if self.disks == found {
+    /// What is tracked must be what is sent: another set of disks needs another machine, and none is sent that is not as it was protected.
+    fn compare_disks(&mut self) {
+        let Some(wanted) = &self.desired.replication else {
+            self.solved(disks::CHANGED);
+            self.solved(disks::NOT_PROTECTED);
             return;
-        }
-        let names = |disks: &[DiskFacts]| {
-            disks
-                .iter()
-                .map(|disk| format!("{} ({} bytes)", disk.name, disk.size))
-                .collect::<Vec<_>>()
-                .join(", ")
         };
-        let message = format!(
-            "the machine's disks have changed: {} were protected, there are {} now; disable and enable its protection to protect these",
-            names(&self.disks),
-            names(found)
-        );
-        self.problem("agent.disks-changed", message);
-        self.disks = found.to_vec();
-        self.machine = None;
-        if let Some(replicator) = &*moments::lock(&self.running) {
-            replicator.stop();
+        let chosen = disks::choose(&wanted.disks, &self.disks);
+        match disks::not_protected(chosen.as_deref().unwrap_or_default(), &self.disks) {
+            Some(message) if chosen.is_ok() => self.problem(disks::NOT_PROTECTED, message),
+            _ => self.solved(disks::NOT_PROTECTED),
+        }
+        match &chosen {
+            Ok(_) => self.solved(disks::CHANGED),
+            Err(message) => self.problem(disks::CHANGED, message.clone()),
+        }
+        if self.machine.is_some() && chosen.as_ref().ok() != Some(&self.protected) {
+            self.machine = None;
+            if let Some(replicator) = &*moments::lock(&self.running) {
+                replicator.stop();
+            }
         }
     }
 
@@ -272,6 +277,8 @@ impl Agent {
         match wanted {
             _ if is_running => {}
             None => self.end_tracking(),
+            // Said already, and looked at again with the next facts.
+            Some(wanted) if disks::choose(&wanted.disks, &self.disks).is_err() => {}
             // Not under the lock, for which reports wait.
             Some(wanted) => match self.start(wanted) {
                 Ok(replicator) => {
@@ -286,7 +293,7 @@ impl Agent {
     }
 
     fn start(&mut self, wanted: Replication) -> anyhow::Result<Replicator> {
-        let machine = self.machine()?;
+        let machine = self.machine(&wanted)?;
         let channel = self.channel.clone();
         let config = ReplicatorConfig {
             machine,
@@ -301,12 +308,15 @@ impl Agent {
         Replicator::start(config, wanted)
     }
 
-    /// The machine's disks, tracked if that works.
-    fn machine(&mut self) -> anyhow::Result<Arc<Machine>> {
-        if let Some(machine) = &self.machine {
+    /// The machine's protected disks, tracked if that works.
+    fn machine(&mut self, wanted: &Replication) -> anyhow::Result<Arc<Machine>> {
+        let chosen = disks::choose(&wanted.disks, &self.disks).map_err(anyhow::Error::msg)?;
+        if let Some(machine) = &self.machine
+            && self.protected == chosen
+        {
             return Ok(machine.clone());
         }
-        let paths: Vec<_> = self.disks.iter().map(facts::node).collect();
+        let paths: Vec<_> = chosen.iter().map(facts::node).collect();
         anyhow::ensure!(
             !paths.is_empty(),
             "this machine has no disk that can be protected (virtio, SCSI, NVMe, Xen)"
@@ -326,6 +336,7 @@ impl Agent {
         }
         let machine = Arc::new(machine);
         self.machine = Some(machine.clone());
+        self.protected = chosen;
         Ok(machine)
     }
 

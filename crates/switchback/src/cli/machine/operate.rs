@@ -67,6 +67,16 @@ pub(crate) enum OperateCommand {
         #[command(flatten)]
         wait: WaitArgs,
     },
+    /// Send through another process server of the site at which the machine runs; `server replace` does it for all machines of one
+    SwitchProcessServer {
+        /// The protected machine
+        machine: String,
+        /// The process server's name
+        #[arg(long, value_name = "NAME")]
+        to: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
     /// End the protection
     Disable {
         /// The protected machine
@@ -139,9 +149,12 @@ pub(crate) struct ReprotectArgs {
     /// The master target at the other site [default: the one there is]
     #[arg(long, value_name = "NAME")]
     master_target: Option<String>,
-    /// Alternate location: to a new machine in this datastore, instead of onto the disks that were left
+    /// Where a new machine goes if one is needed: the machine that was left is gone, or --alternate-location [default: the one with most room]
     #[arg(long, value_name = "NAME")]
     datastore: Option<String>,
+    /// To a new machine, although the disks that were left are there
+    #[arg(long)]
+    alternate_location: bool,
     #[command(flatten)]
     confirm: ConfirmArgs,
     #[command(flatten)]
@@ -165,6 +178,7 @@ impl OperateCommand {
             | Self::TestFailoverCleanup { machine, .. }
             | Self::ChangeRecoveryPoint { machine, .. }
             | Self::Resync { machine, .. }
+            | Self::SwitchProcessServer { machine, .. }
             | Self::Disable { machine, .. } => machine,
             Self::Failover(args) => &args.machine,
             Self::Reprotect(args) => &args.machine,
@@ -183,6 +197,7 @@ impl OperateCommand {
             Self::Commit(_) => Operation::Commit,
             Self::Reprotect(_) => Operation::Reprotect,
             Self::Resync { .. } => Operation::Resynchronize,
+            Self::SwitchProcessServer { .. } => Operation::SwitchProcessServer,
             Self::Disable { .. } => Operation::Disable,
             Self::CleanUp(_) => return None,
         })
@@ -194,6 +209,7 @@ impl OperateCommand {
             | Self::TestFailoverCleanup { wait, .. }
             | Self::ChangeRecoveryPoint { wait, .. }
             | Self::Resync { wait, .. }
+            | Self::SwitchProcessServer { wait, .. }
             | Self::Disable { wait, .. } => *wait,
             Self::Failover(args) => args.how.wait,
             Self::Reprotect(args) => args.wait,
@@ -203,9 +219,10 @@ impl OperateCommand {
 
     fn confirm(&self) -> ConfirmArgs {
         match self {
-            Self::TestFailover { .. } | Self::TestFailoverCleanup { .. } | Self::Resync { .. } => {
-                ConfirmArgs::default()
-            }
+            Self::TestFailover { .. }
+            | Self::TestFailoverCleanup { .. }
+            | Self::Resync { .. }
+            | Self::SwitchProcessServer { .. } => ConfirmArgs::default(),
             Self::ChangeRecoveryPoint { confirm, .. } | Self::Disable { confirm, .. } => *confirm,
             Self::Failover(args) => args.how.confirm,
             Self::Reprotect(args) => args.confirm,
@@ -226,8 +243,8 @@ pub(super) async fn run(session: &Session, command: &OperateCommand) -> anyhow::
         command.confirm().confirm(question)?;
     }
     let id = match command {
-        // The contract has no word for it; it is an action on our own resource.
-        OperateCommand::CleanUp(_) => {
+        // The contract has no words for them; they are actions on our own resource.
+        OperateCommand::CleanUp(_) | OperateCommand::SwitchProcessServer { .. } => {
             client.id(&format!("{}/{}", path::MACHINES, path::encode(&places.machine)))
         }
         _ => text_at(&machine, "/properties/contractId").to_owned(),
@@ -314,12 +331,16 @@ fn request(command: &OperateCommand, places: &Places) -> Request {
             ask("failoverCommit", json!({}), places.commit(), "the failover is final")
         }
         OperateCommand::Reprotect(args) => {
-            let question = places.reprotect(args.datastore.as_deref());
+            let question = places.reprotect(args.alternate_location, args.datastore.as_deref());
             ask("reProtect", reprotect_body(args, forward), question, "it replicates")
         }
         OperateCommand::Resync { .. } => {
             let body = json!({"providerSpecificDetails": {"instanceType": forward}});
             unasked(ask("repairReplication", body, String::new(), "everything is compared again"))
+        }
+        OperateCommand::SwitchProcessServer { to, .. } => {
+            let body = json!({"processServer": to});
+            unasked(ask("switchProcessServer", body, String::new(), &format!("it sends through {to}")))
         }
         OperateCommand::Disable { clean_up, .. } => {
             let deletion = if *clean_up { "Delete" } else { "Retain" };
@@ -351,6 +372,9 @@ fn reprotect_body(args: &ReprotectArgs, provider: &str) -> Value {
         if let Some(value) = value {
             details[field] = value.as_str().into();
         }
+    }
+    if args.alternate_location {
+        details["switchbackAlternateLocation"] = true.into();
     }
     json!({"failoverDirection": "RecoveryToPrimary", "providerSpecificDetails": details})
 }

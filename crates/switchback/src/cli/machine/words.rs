@@ -89,18 +89,19 @@ impl Places {
         )
     }
 
-    pub(crate) fn reprotect(&self, datastore: Option<&str>) -> String {
+    pub(crate) fn reprotect(&self, alternate_location: bool, datastore: Option<&str>) -> String {
         let Self { machine, active, passive, .. } = self;
-        match datastore {
-            None => format!(
-                "{machine} will be replicated from {active} to {passive}, onto the disks it left there: what differs on them is \
-                 overwritten, and it is switched off there if it runs."
-            ),
-            Some(datastore) => format!(
-                "{machine} will be replicated from {active} to {passive}, to a new machine in the datastore {datastore}; the one it left \
-                 there stays, switched off."
-            ),
+        let place = datastore.map_or_else(String::new, |datastore| format!(" in the datastore {datastore}"));
+        if alternate_location {
+            return format!(
+                "{machine} will be replicated from {active} to {passive}, to a new machine{place}; the one it left there stays, \
+                 switched off."
+            );
         }
+        format!(
+            "{machine} will be replicated from {active} to {passive}, onto the disks it left there: what differs on them is \
+             overwritten, and it is switched off there if it runs. If that machine is gone, a new one is made{place}."
+        )
     }
 
     pub(crate) fn disable(&self, clean_up: bool) -> String {

@@ -61,6 +61,11 @@ fn a_reprotect_goes_against_the_pair_with_the_provider_of_the_new_one() {
             "instanceType": "InMage", "masterTargetId": "mt", "processServerId": "ps", "datastoreName": "ds",
         }})
     );
+    let (_, body) = called("reprotect web01 --alternate-location", true);
+    assert_eq!(
+        body["providerSpecificDetails"],
+        json!({"instanceType": "InMage", "switchbackAlternateLocation": true})
+    );
     let (_, body) = called("reprotect web01", false);
     assert_eq!(body["providerSpecificDetails"], json!({"instanceType": "InMageAzureV2"}));
 }
@@ -91,6 +96,7 @@ fn whatever_stops_overwrites_or_deletes_is_asked_about_first() {
         ("commit web01", true),
         ("reprotect web01", true),
         ("resync web01", false),
+        ("switch-process-server web01 --to ps2", false),
         ("disable web01 --clean-up", true),
         ("clean-up web01", true),
     ];
@@ -140,6 +146,7 @@ fn each_command_is_the_operation_it_is_called() {
         ("commit w", "commit"),
         ("reprotect w", "reprotect"),
         ("resync w", "resynchronize"),
+        ("switch-process-server w --to ps2", "switch-process-server"),
         ("disable w", "disable"),
     ] {
         assert_eq!(json!(parse(line).unwrap().operation()), operation, "{line}");
