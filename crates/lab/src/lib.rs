@@ -7,6 +7,8 @@
 //! * [`Guest`]: one run of such a machine with disks, bounded in time, judged by what its script ends with.
 //! * [`write_log`]: what a disk was told to write, recorded by the kernel's dm-log-writes, and [`write_log::Oracle`], which proves that a
 //!   recovery point is a state the disk really had.
+//! * [`wire`]: a network between two places that can be cut.
+//! * [`demo`]: all of Switchback at work on one host, with real guests: the whole cycle, or its faults.
 //!
 //! The path of one test: build a [`GuestImage`], start a [`Guest`] on raw disk images, wait for its [`Outcome`], then look at the disk
 //! images from outside. A guest has no network and shares nothing with the host but its disks and its console.
@@ -22,6 +24,7 @@ mod kernel_modules;
 pub mod ledger;
 mod libraries;
 pub mod machine;
+pub mod wire;
 pub mod write_log;
 
 pub use accelerator::Accelerator;

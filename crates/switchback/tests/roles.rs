@@ -7,10 +7,12 @@ mod rig;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use cs::Site;
 use rig::{MIB, fail, same, scribble, succeed, wait_until};
-use switchback_disk::FileDisk;
+use switchback_disk::{DirVolume, FileDisk};
+use switchback_identity::{CERTIFICATE_LIFETIME_MS, Role};
 use switchback_model::component::{
     Desired, MasterTargetDesired, ProcessServerDesired, ReplicaActual, ReplicaDesired, ReplicaMode, Route,
 };
@@ -228,6 +230,70 @@ fn a_process_server_dies_and_another_takes_its_place() {
     });
 }
 
+/// A retention drive of its own, in memory; gone with the value.
+struct SmallDrive(std::path::PathBuf);
+
+impl SmallDrive {
+    fn mount(path: std::path::PathBuf, mib: u64) -> Self {
+        std::fs::create_dir(&path).unwrap();
+        let size = format!("size={mib}m");
+        let mut mount = std::process::Command::new("mount");
+        succeed(mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&path));
+        Self(path)
+    }
+}
+
+impl Drop for SmallDrive {
+    fn drop(&mut self) {
+        std::process::Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+#[test]
+fn a_full_retention_drive_stops_with_its_points_intact_and_goes_on_when_there_is_room() {
+    let site = Site::new();
+    let drive = SmallDrive::mount(site.path("mt1"), 64);
+    let source = site.image("a.img", 16, 1);
+    FileDisk::create(site.path("target.img"), SIZE).unwrap();
+    let wanted = Wanted::new(&site.path("target.img"));
+    wanted.tell(&site);
+    let (_mt, mt_address) = site.start("master-target", "mt1");
+    route(&site, "ps1", &mt_address, 1);
+    let (_ps, ps_address) = site.start("process-server", "ps1");
+    site.enrol("web01");
+    succeed(&mut sync(&site, "web01", &ps_address, "1"));
+    site.cs
+        .service
+        .until_replica(MT, "the first point is applied", |replica| replica.applied == Some(Seq(1)));
+    let before = site.path("before.img");
+    std::fs::copy(&source, &before).unwrap();
+
+    let ballast = drive.0.join("ballast");
+    fill(&ballast);
+    scribble(&source, MIB, 6_000_000, 2);
+    // Safe at the process server, which waits for the target.
+    succeed(&mut sync(&site, "web01", &ps_address, "1"));
+    site.cs.service.until_replica(MT, "it says that its drive is full", |replica| {
+        replica.problem.as_ref().is_some_and(|problem| problem.code == "master-target.retention-full")
+    });
+    let stays = |replica: &ReplicaActual| replica.points.last().is_some_and(|point| point.seq == Seq(1));
+    site.cs.service.until_replica(MT, "its point is there", stays);
+    assert!(same(&before, &site.path("target.img")), "nothing half applied");
+
+    std::fs::remove_file(&ballast).unwrap();
+    site.cs.service.until_replica(MT, "it goes on by itself", |replica| {
+        replica.applied == Some(Seq(2)) && replica.problem.is_none()
+    });
+    assert!(same(&source, &site.path("target.img")));
+}
+
+/// Takes all room there is.
+fn fill(path: &Path) {
+    use std::io::Write;
+    let mut file = std::fs::File::create(path).unwrap();
+    while file.write_all(&[1; 4096]).is_ok() {}
+}
+
 #[test]
 fn who_has_no_business_is_refused_and_told_why() {
     let (site, _wanted, [_ps, _mt], [ps_address, mt_address]) = protected();
@@ -301,4 +367,50 @@ fn a_process_server_goes_on_while_the_configuration_server_is_away_also_after_a_
     site.cs.service.forget_reports();
     site.cs.listen(address);
     wait_until("it reports again", || site.cs.service.process_server("process-server ps1").is_some());
+}
+
+#[test]
+fn an_expired_certificate_is_called_that_and_the_remedy_works() {
+    let site = Site::new();
+    site.cs.service.want("process-server ps1", Desired::ProcessServer(ProcessServerDesired::default()));
+    let long = CERTIFICATE_LIFETIME_MS + 60_000;
+    site.cs.clock.0.store(0_u64.wrapping_sub(long), Ordering::SeqCst);
+    let expired = site.cs.live(Role::ProcessServer, "ps1");
+    site.cs.clock.0.store(0, Ordering::SeqCst);
+    std::fs::create_dir(site.path("ps1.identity")).unwrap();
+    expired.current().store(&DirVolume::open(site.path("ps1.identity")).unwrap()).unwrap();
+    let server = site.cs.address.to_string();
+    let mut alone = site.command("ps1");
+    alone.args([
+        "process-server",
+        "--server",
+        &server,
+        "--site",
+        "home",
+        "--listen",
+        "127.0.0.1:0",
+        "--data",
+        "ps1",
+    ]);
+    let said = fail(&mut alone);
+    assert!(said.contains("expired") && said.contains("switchback enrol"), "{said}");
+    // As it says.
+    let (mut ps, _) = site.start("process-server", "ps1");
+    ps.kill();
+
+    // The configuration server's clock is wrong: to it the new one has expired, too. Nothing is thrown away for that.
+    site.cs.clock.0.store(long, Ordering::SeqCst);
+    site.cs.service.forget_reports();
+    let log = site.path("ps1.log");
+    let mut command = site.role("process-server", "ps1");
+    command.stdout(std::process::Stdio::null()).stderr(std::fs::File::create(&log).unwrap());
+    let _ps = rig::Process(command.spawn().unwrap());
+    wait_until("it says that its certificate has expired, and to look at the clocks", || {
+        let said = std::fs::read_to_string(&log).unwrap();
+        said.contains("certificate has expired") && said.contains("check both clocks")
+    });
+    site.cs.clock.0.store(0, Ordering::SeqCst);
+    wait_until("it goes on by itself when the clock is right", || {
+        site.cs.service.report_of("process-server ps1").is_some()
+    });
 }

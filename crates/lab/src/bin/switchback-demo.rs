@@ -14,13 +14,16 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use clap::Parser;
-use switchback_lab::demo::{self, Options, Screen};
+use switchback_lab::demo::{self, Options, Screen, Story};
 
 /// Protects two machines, loses them, and brings them home: on this host, with real guests. Ends with a table of what was verified; the exit code is 0
 /// only if all of it holds. Needs root, for looking into the machines' disks from outside.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Arguments {
+    /// Play what fails around protected machines instead: a network that is cut, a process server that is lost for good, disks that change
+    #[arg(long)]
+    faults: bool,
     /// Leave everything running at the end, and print how to look around
     #[arg(long)]
     keep: bool,
@@ -59,7 +62,9 @@ fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot listen for signals")?;
     }
     let ledger = beside.join("switchback-ledger");
-    let options = Options { switchback, ledger, directory: directory.clone(), keep: arguments.keep, stop };
+    let story = if arguments.faults { Story::Faults } else { Story::WholeCycle };
+    let options =
+        Options { switchback, ledger, directory: directory.clone(), story, keep: arguments.keep, stop };
     let screen = Screen::new(Box::new(std::io::stdout()), std::io::stdout().is_terminal());
     let (table, played) = demo::run(&options, screen);
     let holds = played.is_ok() && table.holds();

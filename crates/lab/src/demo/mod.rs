@@ -13,8 +13,10 @@
 //! | `table` | what was verified |
 //! | `stage` | all of that together, and the waits and looks that the story is told in |
 //! | `story` | the eight steps |
+//! | `faults` | the other story: what fails around protected machines, and is noticed and mended |
 
 mod command_line;
+mod faults;
 mod places;
 mod roles;
 mod screen;
@@ -40,10 +42,23 @@ pub struct Options {
     pub ledger: PathBuf,
     /// Where everything is kept while it runs; made if it is not there.
     pub directory: PathBuf,
+    /// What is played.
+    pub story: Story,
     /// Leave everything running at the end.
     pub keep: bool,
     /// Set: end as soon as possible.
     pub stop: Arc<AtomicBool>,
+}
+
+/// What is played.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Story {
+    /// Protect, lose everything, come home.
+    #[default]
+    WholeCycle,
+    /// The network between the sites is cut for more than a minute; a process server is lost for good and another takes its place; a machine gains a disk,
+    /// another's grows.
+    Faults,
 }
 
 /// Plays the demo. Returns what was verified, and how far it came: an error is what it cannot go on after; a check that does not hold is in the
@@ -53,7 +68,10 @@ pub fn run(options: &Options, screen: Screen) -> (Table, anyhow::Result<()>) {
         Ok(stage) => stage,
         Err(error) => return (Table::default(), Err(error)),
     };
-    let played = story::play(&mut stage);
+    let played = match options.story {
+        Story::WholeCycle => story::play(&mut stage),
+        Story::Faults => faults::play(&mut stage),
+    };
     stage.end(played.is_ok() && options.keep);
     (stage.into_table(), played)
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use switchback_sites::{AcceleratorChoice, LocalSite, NetworkSettings, Power, Site as _, SiteSettings};
 
+use super::stage::At;
 use crate::inspect::Inspection;
 use crate::machine::{self, DataDisk};
 use crate::{Accelerator, Foundation};
@@ -30,12 +31,27 @@ pub(super) struct Cast {
     pub(super) data: DataDisk,
     /// As `machine protect --nic` takes them.
     pub(super) away: [&'static str; 2],
+    /// The addresses of its two network cards at home, which it sets by itself, and at recovery.
+    pub(super) addresses: [[&'static str; 2]; 2],
 }
+
+/// Networks of the sites' uplinks, home's first, and the address that their DHCP gives to the first who asks.
+const UPLINKS: [(&str, &str); 2] = [("10.0.2.0/24", "10.0.2.15/24"), ("10.0.3.0/24", "10.0.3.15/24")];
 
 /// Causes first: `db01` refers to `web01`.
 pub(super) const CAST: [Cast; 2] = [
-    Cast { name: "web01", data: DataDisk::Xfs, away: ["untouched", "10.2.0.11/24"] },
-    Cast { name: "db01", data: DataDisk::Ext4, away: ["untouched", "10.2.0.12/24"] },
+    Cast {
+        name: "web01",
+        data: DataDisk::Xfs,
+        away: ["untouched", "10.2.0.11/24"],
+        addresses: [[UPLINKS[0].1, "10.1.0.11/24"], [UPLINKS[1].1, "10.2.0.11/24"]],
+    },
+    Cast {
+        name: "db01",
+        data: DataDisk::Ext4,
+        away: ["untouched", "10.2.0.12/24"],
+        addresses: [[UPLINKS[0].1, "10.1.0.12/24"], [UPLINKS[1].1, "10.2.0.12/24"]],
+    },
 ];
 
 /// A site.
@@ -47,11 +63,11 @@ pub(super) struct Place {
 
 impl Place {
     /// Makes an empty site in a directory.
-    pub(super) fn make(
-        name: &'static str,
-        directory: &Path,
-        foundation: &Foundation,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn make(at: At, directory: &Path, foundation: &Foundation) -> anyhow::Result<Self> {
+        let (name, (cidr, _)) = match at {
+            At::Home => ("home", UPLINKS[0]),
+            At::Recovery => ("recovery", UPLINKS[1]),
+        };
         let mut settings = SiteSettings::new([(DATASTORE.to_owned(), PathBuf::from("disks"))]);
         settings.qemu = foundation.qemu();
         // Known already, or found out once for all demos; a site would try for itself.
@@ -59,8 +75,7 @@ impl Place {
             Accelerator::Kvm => AcceleratorChoice::Kvm,
             Accelerator::Tcg => AcceleratorChoice::Tcg,
         };
-        let uplink =
-            NetworkSettings::User { cidr: "10.0.2.0/24".to_owned(), forward: Vec::new(), isolated: false };
+        let uplink = NetworkSettings::User { cidr: cidr.to_owned(), forward: Vec::new(), isolated: false };
         // The sites share this host, not a LAN; nor do two demos.
         let segment = NetworkSettings::Segment { segment: directory.to_string_lossy().into_owned() };
         settings.networks = NETWORKS.map(str::to_owned).into_iter().zip([uplink, segment]).collect();
@@ -78,8 +93,10 @@ impl Place {
         Ok(self.site.machine(id)?.power == Power::Off)
     }
 
+    /// The images of its two protected disks; one that it has got since comes after them.
     pub(super) fn images(&self, id: &str) -> anyhow::Result<[PathBuf; 2]> {
-        let disks: Vec<PathBuf> = self.site.machine(id)?.disks.into_iter().map(|disk| disk.path).collect();
+        let disks: Vec<PathBuf> =
+            self.site.machine(id)?.disks.into_iter().map(|disk| disk.path).take(2).collect();
         <[PathBuf; 2]>::try_from(disks)
             .ok()
             .with_context(|| format!("{id} at {} has not two disks", self.name))

@@ -21,6 +21,7 @@ use crate::Foundation;
 use crate::inspect::{Inspection, first_difference};
 use crate::ledger::{Flaw, Standing};
 use crate::machine::AgentSettings;
+use crate::wire::Wire;
 
 /// Longest time for a command that only asks or notes something.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
@@ -53,7 +54,29 @@ pub(super) struct Stage {
     passphrase: String,
     /// How far each machine's ledger had been when it was last looked at.
     known: BTreeMap<&'static str, Standing>,
+    /// Between the sites, where they can be cut.
+    pub(super) wires: Option<Wires>,
     is_kept: bool,
+}
+
+/// The network between the sites: home's way to recovery's master target, and the recovery servers' way to the configuration server, which is at home.
+#[derive(Debug)]
+pub(super) struct Wires {
+    master_target_port: u16,
+    to_master_target: Wire,
+    to_configuration_server: Wire,
+}
+
+impl Wires {
+    pub(super) fn cut(&self) {
+        self.to_master_target.cut();
+        self.to_configuration_server.cut();
+    }
+
+    pub(super) fn restore(&self) {
+        self.to_master_target.restore();
+        self.to_configuration_server.restore();
+    }
 }
 
 impl Stage {
@@ -67,8 +90,8 @@ impl Stage {
         let directory = options.directory.canonicalize().context("the demo's directory is gone")?;
         let options = Options { directory, ..options.clone() };
         let foundation = Foundation::prepare()?;
-        let site = |name| Place::make(name, &options.directory.join(name), &foundation);
-        let (home, recovery) = (site("home")?, site("recovery")?);
+        let site = |at, name| Place::make(at, &options.directory.join(name), &foundation);
+        let (home, recovery) = (site(At::Home, "home")?, site(At::Recovery, "recovery")?);
         screen.say(&format!("everything is in {}", options.directory.display()));
         Ok(Self {
             roles: Roles::new(&options.switchback, &logs),
@@ -83,6 +106,7 @@ impl Stage {
             server: String::new(),
             passphrase: String::new(),
             known: BTreeMap::new(),
+            wires: None,
             is_kept: false,
         })
     }
@@ -133,6 +157,11 @@ impl Stage {
     /// Whether everything is to go on running when the play is over.
     pub(super) fn is_to_be_kept(&self) -> bool {
         self.options.keep
+    }
+
+    /// Whether things fail in this story.
+    pub(super) fn is_with_faults(&self) -> bool {
+        self.options.story == super::Story::Faults
     }
 
     pub(super) fn ledger_program(&self) -> &Path {
@@ -188,17 +217,44 @@ impl Stage {
         fs::write(&file, &self.passphrase).with_context(|| format!("cannot write {file}"))
     }
 
+    /// Lays the wires between the sites; before the recovery site's servers start.
+    pub(super) fn lay_wires(&mut self) -> anyhow::Result<()> {
+        let master_target_port = free_port()?;
+        self.wires = Some(Wires {
+            master_target_port,
+            to_master_target: Wire::to(&format!("{}:{master_target_port}", self.address))?,
+            to_configuration_server: Wire::to(&self.server)?,
+        });
+        Ok(())
+    }
+
     /// Starts a process server or master target at a site.
     pub(super) fn start_server(&mut self, kind: &str, at: At) -> anyhow::Result<()> {
+        self.start_server_called(kind, at, &format!("{kind}-{}", self.place(at).name))
+    }
+
+    /// The same, under a name of its own.
+    pub(super) fn start_server_called(&mut self, kind: &str, at: At, name: &str) -> anyhow::Result<()> {
         let site = self.place(at).name;
-        let name = format!("{kind}-{site}");
-        let (data, port) = (self.path(&name), free_port()?);
-        let (listen, advertise) = (format!("0.0.0.0:{port}"), format!("{}:{port}", self.address));
+        let data = self.path(name);
+        let (port, entrance) = match &self.wires {
+            Some(wires) if at == At::Recovery && kind == "master-target" => {
+                (wires.master_target_port, wires.to_master_target.port())
+            }
+            _ => free_port().map(|port| (port, port))?,
+        };
+        let server = match &self.wires {
+            Some(wires) if at == At::Recovery => {
+                format!("{}:{}", self.address, wires.to_configuration_server.port())
+            }
+            _ => self.server.clone(),
+        };
+        let (listen, advertise) = (format!("0.0.0.0:{port}"), format!("{}:{entrance}", self.address));
         let passphrase = self.path("passphrase");
         let words = [
             kind,
             "--server",
-            &self.server,
+            &server,
             "--site",
             site,
             "--data",
@@ -210,13 +266,13 @@ impl Stage {
             "--enrol-passphrase-file",
             &passphrase,
             "--name",
-            &name,
+            name,
         ];
         let environment =
             [("SWITCHBACK_IDENTITY", format!("{data}-identity")), ("SWITCHBACK_LOG", "info".to_owned())];
         fs::create_dir_all(&data).with_context(|| format!("cannot make {data}"))?;
         self.roles.start(Role {
-            name: name.clone(),
+            name: name.to_owned(),
             arguments: words.map(str::to_owned).to_vec(),
             environment: environment.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         })?;
@@ -346,6 +402,45 @@ impl Stage {
             let expected = format!("its record {} as it was", known.records);
             self.check(what, expected, outcome(&found, "it is"), found.is_ok());
         }
+    }
+
+    /// Whether both network cards have the addresses that they are to have at a site, as the guest itself sees them and its agent tells.
+    pub(super) fn check_addresses(&mut self, cast: Cast, at: At) -> anyhow::Result<()> {
+        let expected = match at {
+            At::Home => cast.addresses[0],
+            At::Recovery => cast.addresses[1],
+        };
+        let mut found = Vec::new();
+        let started = Instant::now();
+        while found != expected && started.elapsed() < FOLLOW_LIMIT {
+            let shown = self.machine(cast.name)?;
+            let addresses = shown["addresses"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            found = addresses.filter(|address| !address.contains(':')).map(str::to_owned).collect();
+            std::thread::sleep(LOOK_INTERVAL);
+        }
+        let what =
+            format!("{} at {}: addresses of both network cards, from inside", cast.name, self.place(at).name);
+        self.check(what, expected.join(", "), found.join(", "), found == expected);
+        Ok(())
+    }
+
+    /// Reads the disks of a replica whose machine has been failed over: each block must be the one that its source computed the digest of.
+    pub(super) fn check_point(&mut self, cast: Cast, at: At) -> anyhow::Result<()> {
+        let shown = self.machine(cast.name)?;
+        let replica = shown.pointer("/replication/replica").and_then(Value::as_str).unwrap_or_default();
+        let directory = self.path(&format!("master-target-{}/replicas/{replica}", self.place(at).name));
+        let words = ["replica", "verify", &directory];
+        self.screen.command(&words);
+        let report = self.command_line.json(&words, JOB_LIMIT)?;
+        let (read, findings) = (&report["disk_bytes"], report["findings"].as_array().map_or(1, Vec::len));
+        let what = format!(
+            "{} at {}: every block of the disks at the recovery point",
+            cast.name,
+            self.place(at).name
+        );
+        let found = format!("{read} bytes read, {findings} differ");
+        self.check(what, "as its source sent it", found, findings == 0 && read.as_u64() > Some(0));
+        Ok(())
     }
 
     /// Compares the disks of a machine's two instances, both off, byte for byte.

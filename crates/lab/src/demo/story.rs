@@ -13,13 +13,15 @@ use crate::inspect::Inspection;
 use crate::ledger::{Book, causes_are_held};
 use crate::machine::{BootFiles, DemoMachine};
 
-const GROUP: &str = "PG1";
+pub(super) const GROUP: &str = "PG1";
 const TWIN: &str = "PG1_Failback";
-const PLAN: &str = "everything";
+pub(super) const PLAN: &str = "everything";
 /// Points that are seen to come before the disaster.
 const POINTS_MIN: u64 = 3;
 /// Records that a machine is seen to write before the story goes on.
 const WORK_RECORDS: u64 = 60;
+/// From this age of the newest recovery point on, somebody is to be alarmed.
+const RPO_THRESHOLD: &str = "30s";
 /// Most that an unplanned failover may lose here: some intervals between points, on a busy host.
 const RPO_MAX: Duration = Duration::from_secs(45);
 /// Of a machine's disks, the most that coming home may move: it is the delta or it is not.
@@ -43,9 +45,12 @@ pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
     look_at_the_end(stage)
 }
 
-fn found_sites(stage: &mut Stage) -> anyhow::Result<()> {
+pub(super) fn found_sites(stage: &mut Stage) -> anyhow::Result<()> {
     stage.screen.step("1. A configuration server; two sites, each with a process server and a master target");
     stage.start_configuration_server()?;
+    if stage.is_with_faults() {
+        stage.lay_wires()?;
+    }
     for at in [At::Home, At::Recovery] {
         let (name, directory) =
             (stage.place(at).name, stage.place(at).site.directory().to_string_lossy().into_owned());
@@ -68,7 +73,7 @@ fn found_sites(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn make_machines(stage: &mut Stage) -> anyhow::Result<()> {
+pub(super) fn make_machines(stage: &mut Stage) -> anyhow::Result<()> {
     stage.screen.step(
         "2. Two machines at home: web01 (ext4 and xfs), db01 (ext4), whose records refer to those of web01",
     );
@@ -103,7 +108,7 @@ fn make_machines(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn protect(stage: &mut Stage) -> anyhow::Result<()> {
+pub(super) fn protect(stage: &mut Stage) -> anyhow::Result<()> {
     stage
         .screen
         .step("3. A protection group with its failback twin; both machines protected; a recovery plan");
@@ -119,6 +124,8 @@ fn protect(stage: &mut Stage) -> anyhow::Result<()> {
         "5s",
         "--freeze-budget",
         "3s",
+        "--rpo-threshold",
+        RPO_THRESHOLD,
         "--multi-vm",
         "true",
     ])?;
@@ -156,13 +163,20 @@ fn protect(stage: &mut Stage) -> anyhow::Result<()> {
     for cast in CAST {
         wait_until_protected(stage, cast, "home")?;
     }
+    for cast in CAST {
+        stage.check_addresses(cast, At::Home)?;
+    }
     let tag = wait_for_shared_point(stage)?;
     stage.screen.say(&format!("multi-VM recovery point {tag}: both machines, one moment"));
     Ok(())
 }
 
 /// Until the replica at the other side has recovery points. Returns what the comparison moved, and the size of all disks.
-fn wait_until_protected(stage: &mut Stage, cast: Cast, active: &str) -> anyhow::Result<(u64, u64)> {
+pub(super) fn wait_until_protected(
+    stage: &mut Stage,
+    cast: Cast,
+    active: &str,
+) -> anyhow::Result<(u64, u64)> {
     let mut told = None;
     let shown = stage.wait(&format!("{} is protected", cast.name), JOB_LIMIT, |stage| {
         let shown = stage.machine(cast.name)?;
@@ -186,7 +200,7 @@ fn wait_until_protected(stage: &mut Stage, cast: Cast, active: &str) -> anyhow::
     Ok((moved, size))
 }
 
-fn count(points: &Value) -> u64 {
+pub(super) fn count(points: &Value) -> u64 {
     points.as_u64().or_else(|| points.as_array().map(|points| points.len() as u64)).unwrap_or(0)
 }
 
@@ -238,7 +252,11 @@ fn strike(stage: &mut Stage) -> anyhow::Result<Disaster> {
 }
 
 /// Until each machine has started its workload once more; the record with which each went on.
-fn wait_for_starts(stage: &mut Stage, at: At, before: &[(Cast, usize, String)]) -> anyhow::Result<Vec<u64>> {
+pub(super) fn wait_for_starts(
+    stage: &mut Stage,
+    at: At,
+    before: &[(Cast, usize, String)],
+) -> anyhow::Result<Vec<u64>> {
     let wait = |(cast, count, id): &(Cast, usize, String)| {
         stage.wait(&format!("{} works at {}", cast.name, stage.place(at).name), FOLLOW_LIMIT, |stage| {
             Ok(stage.place(at).starts(id)?.get(*count).copied())
@@ -263,6 +281,9 @@ fn measure_loss(stage: &mut Stage, disaster: Disaster) -> anyhow::Result<()> {
         books.push(point);
     }
     check_causes(stage, "at the recovery point", &books);
+    for cast in CAST {
+        stage.check_point(cast, At::Recovery)?;
+    }
     let mut tags = Vec::new();
     for cast in CAST {
         tags.push(
@@ -298,13 +319,19 @@ fn check_loss(stage: &mut Stage, cast: Cast, left: &Book, point: &Book) {
 }
 
 /// What the guest says and what its disks say must be the same.
-fn check_resumption(stage: &mut Stage, cast: Cast, when: &str, disks: &Inspection, resumed_at: u64) {
+pub(super) fn check_resumption(
+    stage: &mut Stage,
+    cast: Cast,
+    when: &str,
+    disks: &Inspection,
+    resumed_at: u64,
+) {
     let expected = disks.book().standing().records + 1;
     let what = format!("{} {when}: the guest goes on where its disks end", cast.name);
     stage.check(what, format!("record {expected}"), format!("record {resumed_at}"), resumed_at == expected);
 }
 
-fn check_causes(stage: &mut Stage, when: &str, inspections: &[Inspection]) {
+pub(super) fn check_causes(stage: &mut Stage, when: &str, inspections: &[Inspection]) {
     if let [web, db] = inspections {
         let held = causes_are_held(db.book(), web.book());
         let refers = db.book().records().last().and_then(|record| record.seen).map_or(0, |seen| seen.number);
@@ -326,6 +353,9 @@ fn commit(stage: &mut Stage, at: At) -> anyhow::Result<()> {
     };
     stage.screen.step(step);
     stage.job(&["plan", "commit", PLAN, "--yes"])?;
+    for cast in CAST {
+        stage.check_addresses(cast, at)?;
+    }
     work_goes_on(stage, at)
 }
 

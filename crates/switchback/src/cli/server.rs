@@ -11,6 +11,7 @@ use super::machine::messages;
 use super::render::{Field, bytes, plain, time};
 use super::session::{self, Session, SessionArgs, WaitArgs};
 use crate::client::path::{self, id_of, text_at};
+use crate::client::{JobEnd, Reply};
 
 const LIST: &[Field] = &[
     plain("NAME", &["/properties/friendlyName"]),
@@ -62,8 +63,9 @@ enum ServerCommand {
         /// The one to use
         #[arg(long, value_name = "NAME")]
         by: String,
-        #[command(flatten)]
-        wait: WaitArgs,
+        /// Longest time to wait for each machine, in seconds
+        #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+        wait_limit: u64,
     },
     /// Remove a component: it is not talked to any more, and its certificate not renewed
     Remove {
@@ -86,7 +88,9 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
                 |server| json!({"reasons": messages(server, "/properties/reasons")}),
             ))
         }
-        ServerCommand::Replace { former, by, wait } => replace(&session, former, by, *wait).await,
+        ServerCommand::Replace { former, by, wait_limit } => {
+            replace(&session, former, by, WaitArgs::until(*wait_limit)).await
+        }
         ServerCommand::Remove { server, confirm } => {
             let found = choose(&all(&session).await?, server)?;
             let (role, name) =
@@ -113,15 +117,26 @@ async fn replace(session: &Session, former: &str, by: &str, wait: WaitArgs) -> a
         );
     }
     let body = json!({"properties": {"processServer": by}});
+    let mut jobs = Vec::new();
     for machine in users {
+        let name = text_at(machine, "/name");
         let reply =
             session.client.post(&format!("{}/switchProcessServer", id_of(machine)), Some(&body)).await?;
-        let done = format!("{} sends through {by}", text_at(machine, "/name"));
-        let code = session.conclude(reply, wait, &done).await?;
-        if code != ExitCode::SUCCESS {
-            return Ok(code);
+        let Reply::Started(operation) = reply else { bail!("the server began no job for {name}") };
+        let Some((job, end)) = session.watch(&operation, wait).await? else { return Ok(ExitCode::from(130)) };
+        if session.is_for_people() && end == JobEnd::Succeeded {
+            println!("{name} sends through {by}");
+        } else if session.is_for_people() {
+            print!("{}", super::job::ending(&job, end));
+        } else {
+            jobs.push(session.job(&operation).await?);
+        }
+        if end != JobEnd::Succeeded {
+            session.print_json(&jobs);
+            return Ok(ExitCode::FAILURE);
         }
     }
+    session.print_json(&jobs);
     Ok(ExitCode::SUCCESS)
 }
 

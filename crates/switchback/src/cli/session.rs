@@ -187,6 +187,13 @@ impl Session {
         ExitCode::SUCCESS
     }
 
+    /// Prints a list for programs; nothing for people.
+    pub(crate) fn print_json(&self, resources: &[Value]) {
+        if !self.is_for_people() {
+            print!("{}", render::json(&Value::from(resources)));
+        }
+    }
+
     /// Prints a resource.
     pub(crate) fn print(&self, fields: &[Field], resource: &Value) -> ExitCode {
         print!("{}", render::show(self.format, fields, resource));
@@ -235,9 +242,7 @@ impl Session {
             }
             Reply::Started(operation) if wait.no_wait => {
                 match self.format {
-                    OutputFormat::Json => {
-                        print!("{}", render::json(&self.client.get(&self.job_id(&operation)).await?))
-                    }
+                    OutputFormat::Json => print!("{}", render::json(&self.job(&operation).await?)),
                     OutputFormat::Table => {
                         println!("job {} has begun; `switchback job wait {0}` follows it", operation.job)
                     }
@@ -254,6 +259,25 @@ impl Session {
 
     /// Follows a job to its end; the exit code tells how that was.
     pub(crate) async fn follow(&self, operation: &Operation, wait: WaitArgs) -> anyhow::Result<ExitCode> {
+        let Some((job, end)) = self.watch(operation, wait).await? else { return Ok(ExitCode::from(130)) };
+        match self.format {
+            OutputFormat::Json => print!("{}", render::json(&self.job(operation).await?)),
+            OutputFormat::Table => print!("{}", super::job::ending(&job, end)),
+        }
+        Ok(if end == JobEnd::Succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// A job as the API says it.
+    pub(crate) async fn job(&self, operation: &Operation) -> anyhow::Result<Value> {
+        Ok(self.client.get(&self.job_id(operation)).await?)
+    }
+
+    /// Shows a job's progress until it has ended; `None`: interrupted, and that has been said.
+    pub(crate) async fn watch(
+        &self,
+        operation: &Operation,
+        wait: WaitArgs,
+    ) -> anyhow::Result<Option<(Value, JobEnd)>> {
         let options = WaitOptions { limit: Duration::from_secs(wait.wait_limit), ..WaitOptions::default() };
         let mut progress = JobProgress::new();
         let waiting = self.client.wait(operation, options, |look| match look {
@@ -271,16 +295,9 @@ impl Session {
                 operation.job
             );
             eprintln!("`switchback job cancel {}` ends it.", operation.job);
-            return Ok(ExitCode::from(130));
+            return Ok(None);
         };
-        let (job, end) = result?;
-        match self.format {
-            OutputFormat::Json => {
-                print!("{}", render::json(&self.client.get(&self.job_id(operation)).await?))
-            }
-            OutputFormat::Table => print!("{}", super::job::ending(&job, end)),
-        }
-        Ok(if end == JobEnd::Succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(Some(result?))
     }
 }
 

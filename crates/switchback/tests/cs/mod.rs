@@ -27,13 +27,13 @@ use tokio::sync::{oneshot, watch};
 
 use crate::rig::{Process, switchback, wait_until};
 
-/// The machine's clock, set ahead by so many milliseconds.
+/// The machine's clock, set ahead by so many milliseconds; back, by what is added without carry.
 #[derive(Debug, Default)]
 pub(crate) struct AheadClock(pub(crate) AtomicU64);
 
 impl Clock for AheadClock {
     fn now(&self) -> UnixMillis {
-        UnixMillis(SystemClock.now().0 + self.0.load(Ordering::SeqCst))
+        UnixMillis(SystemClock.now().0.wrapping_add(self.0.load(Ordering::SeqCst)))
     }
 }
 
