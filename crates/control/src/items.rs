@@ -183,6 +183,18 @@ fn reasons_of_path(
             reasons.tell(Health::Critical, "server.no-heartbeat", message, cause, remedy);
         }
     }
+    let spool = facts
+        .servers
+        .get(&format!("{}/{}", Role::ProcessServer, path.process_server))
+        .filter(|report| report.is_alive(now))
+        .and_then(|report| {
+            report.process_server()?.spools.iter().find(|spool| spool.replica == path.replica)
+        });
+    if let Some(why) = spool.and_then(|spool| spool.waiting.as_ref()) {
+        let message = format!("the process server {} waits: {why}", path.process_server);
+        let remedy = "what it has taken is safe there and is delivered when this is over";
+        reasons.tell(Health::Warning, "process-server.waiting", message, "", remedy);
+    }
     let target = facts.servers.get(&format!("{}/{}", Role::Target, path.master_target));
     let replica = target.and_then(|target| target.replica(&path.replica));
     if let Some(problem) = replica.and_then(|replica| replica.problem.as_ref()) {

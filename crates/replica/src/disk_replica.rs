@@ -125,7 +125,10 @@ struct Core {
     writer: Option<session::Writer>,
     /// Sessions opened so far: each has its own number, and only the last may write.
     sessions: u64,
+    /// Why the disks cannot be brought to the newest point.
     paused: Option<PauseReason>,
+    /// Why nothing more can be taken.
+    full: Option<PauseReason>,
     /// Points that somebody is viewing, and how many of them.
     views: BTreeMap<Seq, usize>,
 }
@@ -217,6 +220,16 @@ impl DiskReplica {
         done
     }
 
+    /// Remembers, for whoever asks how it stands, whether data can be taken.
+    fn took<T>(&self, taken: Result<T, ReplicaError>) -> Result<T, ReplicaError> {
+        match &taken {
+            Ok(_) => self.core().full = None,
+            Err(ReplicaError::Paused(reason)) => self.core().full = Some(reason.clone()),
+            Err(_) => {}
+        }
+        taken
+    }
+
     fn core(&self) -> MutexGuard<'_, Core> {
         // A panic elsewhere must not take the replica down with it: the manifest is only replaced whole.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
@@ -273,7 +286,7 @@ impl Core {
             open: self.open_status(),
             last_point: last,
             watermarks: Watermarks { received: seq, recoverable: seq },
-            paused: self.paused.clone(),
+            paused: self.paused.clone().or_else(|| self.full.clone()),
         }
     }
 }

@@ -271,8 +271,8 @@ fn a_full_retention_drive_stops_with_its_points_intact_and_goes_on_when_there_is
     let ballast = drive.0.join("ballast");
     fill(&ballast);
     scribble(&source, MIB, 6_000_000, 2);
-    // Safe at the process server, which waits for the target.
-    succeed(&mut sync(&site, "web01", &ps_address, "1"));
+    let mut syncing = sync(&site, "web01", &ps_address, "1");
+    let mut syncing = rig::Process(syncing.stderr(std::process::Stdio::null()).spawn().unwrap());
     site.cs.service.until_replica(MT, "it says that its drive is full", |replica| {
         replica.problem.as_ref().is_some_and(|problem| problem.code == "master-target.retention-full")
     });
@@ -281,6 +281,7 @@ fn a_full_retention_drive_stops_with_its_points_intact_and_goes_on_when_there_is
     assert!(same(&before, &site.path("target.img")), "nothing half applied");
 
     std::fs::remove_file(&ballast).unwrap();
+    wait_until("the sync ends", || syncing.0.try_wait().unwrap().is_some_and(|status| status.success()));
     site.cs.service.until_replica(MT, "it goes on by itself", |replica| {
         replica.applied == Some(Seq(2)) && replica.problem.is_none()
     });

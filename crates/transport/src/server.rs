@@ -1,5 +1,6 @@
 //! The server: who is let in, how many at once, and what becomes of each connection.
 
+mod complaint;
 mod connection;
 mod registry;
 mod worker;

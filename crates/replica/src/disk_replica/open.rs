@@ -81,6 +81,7 @@ impl DiskReplica {
             writer: None,
             sessions: 0,
             paused: None,
+            full: None,
             views: std::collections::BTreeMap::new(),
         };
         let ways = RwLock::new(Ways::of(&core.manifest, 0));

@@ -230,14 +230,13 @@ impl ReplicaSession for DiskSession {
         });
         if joins {
             // What had ended when the last session was lost.
-            replica.sync_parts()?;
+            replica.took(replica.sync_parts())?;
         } else {
             let waiting = replica.core().manifest.staged.len();
             if waiting >= replica.config.staged_cycles_max {
                 replica.maintain()?;
             }
-            Self::drop_cycle(replica)?;
-            Self::start_cycle(replica, request)?;
+            replica.took(Self::drop_cycle(replica).and_then(|()| Self::start_cycle(replica, request)))?;
         }
         replica.core().open_status().ok_or(ReplicaError::Protocol { detail: "no cycle is open".into() })
     }
@@ -245,7 +244,7 @@ impl ReplicaSession for DiskSession {
     fn begin_part(&mut self, header: PartHeader) -> Result<(), ReplicaError> {
         self.expect_no_part()?;
         let _turn = self.replica.enter(self.key)?;
-        let part = self.replica.begin_part(self.key, header)?;
+        let part = self.replica.took(self.replica.begin_part(self.key, header))?;
         self.part = Some(part);
         Ok(())
     }
@@ -253,7 +252,7 @@ impl ReplicaSession for DiskSession {
     fn put_frame(&mut self, frame: Frame) -> Result<(), ReplicaError> {
         let mut part = self.part.take().ok_or_else(no_part)?;
         let _turn = self.replica.enter(self.key)?;
-        self.replica.put_frame(self.key, &mut part, frame)?;
+        self.replica.took(self.replica.put_frame(self.key, &mut part, frame))?;
         self.part = Some(part);
         Ok(())
     }
@@ -261,12 +260,12 @@ impl ReplicaSession for DiskSession {
     fn end_part(&mut self, checksum: [u8; 32]) -> Result<(), ReplicaError> {
         let part = self.part.take().ok_or_else(no_part)?;
         let _turn = self.replica.enter(self.key)?;
-        self.replica.end_part(part, checksum)
+        self.replica.took(self.replica.end_part(part, checksum))
     }
 
     fn barrier(&mut self) -> Result<Watermarks, ReplicaError> {
         let _turn = self.replica.enter(self.key)?;
-        self.replica.sync_parts()?;
+        self.replica.took(self.replica.sync_parts())?;
         Ok(self.replica.status().watermarks)
     }
 
@@ -287,8 +286,7 @@ impl ReplicaSession for DiskSession {
             }
         }
         self.expect_no_part()?;
-        replica.sync_parts()?;
-        replica.commit_open(commit)
+        replica.took(replica.sync_parts().and_then(|()| replica.commit_open(commit)))
     }
 
     fn abort_cycle(&mut self) -> Result<(), ReplicaError> {

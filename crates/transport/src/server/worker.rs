@@ -17,6 +17,7 @@ use switchback_replica::{ReplicaError, ReplicaSession, SessionRequest};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::SessionHandler;
+use super::complaint::complain;
 use crate::wire::{self, Kind, Outgoing, Request};
 
 /// A message to the client, and the request it answers.
@@ -58,6 +59,7 @@ impl Worker {
     pub(super) fn run(mut self, request: SessionRequest, number: u16) {
         let _span = tracing::info_span!("session", peer = %self.peer, replica = %request.replica).entered();
         let epoch = request.epoch;
+        let of = format!("{} {}", self.peer, request.replica);
         let opened = self.handler.open(&self.peer, request).and_then(|mut session| {
             let status = session.status()?;
             Ok((session, status))
@@ -68,7 +70,7 @@ impl Worker {
                 (State::Serving(Open { session, in_part: false }), Outgoing::json(Kind::Done, &status))
             }
             Err(error) => {
-                tracing::warn!(%error, "not opened");
+                complain(&of, "not opened", &error);
                 let reply = wire::failed(&error);
                 (State::Dead(error), reply)
             }
@@ -81,7 +83,7 @@ impl Worker {
                 break;
             }
             let number = work.number;
-            let (next, reply) = step(state, work, epoch);
+            let (next, reply) = step(&of, state, work, epoch);
             state = next;
             if let Some(reply) = reply
                 && self.replies.blocking_send((reply, number)).is_err()
@@ -93,7 +95,7 @@ impl Worker {
 }
 
 /// Works one request off: the next state, and the answer, if there is one.
-fn step(state: State, work: Work, epoch: Option<Epoch>) -> (State, Option<Outgoing>) {
+fn step(of: &str, state: State, work: Work, epoch: Option<Epoch>) -> (State, Option<Outgoing>) {
     let Work { request, resume, epoch: given, .. } = work;
     let pipelined = matches!(request, Request::BeginPart(_) | Request::Frame(_) | Request::EndPart(_));
     let mut open = match state {
@@ -111,7 +113,7 @@ fn step(state: State, work: Work, epoch: Option<Epoch>) -> (State, Option<Outgoi
     match check_epoch(given, epoch).and_then(|()| call(&mut open, request)) {
         Ok(reply) => (State::Serving(open), reply),
         Err(error @ ReplicaError::Paused(_)) => {
-            tracing::warn!(%error, "paused");
+            complain(of, "paused", &error);
             let reply = Some(wire::failed(&error));
             if pipelined {
                 open.in_part = false;
@@ -121,7 +123,7 @@ fn step(state: State, work: Work, epoch: Option<Epoch>) -> (State, Option<Outgoi
             }
         }
         Err(error) => {
-            tracing::warn!(%error, "failed");
+            complain(of, "failed", &error);
             let reply = Some(wire::failed(&error));
             (State::Dead(error), reply)
         }
