@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use switchback_delta::{DeltaKey, Frame};
-use switchback_disk::{Clock, DirVolume, Disk, FileDisk, Volume};
+use switchback_disk::{Access, Clock, DirVolume, Disk, FileDisk, OpenDiskError, Volume};
 use switchback_model::{DiskIndex, ReplicaId, ReplicaName, RetentionPolicy};
 use switchback_replica::{
     Applier, CommitCycle, DiskReplica, DiskSession, DiskSpec, LeafDigests, NodeDigest, OpenCycle,
-    OpenCycleStatus, PartHeader, ReplicaConfig, ReplicaError, ReplicaSession, ReplicaStatus, SessionRequest,
-    Watermarks,
+    OpenCycleStatus, PartHeader, ReplicaConfig, ReplicaError, ReplicaSession, ReplicaStatus, ReplicaSummary,
+    SessionRequest, Watermarks,
 };
 
 use crate::storage_key;
@@ -246,10 +246,15 @@ pub fn create_replica(
 }
 
 fn open_targets(settings: &Settings) -> Result<Vec<Arc<dyn Disk>>, ReplicaError> {
+    targets(settings, |path| FileDisk::open_exclusive(path))
+}
+
+fn targets(
+    settings: &Settings,
+    open: impl Fn(&Path) -> Result<FileDisk, OpenDiskError>,
+) -> Result<Vec<Arc<dyn Disk>>, ReplicaError> {
     let open = |path: &PathBuf| -> Result<Arc<dyn Disk>, ReplicaError> {
-        let disk =
-            FileDisk::open_exclusive(path).map_err(|error| io_error("opening the target", path, &error))?;
-        Ok(Arc::new(disk))
+        Ok(Arc::new(open(path).map_err(|error| io_error("opening the target", path, &error))?))
     };
     settings.targets.iter().map(open).collect()
 }
@@ -300,13 +305,35 @@ impl Hosted {
 /// # Errors
 /// [`ReplicaError::Locked`] when another process has it.
 pub fn open_replica(directory: &Path) -> Result<DiskReplica, ReplicaError> {
+    open_with(directory, open_targets)
+}
+
+/// The same, for looking only. A replica that stands at a point has given its disks to a machine, which may run above a snapshot of them: they are only
+/// read then.
+///
+/// # Errors
+/// [`ReplicaError::Locked`] when another process has it.
+pub fn open_replica_to_verify(directory: &Path) -> Result<DiskReplica, ReplicaError> {
+    let volume =
+        DirVolume::open(directory).map_err(|error| io_error("opening the replica", directory, &error))?;
+    let summary = ReplicaSummary::read(&volume)?;
+    if summary.standing.is_none() || summary.moving {
+        return open_replica(directory);
+    }
+    open_with(directory, |settings| targets(settings, |path| FileDisk::open(path, Access::ReadOnly)))
+}
+
+fn open_with(
+    directory: &Path,
+    targets: impl Fn(&Settings) -> Result<Vec<Arc<dyn Disk>>, ReplicaError>,
+) -> Result<DiskReplica, ReplicaError> {
     let settings = load_settings(directory)?;
     let volume =
         DirVolume::open(directory).map_err(|error| io_error("opening the replica", directory, &error))?;
     // Asked before the disks are: a process that has the replica has them too, and its name is the better answer.
     drop(volume.lock().map_err(|error| ReplicaError::Locked { holder: error.to_string() })?);
     let config = config(&settings)?;
-    DiskReplica::open(Arc::new(volume), open_targets(&settings)?, config)
+    DiskReplica::open(Arc::new(volume), targets(&settings)?, config)
 }
 
 fn config(settings: &Settings) -> Result<ReplicaConfig, ReplicaError> {

@@ -16,7 +16,7 @@ use super::output::{OutputFormat, format_time, print_table};
 use crate::engine::Stop;
 use crate::export::Export;
 use crate::exporting::export_by_owner;
-use crate::host::open_replica;
+use crate::host::{open_replica, open_replica_to_verify};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReplicaCommand {
@@ -118,9 +118,16 @@ impl Place {
 
     /// Opens it; waits for a receiver that is just letting it go: it finishes the cycle in hand after its last session.
     fn open(&self) -> anyhow::Result<DiskReplica> {
+        self.open_with(open_replica)
+    }
+
+    fn open_with(
+        &self,
+        open: impl Fn(&Path) -> Result<DiskReplica, ReplicaError>,
+    ) -> anyhow::Result<DiskReplica> {
         let until = Instant::now() + LETTING_GO_MAX;
         loop {
-            match open_replica(&self.directory) {
+            match open(&self.directory) {
                 Err(ReplicaError::Locked { .. }) if Instant::now() < until => std::thread::sleep(LOOK_EVERY),
                 replica => {
                     return replica
@@ -141,7 +148,9 @@ pub(crate) fn run(command: &ReplicaCommand) -> anyhow::Result<ExitCode> {
             wait_for_interrupt()?;
             drop(export);
         }
-        ReplicaCommand::Verify { place, output } => return verify(&place.open()?, *output),
+        ReplicaCommand::Verify { place, output } => {
+            return verify(&place.open_with(open_replica_to_verify)?, *output);
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
