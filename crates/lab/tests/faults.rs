@@ -1,7 +1,5 @@
 //! What fails around protected machines, with everything real: guests, agents, servers, the command line. See `switchback_lab::demo`.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test; its record is shown when it fails")]
-
 use std::path::Path;
 use std::sync::Arc;
 

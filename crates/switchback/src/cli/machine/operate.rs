@@ -343,10 +343,7 @@ fn request(command: &OperateCommand, places: &Places) -> Request {
             unasked(ask("switchProcessServer", body, String::new(), &format!("it sends through {to}")))
         }
         OperateCommand::Disable { clean_up, .. } => {
-            let deletion = if *clean_up { "Delete" } else { "Retain" };
-            let input = json!({"instanceType": "InMage", "replicaVmDeletionStatus": deletion});
-            let body = json!({"disableProtectionReason": "NotSpecified", "replicationProviderInput": input});
-            ask("remove", body, places.disable(*clean_up), "it is not protected any more")
+            ask("remove", disable_body(*clean_up), places.disable(*clean_up), "it is not protected any more")
         }
         OperateCommand::CleanUp(_) => ask("cleanUp", json!({}), places.clean_up(), "nothing is left behind"),
     }
@@ -358,6 +355,12 @@ fn unasked(request: Request) -> Request {
 
 pub(crate) const fn source_site_operations(how: &HowArgs) -> &'static str {
     if how.no_shutdown { "NotRequired" } else { "Required" }
+}
+
+fn disable_body(clean_up: bool) -> Value {
+    let deletion = if clean_up { "Delete" } else { "Retain" };
+    let input = json!({"instanceType": "InMage", "replicaVmDeletionStatus": deletion});
+    json!({"disableProtectionReason": "NotSpecified", "replicationProviderInput": input})
 }
 
 /// Against the pair's direction, with the provider of the new one.
