@@ -7,6 +7,7 @@
 //! * [`Guest`]: one run of such a machine with disks, bounded in time, judged by what its script ends with.
 //! * [`write_log`]: what a disk was told to write, recorded by the kernel's dm-log-writes, and [`write_log::Oracle`], which proves that a
 //!   recovery point is a state the disk really had.
+//! * [`vcsim`]: a vCenter or ESXi host that is simulated but for the bytes of its disks, and an independent client to judge ours.
 //!
 //! The path of one test: build a [`GuestImage`], start a [`Guest`] on raw disk images, wait for its [`Outcome`], then look at the disk
 //! images from outside. A guest has no network and shares nothing with the host but its disks and its console.
@@ -22,6 +23,7 @@ mod kernel_modules;
 pub mod ledger;
 mod libraries;
 pub mod machine;
+pub mod vcsim;
 pub mod write_log;
 
 pub use accelerator::Accelerator;
