@@ -189,6 +189,15 @@ func fixMounts() {
 	}
 }
 
+// keepDisks: removing a snapshot, the library deletes the files that have the keys of the snapshot's files. It numbers files anew meanwhile,
+// so that these may be the disks. Without a record of snapshots' files it deletes none.
+func keepDisks() {
+	for _, o := range simulator.Map.All("VirtualMachine") {
+		vm := o.(*simulator.VirtualMachine)
+		simulator.Map.WithLock(vm, func() { vm.LayoutEx.Snapshot = nil })
+	}
+}
+
 // setProperty lets a virtual machine's guest report something: a tools state, an address.
 func setProperty(w http.ResponseWriter, r *http.Request) {
 	for _, o := range simulator.Map.All("VirtualMachine") {

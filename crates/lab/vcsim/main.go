@@ -202,6 +202,10 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 
+	if name == "RemoveSnapshot_Task" || name == "RemoveAllSnapshots_Task" {
+		keepDisks()
+	}
+
 	roLogin := false
 	if name == "Login" && *roUser != "" {
 		if x := loginRE.FindSubmatch(body); x != nil &&
