@@ -19,6 +19,8 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long the simulator may take for a wish of a test.
 const CONTROL_LIMIT: Duration = Duration::from_secs(10);
+/// The files of its certificate.
+const IDENTITY: [&str; 3] = ["authority.pem", "certificate.pem", "key.pem"];
 /// The account that may do everything.
 pub const USER: &str = "administrator@vsphere.local";
 /// Its password. With characters that have a meaning in XML.
@@ -54,6 +56,7 @@ pub enum SimulatorError {
 pub struct Options {
     arguments: Vec<String>,
     address: Option<String>,
+    identity: Option<(PathBuf, String)>,
 }
 
 impl Options {
@@ -118,6 +121,19 @@ impl Options {
         self
     }
 
+    /// Has the certificate of another one: the same server, started anew.
+    ///
+    /// # Errors
+    /// That one's files cannot be read.
+    pub fn identity_of(mut self, other: &Simulator) -> Result<Self, SimulatorError> {
+        let copy = tempfile::Builder::new().prefix("switchback-vcsim-identity-").tempdir()?;
+        for name in IDENTITY {
+            fs::copy(other.files.path().join(name), copy.path().join(name))?;
+        }
+        self.identity = Some((copy.keep(), other.fingerprint.clone()));
+        Ok(self)
+    }
+
     /// Starts it and waits until it answers.
     ///
     /// # Errors
@@ -151,7 +167,16 @@ impl Simulator {
     fn start(options: Options) -> Result<Self, SimulatorError> {
         let program = prepare("simulator")?;
         let files = tempfile::Builder::new().prefix("switchback-vcsim-").tempdir()?;
-        let fingerprint = write_certificate(files.path())?;
+        let fingerprint = match &options.identity {
+            None => write_certificate(files.path())?,
+            Some((directory, fingerprint)) => {
+                for name in IDENTITY {
+                    fs::copy(directory.join(name), files.path().join(name))?;
+                }
+                fs::remove_dir_all(directory)?;
+                fingerprint.clone()
+            }
+        };
         let log = files.path().join("log");
         let mut child = Command::new(&program)
             .args([

@@ -135,7 +135,7 @@ impl Site for VsphereSite {
         self.machine(&machine.id)
     }
 
-    /// Disks that another machine has attached, too, are left to that one.
+    /// Disks that were attached to it as to a master target, or that another machine has attached as well, are detached and stay.
     fn delete_machine(&self, id: &str) -> Result<(), SiteError> {
         self.remove(id)
     }

@@ -24,7 +24,8 @@ pub(super) const CONTROLLERS_MAX: usize = 4;
 /// Temporary keys of devices that are being added.
 const NEW_CONTROLLER: i32 = -100;
 const NEW_DISK: i32 = -1000;
-const ATTACHED_MODE: &str = "independent_persistent";
+/// The mode of a disk that is at a master target.
+pub(super) const ATTACHED_MODE: &str = "independent_persistent";
 /// The controller that new ones are of.
 const CONTROLLER_KIND: &str = "ParaVirtualSCSIController";
 

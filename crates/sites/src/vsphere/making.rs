@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
-use super::attach::{CONTROLLERS_MAX, UNITS};
-use super::inventory::{DatastoreInfo, Host, Inventory, NetworkInfo, VirtualMachine, encoded_name};
+use super::attach::{ATTACHED_MODE, CONTROLLERS_MAX, UNITS};
+use super::inventory::{DatastoreInfo, Host, Inventory, NetworkInfo, VirtualDisk, VirtualMachine, encoded_name};
 use super::soap::{MoRef, VimError, Xml};
 use super::view::{ID, MARK, derived_uuid, networks_of};
 use super::{VsphereSite, cards, failed};
@@ -106,7 +106,7 @@ impl VsphereSite {
         }
         let removing = || format!("removing the machine {id}");
         // Destroy_Task deletes whatever disks the machine has attached, whosesoever they are.
-        for file in self.shared_disks(&machine)? {
+        for file in self.foreign_disks(&machine)? {
             self.detach_disk(id, &file)?;
         }
         match self.session.task(&machine.object, "Destroy_Task", Xml::new()) {
@@ -118,15 +118,15 @@ impl VsphereSite {
         }
     }
 
-    /// Files of disks that another machine has attached as well.
-    fn shared_disks(&self, machine: &VirtualMachine) -> Result<Vec<String>, SiteError> {
+    /// Files of disks that were attached to it as to a master target, or that another machine has attached as well.
+    fn foreign_disks(&self, machine: &VirtualMachine) -> Result<Vec<String>, SiteError> {
         const DEVICES: &str = "config.hardware.device";
         let looking = format!("looking who else uses the disks of {:?}", machine.name);
         let all = self.session.list("VirtualMachine", &[DEVICES]).map_err(failed(looking))?;
         let others = all.iter().filter(|object| object.reference != machine.object).map(VirtualMachine::read);
         let used: Vec<_> = others.flat_map(|other| other.disks).flat_map(|disk| [disk.file, disk.base_file]).collect();
-        let shared = machine.disks.iter().filter(|disk| used.contains(&disk.base_file));
-        Ok(shared.map(|disk| disk.file.clone()).collect())
+        let is_foreign = |disk: &&VirtualDisk| disk.mode == ATTACHED_MODE || used.contains(&disk.base_file);
+        Ok(machine.disks.iter().filter(is_foreign).map(|disk| disk.file.clone()).collect())
     }
 }
 

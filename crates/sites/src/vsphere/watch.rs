@@ -118,6 +118,14 @@ impl Shared {
     fn follow(&self, session: &Session, objects: &mut Objects) -> Result<(), VimError> {
         let about = session.about()?;
         let follower = Follower::begin(session)?;
+        let result = self.follow_with(&follower, &about, objects);
+        if matches!(result, Ok(()) | Err(VimError::Fault { .. })) {
+            follower.end();
+        }
+        result
+    }
+
+    fn follow_with(&self, follower: &Follower<'_>, about: &About, objects: &mut Objects) -> Result<(), VimError> {
         let mut version = String::new();
         loop {
             let Some(set) = follower.wait(&version)? else {
@@ -130,7 +138,7 @@ impl Shared {
             version = set.owned_at("version");
             // The rest of a large change follows at once.
             if !set.is_true_at("truncated") {
-                self.publish_objects(&about, objects);
+                self.publish_objects(about, objects);
             }
             if *self.is_ending() {
                 return Ok(());
@@ -176,7 +184,7 @@ impl Shared {
     }
 }
 
-/// A property collector of its own with its views. They end with this, or with the session.
+/// A property collector of its own with its views.
 struct Follower<'a> {
     session: &'a Session,
     collector: MoRef,
@@ -240,19 +248,19 @@ impl<'a> Follower<'a> {
         Ok(())
     }
 
+    /// Gives the server back what it keeps for this. What is left out goes with the session.
+    fn end(self) {
+        let ended = self.session.change(&self.collector, "DestroyPropertyCollector", Xml::new());
+        let mut views = self.views.iter();
+        let ended = ended.and_then(|_| views.try_for_each(|view| self.session.change(view, "DestroyView", Xml::new()).map(drop)));
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a watch's collector or views are left to end with their session");
+        }
+    }
+
     fn read_whole(&self, reference: &MoRef) -> Result<Vec<Object>, VimError> {
         let kinds = KINDS.iter().chain([&SWITCH]).filter(|kind| is_kind(reference, kind));
         kinds.map(|kind| self.session.object(reference, kind.paths)).collect()
-    }
-}
-
-impl Drop for Follower<'_> {
-    fn drop(&mut self) {
-        // After a session has ended they are gone, and the server says so.
-        let _ = self.session.change(&self.collector, "DestroyPropertyCollector", Xml::new());
-        for view in &self.views {
-            let _ = self.session.change(view, "DestroyView", Xml::new());
-        }
     }
 }
 

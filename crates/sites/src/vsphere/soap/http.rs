@@ -67,7 +67,6 @@ impl Http {
         limit: Duration,
     ) -> Result<Answer, VimError> {
         let until = Instant::now() + limit;
-        let failed = |error: &dyn Error, is_timeout| self.failed(method, error, is_timeout, limit);
         let mut request = self
             .client
             .post(&self.url)
@@ -78,7 +77,7 @@ impl Http {
         if let Some(cookie) = cookie {
             request = request.header(header::COOKIE, cookie);
         }
-        let mut response = request.send().map_err(|error| failed(&error, error.is_timeout()))?;
+        let mut response = request.send().map_err(|error| self.failed(method, &error, limit))?;
         let cookies = response.headers().get_all(header::SET_COOKIE).iter();
         let cookie = cookies
             .filter_map(|value| value.to_str().ok()?.split(';').next())
@@ -88,10 +87,7 @@ impl Http {
         let mut bytes = Vec::new();
         let mut chunk = vec![0; CHUNK_LEN];
         loop {
-            let len = response.read(&mut chunk).map_err(|error| {
-                let is_timeout = error.kind() == std::io::ErrorKind::TimedOut;
-                failed(&error, is_timeout)
-            })?;
+            let len = response.read(&mut chunk).map_err(|error| self.failed(method, &error, limit))?;
             if len == 0 {
                 break;
             }
@@ -116,10 +112,11 @@ impl Http {
         Ok(Answer { status, cookie, body })
     }
 
-    fn failed(&self, method: &'static str, error: &dyn Error, is_timeout: bool, limit: Duration) -> VimError {
+    fn failed(&self, method: &'static str, error: &(dyn Error + 'static), limit: Duration) -> VimError {
         let server = self.url.clone();
+        let mut is_timeout = false;
         let mut chain = Vec::new();
-        let mut cause = error.source();
+        let mut cause = Some(error);
         while let Some(error) = cause {
             if let Some(rustls::Error::InvalidCertificate(problem)) = error.downcast_ref() {
                 let detail = match problem {
@@ -128,6 +125,7 @@ impl Http {
                 };
                 return VimError::Untrusted { server, detail };
             }
+            is_timeout |= error.downcast_ref().is_some_and(reqwest::Error::is_timeout);
             // An I/O error that wraps another hides it from `source`.
             cause = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
                 Some(inner) => Some(inner),

@@ -117,7 +117,7 @@ impl Xml {
 }
 
 /// One element of an answer. Of its attributes the type of a reference and the type of a value are kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(in super::super) struct Node {
     /// Without a prefix.
     pub(in super::super) name: String,
@@ -127,6 +127,13 @@ pub(in super::super) struct Node {
     pub(in super::super) xsi_type: String,
     pub(in super::super) text: String,
     pub(in super::super) children: Vec<Node>,
+}
+
+/// Pages of elements help nobody.
+impl fmt::Debug for Node {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "<{} {}>{:?}", self.name, self.xsi_type, self.text)
+    }
 }
 
 impl Node {
