@@ -17,11 +17,12 @@ print(about.apiType, about.apiVersion)
 "#;
 
 fn about(simulator: &Simulator) -> String {
-    let output = Command::new(witness_python().unwrap())
+    let python = witness_python().unwrap_or_else(|error| panic!("{error}"));
+    let output = Command::new(python)
         .args(["-c", WITNESS, simulator.url(), switchback_lab::vcsim::USER, switchback_lab::vcsim::PASSWORD])
         .arg(simulator.authority())
         .output()
-        .unwrap();
+        .expect("Python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }

@@ -19,7 +19,7 @@
 //! such a machine has the setting but, as the server sees to, another instance UUID: it is a machine of its own.
 //!
 //! **Disk contents.** vSphere's API moves no blocks fast enough, so a master target writes a disk's contents through one of two ways, and
-//! [`MachineDisk::path`] is where it finds them:
+//! [`MachineDisk::path`](crate::MachineDisk::path) is where it finds them:
 //! * the datastore is mounted at the master target ([`VsphereSettings::datastore_directories`], an NFS datastore): `DIRECTORY/VM/DISK-flat.vmdk`, which
 //!   is the raw contents;
 //! * the disk is attached to the master target, itself a virtual machine: `/dev/disk/by-id/wwn-0xUUID`, once [`VsphereSite::attach_disk`] has done so.
@@ -45,8 +45,9 @@ mod watch;
 
 pub use attach::{AttachedDisk, DiskPlace};
 pub use inventory::{
-    About, ComputeResource, Controller, Datacenter, DatastoreInfo, Firmware, Folder, Guest, Host, Inventory, Mount,
-    NetworkBacking, NetworkCard, NetworkInfo, ResourcePool, Snapshot, VirtualDisk, VirtualMachine, VmPower,
+    About, ComputeResource, Controller, Datacenter, DatastoreInfo, Firmware, Folder, Guest, Host, Inventory,
+    Mount, NetworkBacking, NetworkCard, NetworkInfo, ResourcePool, Snapshot, VirtualDisk, VirtualMachine,
+    VmPower,
 };
 pub use privileges::{MissingPrivileges, PRIVILEGES};
 pub use settings::{Credentials, Limits, Placement, VsphereSettings};

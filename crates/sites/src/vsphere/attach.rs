@@ -71,7 +71,8 @@ impl VsphereSite {
     pub fn disk_places(&self, id: &str) -> Result<Vec<DiskPlace>, SiteError> {
         let machine = self.find(id)?;
         let place = |disk: &VirtualDisk| {
-            let controller = machine.controllers.iter().find(|controller| controller.key == disk.controller_key);
+            let controller =
+                machine.controllers.iter().find(|controller| controller.key == disk.controller_key);
             let controller = controller.ok_or_else(|| {
                 let detail = format!("the disk {} is at a controller of a kind that is not known", disk.file);
                 SiteError::failed(format!("reading where the disks of {id} are"), detail)
@@ -110,7 +111,10 @@ impl VsphereSite {
             return Err(SiteError::failed(action, detail));
         };
         let place = DiskPlace {
-            controller_kind: machine.scsi(bus).map_or(CONTROLLER_KIND, |controller| &controller.kind).to_owned(),
+            controller_kind: machine
+                .scsi(bus)
+                .map_or(CONTROLLER_KIND, |controller| &controller.kind)
+                .to_owned(),
             controller_bus: bus,
             unit,
             mode: ATTACHED_MODE.to_owned(),
@@ -156,13 +160,17 @@ impl VsphereSite {
         let action = format!("putting the disks of {id} back");
         let machine = self.find(id)?;
         if !machine.is_surely_off() {
-            return Err(SiteError::Running { action: "putting its disks back".to_owned(), id: id.to_owned() });
+            return Err(SiteError::Running {
+                action: "putting its disks back".to_owned(),
+                id: id.to_owned(),
+            });
         }
         let missing: Vec<_> =
             places.iter().filter(|place| machine.disk(&place.file).is_none()).cloned().collect();
         for place in &missing {
             if let Some(other) = machine.disk_at(place) {
-                let detail = format!("the place of {} is taken by {}: detach that first", place.file, other.file);
+                let detail =
+                    format!("the place of {} is taken by {}: detach that first", place.file, other.file);
                 return Err(SiteError::failed(action, detail));
             }
         }
@@ -172,7 +180,10 @@ impl VsphereSite {
         };
         for place in places {
             if now.disk_at(place).map(|disk| &disk.file) != Some(&place.file) {
-                let detail = format!("{} is not where it was, at {} {} unit {}", place.file, place.controller_kind, place.controller_bus, place.unit);
+                let detail = format!(
+                    "{} is not where it was, at {} {} unit {}",
+                    place.file, place.controller_kind, place.controller_bus, place.unit
+                );
                 return Err(SiteError::failed(action, detail));
             }
         }
@@ -189,7 +200,10 @@ impl VsphereSite {
             return Ok(());
         }
         if !machine.is_surely_off() {
-            return Err(SiteError::Running { action: "setting disk.EnableUUID".to_owned(), id: id.to_owned() });
+            return Err(SiteError::Running {
+                action: "setting disk.EnableUUID".to_owned(),
+                id: id.to_owned(),
+            });
         }
         let action = format!("setting disk.EnableUUID of {id}");
         let option = Xml::new().text("key", "disk.EnableUUID").string_value("value", "TRUE");
@@ -231,7 +245,9 @@ impl VsphereSite {
     fn must_take(&self, machine: &VirtualMachine, disk: &DiskPlace) -> Result<(), String> {
         if !machine.snapshots.is_empty() {
             let name = &machine.name;
-            return Err(format!("{name:?} has snapshots; a master target must not: remove them [vsphere-snapshots]"));
+            return Err(format!(
+                "{name:?} has snapshots; a master target must not: remove them [vsphere-snapshots]"
+            ));
         }
         let same = |other: &&VirtualDisk| {
             other.uuid.is_some() && other.uuid.as_deref().map(serial) == disk.uuid.as_deref().map(serial)

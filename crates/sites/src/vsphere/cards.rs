@@ -31,7 +31,9 @@ impl VsphereSite {
         // Servers ignore what they do not understand, and say it is done.
         let now = self.one_machine(id)?.nics;
         let is_done = now.iter().map(|nic| &nic.network).eq(names);
-        is_done.then_some(()).ok_or_else(|| SiteError::failed(action, "the server says it is done, and it is not"))
+        is_done
+            .then_some(())
+            .ok_or_else(|| SiteError::failed(action, "the server says it is done, and it is not"))
     }
 }
 
@@ -79,7 +81,9 @@ fn edited(card: &NetworkCard, network: Option<&NetworkInfo>) -> Xml {
 /// What a card is connected to, as the server told it.
 fn copied(backing: &Node) -> Xml {
     if let Some(port) = backing.at("port") {
-        let port = Xml::new().text("switchUuid", port.owned_at("switchUuid")).maybe("portgroupKey", port.text_at("portgroupKey"));
+        let port = Xml::new()
+            .text("switchUuid", port.owned_at("switchUuid"))
+            .maybe("portgroupKey", port.text_at("portgroupKey"));
         return Xml::new().group("port", port);
     }
     Xml::new().text("deviceName", backing.owned_at("deviceName"))
@@ -101,7 +105,10 @@ fn backing(network: &NetworkInfo) -> Xml {
 
 /// `connected` counts for a machine that runs, `startConnected` for one that starts.
 fn connectable(is_connected: bool) -> Xml {
-    Xml::new().text("startConnected", is_connected).text("allowGuestControl", true).text("connected", is_connected)
+    Xml::new()
+        .text("startConnected", is_connected)
+        .text("allowGuestControl", true)
+        .text("connected", is_connected)
 }
 
 /// Who is said to have given out an address. vSphere refuses one from its own ranges as given by hand: 00:0c:29 is an ESXi host's,

@@ -15,7 +15,9 @@ use super::soap::{MoRef, VimError};
 pub use machine::{
     Controller, Firmware, Guest, NetworkBacking, NetworkCard, Snapshot, VirtualDisk, VirtualMachine, VmPower,
 };
-pub use places::{About, ComputeResource, Datacenter, DatastoreInfo, Folder, Host, Mount, NetworkInfo, ResourcePool};
+pub use places::{
+    About, ComputeResource, Datacenter, DatastoreInfo, Folder, Host, Mount, NetworkInfo, ResourcePool,
+};
 
 /// Folders are nested by people.
 const TREE_DEPTH_MAX: usize = 1000;
@@ -83,7 +85,9 @@ impl Session {
     fn list_kind(&self, kind: &Kind) -> Result<Vec<Object>, VimError> {
         match self.list(kind.name, kind.paths) {
             // A standalone host has no distributed switches, and may not know the word.
-            Err(error) if error.is("InvalidArgument") && kind.name.starts_with("Distributed") => Ok(Vec::new()),
+            Err(error) if error.is("InvalidArgument") && kind.name.starts_with("Distributed") => {
+                Ok(Vec::new())
+            }
             result => result,
         }
     }
@@ -91,14 +95,19 @@ impl Session {
     /// The product with its licence, as far as the account may see that.
     pub(super) fn about(&self) -> Result<About, VimError> {
         let login = self.login()?;
-        let licences = login.manager("licenseManager").and_then(|manager| self.object(&manager, &["licenses"]));
+        let licences =
+            login.manager("licenseManager").and_then(|manager| self.object(&manager, &["licenses"]));
         Ok(About::read(login.about(), licences.ok().as_ref()))
     }
 
     /// All networks there are.
     pub(super) fn networks(&self) -> Result<Vec<NetworkInfo>, VimError> {
         let mut objects = Objects::new();
-        for kind in KINDS.iter().filter(|kind| ["Network", "DistributedVirtualPortgroup"].contains(&kind.name)).chain([&SWITCH]) {
+        for kind in KINDS
+            .iter()
+            .filter(|kind| ["Network", "DistributedVirtualPortgroup"].contains(&kind.name))
+            .chain([&SWITCH])
+        {
             for object in self.list_kind(kind)? {
                 merge(&mut objects, object);
             }
@@ -122,7 +131,11 @@ impl Inventory {
         Self {
             about,
             datacenters: of_kinds(objects, &["Datacenter"], Datacenter::read),
-            compute_resources: of_kinds(objects, &["ComputeResource", "ClusterComputeResource"], ComputeResource::read),
+            compute_resources: of_kinds(
+                objects,
+                &["ComputeResource", "ClusterComputeResource"],
+                ComputeResource::read,
+            ),
             hosts: of_kinds(objects, &["HostSystem"], Host::read),
             resource_pools: of_kinds(objects, &["ResourcePool", "VirtualApp"], ResourcePool::read),
             folders: of_kinds(objects, &["Folder", "StoragePod"], Folder::read),
@@ -173,7 +186,9 @@ fn of_kinds<T>(objects: &Objects, kinds: &[&str], read: impl Fn(&Object) -> T) -
 /// A name as people know it.
 pub(super) fn decoded_name(name: &str) -> String {
     // `%` last, or an escaped escape would be taken for one.
-    ["%2f", "%2F"].iter().fold(name.to_owned(), |name, code| name.replace(code, "/"))
+    ["%2f", "%2F"]
+        .iter()
+        .fold(name.to_owned(), |name, code| name.replace(code, "/"))
         .replace("%5c", "\\")
         .replace("%5C", "\\")
         .replace("%25", "%")

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use super::attach::{ATTACHED_MODE, CONTROLLERS_MAX, UNITS};
-use super::inventory::{DatastoreInfo, Host, Inventory, NetworkInfo, VirtualDisk, VirtualMachine, encoded_name};
+use super::inventory::{
+    DatastoreInfo, Host, Inventory, NetworkInfo, VirtualDisk, VirtualMachine, encoded_name,
+};
 use super::soap::{MoRef, VimError, Xml};
 use super::view::{ID, MARK, derived_uuid, networks_of};
 use super::{VsphereSite, cards, failed};
@@ -59,7 +61,8 @@ impl VsphereSite {
         let settings = &self.settings.placement;
         let Some(host) = self.placement_host(inventory)? else {
             let known = inventory.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", ");
-            let problem = format!("`placement.host` must say on which ESXi host machines are made, there are: {known}");
+            let problem =
+                format!("`placement.host` must say on which ESXi host machines are made, there are: {known}");
             return Err(VimError::Settings(problem));
         };
         if host.is_in_maintenance || !host.is_connected {
@@ -68,24 +71,32 @@ impl VsphereSite {
                 "the ESXi host {name:?} is in maintenance mode or not connected: nothing can be made there [vsphere-host-away]"
             )));
         }
-        let compute = inventory.compute_resources.iter().find(|one| Some(&one.object) == host.parent.as_ref());
+        let compute =
+            inventory.compute_resources.iter().find(|one| Some(&one.object) == host.parent.as_ref());
         let pool = match &settings.resource_pool {
             None => compute.and_then(|compute| compute.root_pool.clone()),
             Some(name) => {
                 let owner = compute.map(|compute| &compute.object);
                 let mut pools = inventory.resource_pools.iter();
-                pools.find(|pool| pool.name == *name && pool.owner.as_ref() == owner).map(|pool| pool.object.clone())
+                pools
+                    .find(|pool| pool.name == *name && pool.owner.as_ref() == owner)
+                    .map(|pool| pool.object.clone())
             }
         };
         let folder = match &settings.folder {
-            None => inventory.datacenter_of(&host.object).and_then(|datacenter| datacenter.machine_folder.clone()),
+            None => {
+                inventory.datacenter_of(&host.object).and_then(|datacenter| datacenter.machine_folder.clone())
+            }
             Some(name) => {
                 let mut folders = inventory.folders.iter();
                 folders.find(|folder| folder.name == *name).map(|folder| folder.object.clone())
             }
         };
         let missing = |what, name: &Option<String>| {
-            VimError::Settings(format!("`placement`: there is no {what} {:?} for the host", name.as_deref().unwrap_or("")))
+            VimError::Settings(format!(
+                "`placement`: there is no {what} {:?} for the host",
+                name.as_deref().unwrap_or("")
+            ))
         };
         Ok(Place {
             host,
@@ -124,7 +135,8 @@ impl VsphereSite {
         let looking = format!("looking who else uses the disks of {:?}", machine.name);
         let all = self.session.list("VirtualMachine", &[DEVICES]).map_err(failed(looking))?;
         let others = all.iter().filter(|object| object.reference != machine.object).map(VirtualMachine::read);
-        let used: Vec<_> = others.flat_map(|other| other.disks).flat_map(|disk| [disk.file, disk.base_file]).collect();
+        let used: Vec<_> =
+            others.flat_map(|other| other.disks).flat_map(|disk| [disk.file, disk.base_file]).collect();
         let is_foreign = |disk: &&VirtualDisk| disk.mode == ATTACHED_MODE || used.contains(&disk.base_file);
         Ok(machine.disks.iter().filter(is_foreign).map(|disk| disk.file.clone()).collect())
     }
@@ -202,13 +214,15 @@ impl Place<'_> {
     fn disks(&self, new: &NewMachine, making: &str) -> Result<Xml, SiteError> {
         let controllers = new.disks.len().div_ceil(UNITS.len());
         if controllers > CONTROLLERS_MAX {
-            let detail = format!("it has {} disks, {} are possible", new.disks.len(), CONTROLLERS_MAX * UNITS.len());
+            let detail =
+                format!("it has {} disks, {} are possible", new.disks.len(), CONTROLLERS_MAX * UNITS.len());
             return Err(SiteError::failed(making, detail));
         }
         let mut devices = Xml::new();
         for bus in 0..controllers {
             let bus = small(bus);
-            let controller = super::attach::new_controller(CONTROLLER_KEY - bus, "ParaVirtualSCSIController", bus);
+            let controller =
+                super::attach::new_controller(CONTROLLER_KEY - bus, "ParaVirtualSCSIController", bus);
             devices = devices.group("deviceChange", controller);
         }
         for (position, disk) in new.disks.iter().enumerate() {
@@ -221,7 +235,9 @@ impl Place<'_> {
 
     fn disk(&self, position: usize, disk: &NewDisk) -> Result<Xml, String> {
         let DiskOrigin::Empty { datastore } = &disk.origin else {
-            return Err("a vSphere site lays no disk over an image of somebody else's [vsphere-overlay]".to_owned());
+            return Err(
+                "a vSphere site lays no disk over an image of somebody else's [vsphere-overlay]".to_owned()
+            );
         };
         if disk.size == 0 || !disk.size.is_multiple_of(KIB) {
             return Err(format!("its size, {} bytes, is no multiple of {KIB}", disk.size));
@@ -237,7 +253,11 @@ impl Place<'_> {
             .text("unitNumber", UNITS[position % UNITS.len()])
             .text("capacityInKB", disk.size / KIB)
             .text("capacityInBytes", disk.size);
-        Ok(Xml::new().text("operation", "add").text("fileOperation", "create").typed("device", "VirtualDisk", device))
+        Ok(Xml::new().text("operation", "add").text("fileOperation", "create").typed(
+            "device",
+            "VirtualDisk",
+            device,
+        ))
     }
 }
 

@@ -37,7 +37,9 @@ impl VsphereSite {
         let action = format!("cutting the power of {id}");
         match result {
             Err(error) => Err(failed(action)(error)),
-            Ok(_) => Err(SiteError::passing(action, "the server says it is done, and the machine is not off")),
+            Ok(_) => {
+                Err(SiteError::passing(action, "the server says it is done, and the machine is not off"))
+            }
         }
     }
 

@@ -79,14 +79,20 @@ impl VsphereSite {
         }
         let granted = match self.has_privileges(objects) {
             // Either method is enough; which one a server has depends on its version.
-            Err(error) if ["NotSupported", "NotImplemented", "MethodNotFound", "InvalidRequest"].map(Some).contains(&error.kind()) => {
+            Err(error)
+                if ["NotSupported", "NotImplemented", "MethodNotFound", "InvalidRequest"]
+                    .map(Some)
+                    .contains(&error.kind()) =>
+            {
                 self.fetch_privileges(objects)
             }
             result => result,
         };
         let granted = granted.map_err(failed("asking for the account's privileges"))?;
         let missing = objects.iter().map(|object| {
-            let has = |privilege: &&str| granted.get(object).is_some_and(|all| all.iter().any(|one| one == privilege));
+            let has = |privilege: &&str| {
+                granted.get(object).is_some_and(|all| all.iter().any(|one| one == privilege))
+            };
             let lacks = PRIVILEGES.iter().filter(|privilege| !has(privilege)).map(|one| (*one).to_owned());
             MissingPrivileges { object: object.clone(), privileges: lacks.collect() }
         });
@@ -95,7 +101,10 @@ impl VsphereSite {
 
     fn has_privileges(&self, objects: &[MoRef]) -> Result<BTreeMap<MoRef, Vec<String>>, VimError> {
         let login = self.session.login()?;
-        let what = Xml::new().references("entity", objects).text("sessionId", &login.key).texts("privId", PRIVILEGES);
+        let what = Xml::new()
+            .references("entity", objects)
+            .text("sessionId", &login.key)
+            .texts("privId", PRIVILEGES);
         let manager = login.manager("authorizationManager")?;
         let found = self.session.read(&manager, "HasPrivilegeOnEntities", what)?;
         let one = |entity: &Node| {
@@ -105,7 +114,10 @@ impl VsphereSite {
         Ok(found.iter().filter_map(one).collect())
     }
 
-    pub(super) fn fetch_privileges(&self, objects: &[MoRef]) -> Result<BTreeMap<MoRef, Vec<String>>, VimError> {
+    pub(super) fn fetch_privileges(
+        &self,
+        objects: &[MoRef],
+    ) -> Result<BTreeMap<MoRef, Vec<String>>, VimError> {
         let login = self.session.login()?;
         let what = Xml::new().references("entities", objects).text("userName", &login.user);
         let manager = login.manager("authorizationManager")?;
@@ -124,9 +136,11 @@ impl VsphereSite {
     pub fn refuses_changes(&self, datastore: &str) -> Result<bool, SiteError> {
         let action = "finding out whether the server allows changes";
         let inventory = self.inventory()?;
-        let known = || inventory.datastores.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
+        let known =
+            || inventory.datastores.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
         let found = inventory.datastores.iter().find(|one| one.name == datastore);
-        let found = found.ok_or_else(|| SiteError::NoSuchDatastore { name: datastore.to_owned(), known: known() })?;
+        let found =
+            found.ok_or_else(|| SiteError::NoSuchDatastore { name: datastore.to_owned(), known: known() })?;
         let mounted_by = found.mounts.first().and_then(|mount| inventory.datacenter_of(&mount.host));
         let directory = || {
             let name = Xml::new().text("name", format!("[{datastore}] {PROBE}"));
@@ -144,6 +158,8 @@ impl VsphereSite {
             result => drop(result.map_err(failed(action))?),
         }
         let removed = self.session.task(&manager, "DeleteDatastoreFile_Task", directory());
-        removed.map(|_| false).map_err(failed(format!("removing the directory {PROBE} in the datastore {datastore}")))
+        removed
+            .map(|_| false)
+            .map_err(failed(format!("removing the directory {PROBE} in the datastore {datastore}")))
     }
 }

@@ -47,7 +47,8 @@ impl Object {
 
     /// `ObjectContent`.
     fn read(content: &Node) -> Option<Self> {
-        let properties = content.all("propSet").filter_map(|one| Some((one.owned_at("name"), one.at("val")?.clone())));
+        let properties =
+            content.all("propSet").filter_map(|one| Some((one.owned_at("name"), one.at("val")?.clone())));
         Some(Self { reference: content.reference_at("obj")?, properties: properties.collect() })
     }
 }
@@ -59,7 +60,11 @@ pub(super) fn property_set(kind: &str, paths: &[&str]) -> Xml {
 
 /// `ObjectSpec` of all objects in a view.
 pub(super) fn objects_in(view: &MoRef) -> Xml {
-    let members = Xml::new().text("name", "view").text("type", "ContainerView").text("path", "view").text("skip", false);
+    let members = Xml::new()
+        .text("name", "view")
+        .text("type", "ContainerView")
+        .text("path", "view")
+        .text("skip", false);
     Xml::new().reference("obj", view).text("skip", true).typed("selectSet", "TraversalSpec", members)
 }
 
@@ -102,12 +107,15 @@ impl Session {
     pub(super) fn view(&self, kind: &'static str) -> Result<MoRef, VimError> {
         const METHOD: &str = "CreateContainerView";
         let login = self.login()?;
-        let what = Xml::new().reference("container", &login.manager("rootFolder")?).text("type", kind).text("recursive", true);
+        let what = Xml::new()
+            .reference("container", &login.manager("rootFolder")?)
+            .text("type", kind)
+            .text("recursive", true);
         let views = self.read(&login.manager("viewManager")?, METHOD, what)?;
-        views.first().map(Node::reference).ok_or_else(|| VimError::Protocol {
-            method: METHOD,
-            detail: "no view was made".to_owned(),
-        })
+        views
+            .first()
+            .map(Node::reference)
+            .ok_or_else(|| VimError::Protocol { method: METHOD, detail: "no view was made".to_owned() })
     }
 
     fn retrieve(&self, kind: &str, paths: &[&str], objects: Xml) -> Result<Vec<Object>, VimError> {
@@ -115,10 +123,9 @@ impl Session {
         let which = Xml::new().group("propSet", property_set(kind, paths)).group("objectSet", objects);
         let page = Xml::new().text("maxObjects", self.limits().page_objects_max);
         let first = Xml::new().group("specSet", which).group("options", page);
-        pages(
-            self.read(&collector, "RetrievePropertiesEx", first)?,
-            |token| self.read(&collector, "ContinueRetrievePropertiesEx", Xml::new().text("token", token)),
-        )
+        pages(self.read(&collector, "RetrievePropertiesEx", first)?, |token| {
+            self.read(&collector, "ContinueRetrievePropertiesEx", Xml::new().text("token", token))
+        })
     }
 }
 

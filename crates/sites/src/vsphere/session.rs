@@ -102,7 +102,12 @@ impl Session {
     }
 
     /// Calls a method that only reads.
-    pub(super) fn read(&self, this: &MoRef, method: &'static str, arguments: Xml) -> Result<Vec<Node>, VimError> {
+    pub(super) fn read(
+        &self,
+        this: &MoRef,
+        method: &'static str,
+        arguments: Xml,
+    ) -> Result<Vec<Node>, VimError> {
         let body = envelope(this, method, arguments);
         patiently(&self.limits, || self.send(method, &body, self.limits.request()))
     }
@@ -119,19 +124,29 @@ impl Session {
     }
 
     /// Calls a method that changes something.
-    pub(super) fn change(&self, this: &MoRef, method: &'static str, arguments: Xml) -> Result<Vec<Node>, VimError> {
+    pub(super) fn change(
+        &self,
+        this: &MoRef,
+        method: &'static str,
+        arguments: Xml,
+    ) -> Result<Vec<Node>, VimError> {
         tracing::debug!(server = self.url(), object = %this, method, "a change at a vSphere site");
         self.send(method, &envelope(this, method, arguments), self.limits.request())
     }
 
     /// Calls a method that starts a task, and waits for its end; gives its result.
-    pub(super) fn task(&self, this: &MoRef, method: &'static str, arguments: Xml) -> Result<Option<Node>, VimError> {
+    pub(super) fn task(
+        &self,
+        this: &MoRef,
+        method: &'static str,
+        arguments: Xml,
+    ) -> Result<Option<Node>, VimError> {
         let until = Instant::now() + self.limits.task();
         let started = self.change(this, method, arguments)?;
-        let task = started.first().map(Node::reference).ok_or_else(|| VimError::Protocol {
-            method,
-            detail: "no task was started".to_owned(),
-        })?;
+        let task = started
+            .first()
+            .map(Node::reference)
+            .ok_or_else(|| VimError::Protocol { method, detail: "no task was started".to_owned() })?;
         let mut pause = LOOK;
         loop {
             let info = self.object(&task, &["info.state", "info.result", "info.error"])?;
@@ -179,7 +194,9 @@ impl Session {
         // Others wait here meanwhile: one login is enough for all.
         let mut state = self.state();
         match &state.login {
-            Some(login) if ended.is_none_or(|ended| !Arc::ptr_eq(login, ended)) => return Ok(Arc::clone(login)),
+            Some(login) if ended.is_none_or(|ended| !Arc::ptr_eq(login, ended)) => {
+                return Ok(Arc::clone(login));
+            }
             _ => state.login = None,
         }
         if let Some((when, message)) = &state.refused

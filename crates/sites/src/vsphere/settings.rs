@@ -84,7 +84,12 @@ impl Limits {
     }
 
     pub(super) fn check(&self) -> Result<(), VimError> {
-        let counts = [self.request_seconds, self.task_seconds, self.page_objects_max.into(), self.watch_seconds.into()];
+        let counts = [
+            self.request_seconds,
+            self.task_seconds,
+            self.page_objects_max.into(),
+            self.watch_seconds.into(),
+        ];
         if counts.contains(&0) {
             let problem = "of the limits only `patience-seconds` may be 0";
             return Err(VimError::Settings(problem.to_owned()));
@@ -143,8 +148,12 @@ mod tests {
         .unwrap();
         assert_eq!(settings.placement.host.as_deref(), Some("esx1"));
         assert_eq!(settings.limits, Limits { patience_seconds: 0, ..Limits::default() });
-        assert_eq!(toml::from_str::<VsphereSettings>(&toml::to_string(&settings).unwrap()).unwrap(), settings);
-        let wrong = toml::from_str::<VsphereSettings>("url = \"v\"\n[trust]\nfingerprint = \"ab\"\n").unwrap_err();
+        assert_eq!(
+            toml::from_str::<VsphereSettings>(&toml::to_string(&settings).unwrap()).unwrap(),
+            settings
+        );
+        let wrong =
+            toml::from_str::<VsphereSettings>("url = \"v\"\n[trust]\nfingerprint = \"ab\"\n").unwrap_err();
         assert!(wrong.to_string().contains("64 hexadecimal digits"), "{wrong}");
         let everything = toml::from_str::<VsphereSettings>("url = \"v\"\n");
         assert!(everything.is_err(), "nothing is trusted by itself");

@@ -2,7 +2,9 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use super::inventory::{Host, Inventory, KINDS, Kind, NetworkBacking, NetworkInfo, VirtualDisk, VirtualMachine};
+use super::inventory::{
+    Host, Inventory, KINDS, Kind, NetworkBacking, NetworkInfo, VirtualDisk, VirtualMachine,
+};
 use super::paths::serial;
 use super::soap::{MoRef, Node, VimError, Xml};
 use super::{Firmware, VsphereSite, failed};
@@ -59,7 +61,8 @@ impl VsphereSite {
     }
 
     fn look_up(&self, id: &str) -> Result<Option<VirtualMachine>, VimError> {
-        let search = Xml::new().text("uuid", derived_uuid(id)).text("vmSearch", true).text("instanceUuid", true);
+        let search =
+            Xml::new().text("uuid", derived_uuid(id)).text("vmSearch", true).text("instanceUuid", true);
         let index = self.session.manager("searchIndex")?;
         let found = self.session.read(&index, "FindByUuid", search)?;
         if let Some(object) = found.first().map(Node::reference).filter(|object| !object.id.is_empty())
@@ -152,7 +155,8 @@ impl VsphereSite {
         };
         let found = inventory.hosts.iter().find(|host| host.name == *name);
         let known = || inventory.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", ");
-        let missing = || VimError::Settings(format!("there is no ESXi host {name:?} here, there are: {}", known()));
+        let missing =
+            || VimError::Settings(format!("there is no ESXi host {name:?} here, there are: {}", known()));
         found.map(Some).ok_or_else(missing)
     }
 }

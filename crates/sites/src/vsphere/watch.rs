@@ -12,11 +12,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::VsphereSite;
 use super::inventory::{About, Inventory, KINDS, Kind, Objects, SWITCH, merge};
 use super::properties::{Object, objects_in, property_set};
 use super::session::Session;
 use super::soap::{MoRef, Node, VimError, Xml};
-use super::VsphereSite;
 use crate::SiteError;
 
 /// The pause after a failure; each is twice the one before.
@@ -78,7 +78,10 @@ impl InventoryWatch {
     /// Waits until something is newer than `version`, `limit` at most; tells what is known then.
     #[must_use]
     pub fn wait(&self, version: u64, limit: Duration) -> WatchState {
-        let waited = self.shared.changed.wait_timeout_while(self.shared.state(), limit, |state| state.version <= version);
+        let waited = self
+            .shared
+            .changed
+            .wait_timeout_while(self.shared.state(), limit, |state| state.version <= version);
         waited.map_or_else(|poisoned| poisoned.into_inner().0.clone(), |(state, _)| state.clone())
     }
 }
@@ -125,7 +128,12 @@ impl Shared {
         result
     }
 
-    fn follow_with(&self, follower: &Follower<'_>, about: &About, objects: &mut Objects) -> Result<(), VimError> {
+    fn follow_with(
+        &self,
+        follower: &Follower<'_>,
+        about: &About,
+        objects: &mut Objects,
+    ) -> Result<(), VimError> {
         let mut version = String::new();
         loop {
             let Some(set) = follower.wait(&version)? else {
@@ -170,7 +178,10 @@ impl Shared {
             if left.is_zero() {
                 return false;
             }
-            is_ending = self.ending.wait_timeout(is_ending, left).map_or_else(|poisoned| poisoned.into_inner().0, |(one, _)| one);
+            is_ending = self
+                .ending
+                .wait_timeout(is_ending, left)
+                .map_or_else(|poisoned| poisoned.into_inner().0, |(one, _)| one);
         }
         true
     }
@@ -193,7 +204,8 @@ struct Follower<'a> {
 
 impl<'a> Follower<'a> {
     fn begin(session: &'a Session) -> Result<Self, VimError> {
-        let made = session.change(&session.manager("propertyCollector")?, "CreatePropertyCollector", Xml::new())?;
+        let made =
+            session.change(&session.manager("propertyCollector")?, "CreatePropertyCollector", Xml::new())?;
         let collector = made.first().map(Node::reference).ok_or_else(|| VimError::Protocol {
             method: "CreatePropertyCollector",
             detail: "no collector was made".to_owned(),
@@ -207,10 +219,14 @@ impl<'a> Follower<'a> {
 
     fn add(&mut self, kind: &Kind) -> Result<(), VimError> {
         let view = match self.session.view(kind.name) {
-            Err(error) if error.is("InvalidArgument") && kind.name.starts_with("Distributed") => return Ok(()),
+            Err(error) if error.is("InvalidArgument") && kind.name.starts_with("Distributed") => {
+                return Ok(());
+            }
             view => view?,
         };
-        let spec = Xml::new().group("propSet", property_set(kind.name, kind.paths)).group("objectSet", objects_in(&view));
+        let spec = Xml::new()
+            .group("propSet", property_set(kind.name, kind.paths))
+            .group("objectSet", objects_in(&view));
         self.views.push(view);
         let filter = Xml::new().group("spec", spec).text("partialUpdates", false);
         self.session.change(&self.collector, "CreateFilter", filter).map(drop)
@@ -252,7 +268,9 @@ impl<'a> Follower<'a> {
     fn end(self) {
         let ended = self.session.change(&self.collector, "DestroyPropertyCollector", Xml::new());
         let mut views = self.views.iter();
-        let ended = ended.and_then(|_| views.try_for_each(|view| self.session.change(view, "DestroyView", Xml::new()).map(drop)));
+        let ended = ended.and_then(|_| {
+            views.try_for_each(|view| self.session.change(view, "DestroyView", Xml::new()).map(drop))
+        });
         if let Err(error) = ended {
             tracing::debug!(%error, "a watch's collector or views are left to end with their session");
         }

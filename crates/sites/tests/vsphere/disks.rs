@@ -32,11 +32,18 @@ fn disks_go_to_the_master_target_and_back_in_their_order() {
         site.detach_disk(&owner.id, &place.file).unwrap();
         site.detach_disk(&owner.id, &place.file).unwrap();
         let attached = site.attach_disk(&master.id, place).unwrap();
-        assert_eq!(site.attach_disk(&master.id, place).unwrap(), attached, "attached again, it is where it is");
+        assert_eq!(
+            site.attach_disk(&master.id, place).unwrap(),
+            attached,
+            "attached again, it is where it is"
+        );
         assert_eq!((attached.size, &attached.uuid), (place.size, &place.uuid));
         assert_ne!(attached.unit, 7);
         let contents = fs::read(&attached.path).unwrap();
-        assert!(contents.iter().all(|byte| usize::from(*byte) == position), "it is that disk, with what was in it");
+        assert!(
+            contents.iter().all(|byte| usize::from(*byte) == position),
+            "it is that disk, with what was in it"
+        );
         write(&attached.path, 100 + u8::try_from(position).unwrap());
     }
     assert_eq!(site.machine(&owner.id).unwrap().disks, []);
@@ -68,7 +75,11 @@ fn sixty_disks_are_the_most() {
     let last = places.pop().unwrap();
     for place in &places {
         let attached = bench.site.attach_disk(&master.id, place).unwrap();
-        assert!(attached.unit != 7 && (0..=15).contains(&attached.unit) && (0..4).contains(&attached.controller_bus));
+        assert!(
+            attached.unit != 7
+                && (0..=15).contains(&attached.unit)
+                && (0..4).contains(&attached.controller_bus)
+        );
     }
     let mut taken: Vec<_> = bench
         .site

@@ -165,7 +165,10 @@ fn a_power_state_that_is_there_already_is_success() {
 
 #[test]
 fn a_task_that_does_not_end_is_left_to_go_on() {
-    let bench = Bench::limited(Simulator::options().delay(Duration::from_millis(700)), Limits { task_seconds: 1, ..Limits::default() });
+    let bench = Bench::limited(
+        Simulator::options().delay(Duration::from_millis(700)),
+        Limits { task_seconds: 1, ..Limits::default() },
+    );
     let object = bench.object("DC0_H0_VM0");
     let cut = bench.site.power_off(&object.id);
     // Either it was over at the second look, or the limit was told. Nothing hangs.

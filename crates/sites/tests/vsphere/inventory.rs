@@ -31,7 +31,10 @@ fn a_datastore_is_where_it_is_mounted() {
     let mut new = bench.describe("unreachable");
     new.disks[0].origin = switchback_sites::DiskOrigin::Empty { datastore: "LocalDS_1".to_owned() };
     let unreachable = bench.site.create_machine(&new);
-    assert!(matches!(unreachable, Err(switchback_sites::SiteError::NoSuchDatastore { .. })), "{unreachable:?}");
+    assert!(
+        matches!(unreachable, Err(switchback_sites::SiteError::NoSuchDatastore { .. })),
+        "{unreachable:?}"
+    );
 }
 
 #[test]
@@ -49,7 +52,8 @@ fn machines_are_told_with_all_they_have() {
     assert_eq!(machine.host.as_ref(), Some(&host(&inventory, HOST).object));
     assert_eq!(machine.guest.addresses, ["10.1.0.5", "fe80::1"]);
     assert!(machine.knows_disk_uuids());
-    let scsi: Vec<_> = machine.controllers.iter().filter(|one| one.kind == "ParaVirtualSCSIController").collect();
+    let scsi: Vec<_> =
+        machine.controllers.iter().filter(|one| one.kind == "ParaVirtualSCSIController").collect();
     assert_eq!(scsi.iter().map(|controller| controller.bus).collect::<Vec<_>>(), [0, 1]);
     let places: Vec<_> = machine.disks.iter().map(|disk| (disk.controller_key, disk.unit)).collect();
     let expected = (0..16).filter(|unit| *unit != 7).map(|unit| (scsi[0].key, unit));
@@ -65,7 +69,10 @@ fn machines_are_told_with_all_they_have() {
 
 #[test]
 fn a_hundred_machines_are_read() {
-    let bench = Bench::limited(Simulator::options().machines(60), Limits { page_objects_max: 7, ..Limits::default() });
+    let bench = Bench::limited(
+        Simulator::options().machines(60),
+        Limits { page_objects_max: 7, ..Limits::default() },
+    );
     assert_eq!(bench.site.machines().unwrap().len(), 120);
 }
 

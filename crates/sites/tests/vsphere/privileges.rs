@@ -61,7 +61,10 @@ fn the_free_edition_is_found_out_and_leaves_nothing() {
     assert!(free.site.refuses_changes(DATASTORE).unwrap());
     let id = free.site.machines().unwrap().remove(0).id;
     let refused = free.site.power_off(&id).unwrap_err().to_string();
-    assert!(refused.contains("vsphere-fault-RestrictedVersion") && refused.contains("free edition"), "{refused}");
+    assert!(
+        refused.contains("vsphere-fault-RestrictedVersion") && refused.contains("free edition"),
+        "{refused}"
+    );
 
     let paid = Bench::new();
     let about = paid.site.about().unwrap();

@@ -51,7 +51,8 @@ fn a_distributed_port_group_is_a_network() {
 #[test]
 fn names_may_be_anything() {
     let bench = Bench::new();
-    for (index, name) in ["a/b\\c 100%", "Ä \"ß\" <&> 'x'", "..", "[x] y", " ]]>&amp;%2f"].iter().enumerate() {
+    for (index, name) in ["a/b\\c 100%", "Ä \"ß\" <&> 'x'", "..", "[x] y", " ]]>&amp;%2f"].iter().enumerate()
+    {
         let mut new = bench.describe(&format!("odd {index} <\"&'/%>"));
         (new.name, new.mark) = ((*name).to_owned(), Some(format!("mark {name}")));
         // The simulator makes directories by names that a real datastore would write otherwise.

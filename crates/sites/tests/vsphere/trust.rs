@@ -31,11 +31,16 @@ fn a_server_is_known_by_its_authority_or_its_fingerprint() {
     ];
     for trust in wrong {
         let site = open(&simulator, trust.clone());
-        let Err(SiteError::Failed { detail, passing: false, .. }) = site.machines() else { panic!("{trust:?} was enough") };
+        let Err(SiteError::Failed { detail, passing: false, .. }) = site.machines() else {
+            panic!("{trust:?} was enough")
+        };
         assert!(detail.contains("vsphere-certificate"), "{detail}");
         if let Trust::Fingerprint(expected) = trust {
             assert!(detail.contains(&expected.to_string()), "{detail}");
-            assert!(detail.contains(simulator.fingerprint()), "what it is, to be compared with the console: {detail}");
+            assert!(
+                detail.contains(simulator.fingerprint()),
+                "what it is, to be compared with the console: {detail}"
+            );
         }
     }
     assert!(!record.exists(), "nothing was sent to it, no password above all");
@@ -62,7 +67,11 @@ fn authorities_that_cannot_be_read_are_said() {
 }
 
 /// A server that answers everything with these bytes, and then goes on with `more` until nobody listens.
-fn server(answer: &'static [u8], more: &'static [u8], pause: Duration) -> (VsphereSettings, thread::JoinHandle<()>) {
+fn server(
+    answer: &'static [u8],
+    more: &'static [u8],
+    pause: Duration,
+) -> (VsphereSettings, thread::JoinHandle<()>) {
     let certified = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, certified.cert.der());
     let fingerprint: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
@@ -105,7 +114,12 @@ fn what_does_not_answer_as_a_vcenter_does_is_left() {
         (HEAD, &MANY, never, "the answer is longer than"),
         (HEAD, b"x", Duration::from_millis(200), "vsphere-slow"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n<html></html>", b"", never, "vsphere-protocol"),
-        (b"HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n", b"", never, "vsphere-protocol"),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: https://elsewhere/\r\nContent-Length: 0\r\n\r\n",
+            b"",
+            never,
+            "vsphere-protocol",
+        ),
         (b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\nno", b"", never, "503"),
         (b"not even HTTP", b"", never, "vsphere-unreachable"),
     ];

@@ -11,7 +11,10 @@ use crate::bench::Bench;
 const LIMIT: Duration = Duration::from_secs(30);
 
 fn bench() -> Bench {
-    Bench::limited(Simulator::options(), Limits { watch_seconds: 1, patience_seconds: 0, request_seconds: 5, ..Limits::default() })
+    Bench::limited(
+        Simulator::options(),
+        Limits { watch_seconds: 1, patience_seconds: 0, request_seconds: 5, ..Limits::default() },
+    )
 }
 
 /// Waits until what the watch knows is as expected.
@@ -71,7 +74,8 @@ fn a_watch_survives_its_session_and_its_server() {
     });
 
     bench.simulator.freeze(true);
-    let is_slow = |state: &WatchState| state.trouble.as_ref().is_some_and(|trouble| trouble.contains("vsphere-slow"));
+    let is_slow =
+        |state: &WatchState| state.trouble.as_ref().is_some_and(|trouble| trouble.contains("vsphere-slow"));
     let away = until(&watch, "trouble", is_slow);
     assert!(away.inventory.is_some(), "what was known is still known");
     bench.simulator.freeze(false);

@@ -38,7 +38,8 @@ fn id(object: Option<&switchback_sites::vsphere::MoRef>) -> &str {
 
 fn facts(inventory: &Inventory) -> Vec<String> {
     let about = &inventory.about;
-    let mut facts = vec![format!("about|{}|{}|{}", about.full_name, python(about.is_vcenter), about.api_version)];
+    let mut facts =
+        vec![format!("about|{}|{}|{}", about.full_name, python(about.is_vcenter), about.api_version)];
     let mut add = |fact: String| facts.push(fact);
     for one in &inventory.datacenters {
         add(format!("datacenter|{}|{}|{}", one.object.id, one.name, id(one.machine_folder.as_ref())));
@@ -117,7 +118,12 @@ fn facts_of(machine: &VirtualMachine, facts: &mut Vec<String>) {
     }
     for one in &machine.snapshots {
         let parent = one.parent.as_ref().map_or("", |parent| &parent.id);
-        facts.push(format!("snapshot|{vm}|{}|{}|{parent}|{}", one.object.id, one.name, python(one.is_current)));
+        facts.push(format!(
+            "snapshot|{vm}|{}|{}|{parent}|{}",
+            one.object.id,
+            one.name,
+            python(one.is_current)
+        ));
     }
 }
 
@@ -130,7 +136,11 @@ fn compare(bench: &Bench) {
     let only = |these: &[String], those: &[String]| -> Vec<String> {
         these.iter().filter(|fact| !those.contains(fact)).cloned().collect()
     };
-    assert_eq!((only(&ours, &theirs), only(&theirs, &ours)), (Vec::new(), Vec::new()), "ours alone, theirs alone");
+    assert_eq!(
+        (only(&ours, &theirs), only(&theirs, &ours)),
+        (Vec::new(), Vec::new()),
+        "ours alone, theirs alone"
+    );
     assert_eq!(ours.len(), theirs.len());
 }
 
@@ -161,10 +171,29 @@ fn every_request_is_as_the_api_describes_it() {
     everything(&bench);
     let checked = testimony(&witness(&["requests", &record.to_string_lossy()]));
     for method in [
-        "CreateContainerView", "CreateFilter", "CreatePropertyCollector", "CreateSnapshot_Task", "CreateVM_Task",
-        "DeleteDatastoreFile_Task", "Destroy_Task", "DestroyPropertyCollector", "DestroyView", "FetchUserPrivilegeOnEntities", "FindByUuid",
-        "HasPrivilegeOnEntities", "Login", "Logout", "MakeDirectory", "PowerOffVM_Task", "PowerOnVM_Task", "ReconfigVM_Task",
-        "RemoveSnapshot_Task", "RetrievePropertiesEx", "RetrieveServiceContent", "RevertToSnapshot_Task", "ShutdownGuest",
+        "CreateContainerView",
+        "CreateFilter",
+        "CreatePropertyCollector",
+        "CreateSnapshot_Task",
+        "CreateVM_Task",
+        "DeleteDatastoreFile_Task",
+        "Destroy_Task",
+        "DestroyPropertyCollector",
+        "DestroyView",
+        "FetchUserPrivilegeOnEntities",
+        "FindByUuid",
+        "HasPrivilegeOnEntities",
+        "Login",
+        "Logout",
+        "MakeDirectory",
+        "PowerOffVM_Task",
+        "PowerOnVM_Task",
+        "ReconfigVM_Task",
+        "RemoveSnapshot_Task",
+        "RetrievePropertiesEx",
+        "RetrieveServiceContent",
+        "RevertToSnapshot_Task",
+        "ShutdownGuest",
         "WaitForUpdatesEx",
     ] {
         assert!(checked.contains(method), "{method} was not sent: {checked}");
@@ -177,7 +206,10 @@ fn everything(bench: &Bench) {
     let mut new = bench.describe("sent");
     new.system_uuid = Some("4210a0d1-0000-4000-8000-00000000c0de".to_owned());
     new.disks = vec![new.disks[0].clone(); 16];
-    new.nics.push(switchback_sites::Nic { mac: "52:54:00:00:00:01".to_owned(), network: Some("DC0_DVPG0".to_owned()) });
+    new.nics.push(switchback_sites::Nic {
+        mac: "52:54:00:00:00:01".to_owned(),
+        network: Some("DC0_DVPG0".to_owned()),
+    });
     let made = site.create_machine(&new).unwrap();
     assert_eq!(made.system_uuid, new.system_uuid.unwrap());
     let watch = site.watch().unwrap();

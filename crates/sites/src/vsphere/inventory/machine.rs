@@ -204,13 +204,18 @@ impl VirtualMachine {
         disks.sort_by_key(|disk| (disk.controller_key, disk.unit));
         let mut cards: Vec<_> = devices().filter_map(NetworkCard::read).collect();
         cards.sort_by_key(|card| card.key);
-        let option = |option: &Node| Some((option.text_at("key")?.to_ascii_lowercase(), option.owned_at("value")));
+        let option =
+            |option: &Node| Some((option.text_at("key")?.to_ascii_lowercase(), option.owned_at("value")));
         Self {
             object: object.reference.clone(),
             name: decoded_name(&object.owned("name")),
             system_uuid: object.owned("config.uuid").to_ascii_lowercase(),
             instance_uuid: object.owned("config.instanceUuid").to_ascii_lowercase(),
-            firmware: if object.text("config.firmware") == Some("efi") { Firmware::Efi } else { Firmware::Bios },
+            firmware: if object.text("config.firmware") == Some("efi") {
+                Firmware::Efi
+            } else {
+                Firmware::Bios
+            },
             is_template: object.is_true("config.template"),
             file: object.owned("config.files.vmPathName"),
             guest_kind: object.owned("config.guestId"),
@@ -304,10 +309,12 @@ impl NetworkCard {
         // Cards alone have a MAC address.
         let mac = device.text_at("macAddress")?.to_ascii_lowercase();
         let network = match device.at("backing") {
-            Some(backing) if backing.xsi_type == "VirtualEthernetCardNetworkBackingInfo" => NetworkBacking::Standard {
-                name: decoded_name(&backing.owned_at("deviceName")),
-                network: backing.reference_at("network"),
-            },
+            Some(backing) if backing.xsi_type == "VirtualEthernetCardNetworkBackingInfo" => {
+                NetworkBacking::Standard {
+                    name: decoded_name(&backing.owned_at("deviceName")),
+                    network: backing.reference_at("network"),
+                }
+            }
             Some(backing) if backing.at("port").is_some() => {
                 NetworkBacking::Distributed { key: backing.owned_at("port.portgroupKey") }
             }
@@ -327,7 +334,8 @@ fn snapshots(info: Option<&Node>) -> Vec<Snapshot> {
     let Some(info) = info else { return Vec::new() };
     let current = info.reference_at("currentSnapshot");
     let mut found = Vec::new();
-    let mut left: Vec<(Option<MoRef>, &Node)> = info.all("rootSnapshotList").map(|tree| (None, tree)).collect();
+    let mut left: Vec<(Option<MoRef>, &Node)> =
+        info.all("rootSnapshotList").map(|tree| (None, tree)).collect();
     while let Some((parent, tree)) = left.pop() {
         let Some(object) = tree.reference_at("snapshot") else { continue };
         left.extend(tree.all("childSnapshotList").map(|child| (Some(object.clone()), child)));

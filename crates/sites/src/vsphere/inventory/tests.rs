@@ -1,3 +1,5 @@
+//! Names in both ways.
+
 use proptest::prelude::{ProptestConfig, any, proptest};
 
 use super::{decoded_name, encoded_name};

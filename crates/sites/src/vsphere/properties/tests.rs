@@ -1,3 +1,5 @@
+//! Pages, with answers written by hand: the simulator sends everything in one.
+
 use std::cell::RefCell;
 
 use super::{PAGES_MAX, pages};
@@ -46,7 +48,14 @@ fn nothing_and_an_empty_page_are_an_end() {
 
 #[test]
 fn a_failure_in_the_middle_is_a_failure_and_endless_pages_end() {
-    let lost = |_: &str| Err(VimError::fault("ContinueRetrievePropertiesEx", "InvalidArgument".to_owned(), String::new(), None));
+    let lost = |_: &str| {
+        Err(VimError::fault(
+            "ContinueRetrievePropertiesEx",
+            "InvalidArgument".to_owned(),
+            String::new(),
+            None,
+        ))
+    };
     assert!(pages(page(&["a"], Some("1")), lost).unwrap_err().is("InvalidArgument"));
     let count = RefCell::new(0);
     let endless = pages(page(&[], Some("1")), |_| {

@@ -145,14 +145,17 @@ impl Http {
 
 /// Where the API is: people write the host alone as well.
 fn address(text: &str) -> Result<String, VimError> {
-    let wrong = |detail: &str| VimError::Settings(format!("`url`, {text:?}, {detail}: https://HOST[:PORT]/sdk"));
+    let wrong =
+        |detail: &str| VimError::Settings(format!("`url`, {text:?}, {detail}: https://HOST[:PORT]/sdk"));
     let full = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let mut url = reqwest::Url::parse(&full).map_err(|_| wrong("is no address"))?;
     if url.scheme() != "https" {
         return Err(wrong("is not for HTTPS"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(VimError::Settings("`url` has an account in it: give that as the site's credentials".to_owned()));
+        return Err(VimError::Settings(
+            "`url` has an account in it: give that as the site's credentials".to_owned(),
+        ));
     }
     match url.path() {
         "/" | "" => url.set_path("/sdk"),

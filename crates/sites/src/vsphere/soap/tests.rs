@@ -1,3 +1,5 @@
+//! Escaping, reading, faults: with texts that people and servers may come upon.
+
 use proptest::prelude::{ProptestConfig, proptest};
 
 use super::fault::advice;
@@ -49,7 +51,9 @@ fn a_fault_has_the_kind_of_its_detail() {
     let error = results("MakeDirectory", &typed).unwrap_err();
     assert!(error.is("NoPermission") && !error.is_passing());
     let text = error.to_string();
-    for told in ["MakeDirectory", "Permission denied", "Datastore.Browse", "role", "[vsphere-fault-NoPermission]"] {
+    for told in
+        ["MakeDirectory", "Permission denied", "Datastore.Browse", "role", "[vsphere-fault-NoPermission]"]
+    {
         assert!(text.contains(told), "{told:?} is missing in {text}");
     }
     let untyped = answer(
@@ -63,7 +67,8 @@ fn a_fault_has_the_kind_of_its_detail() {
 
 #[test]
 fn what_is_no_answer_is_said_to_be_none() {
-    for body in ["", "<html>502", "<a/>", "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>", "</a>", "<a><b></a>"] {
+    for body in ["", "<html>502", "<a/>", "<!DOCTYPE a [<!ENTITY b \"c\">]><a>&b;</a>", "</a>", "<a><b></a>"]
+    {
         let answer = Answer { status: 404, cookie: None, body: body.to_owned() };
         let error = results("Login", &answer).unwrap_err();
         assert!(matches!(error, VimError::Protocol { .. }), "{body}: {error}");

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
@@ -53,7 +55,9 @@ impl FromStr for Fingerprint {
         let bytes: Option<Vec<u8>> = pairs.collect();
         let bytes = bytes.and_then(|bytes| bytes.try_into().ok());
         bytes.map(Self).ok_or_else(|| {
-            format!("{text:?} is no SHA-256 fingerprint: that is 64 hexadecimal digits, with or without colons")
+            format!(
+                "{text:?} is no SHA-256 fingerprint: that is 64 hexadecimal digits, with or without colons"
+            )
         })
     }
 }
@@ -107,9 +111,7 @@ fn roots(file: &Path) -> Result<RootCertStore, VimError> {
         VimError::Settings(format!("the file of trusted authorities {}: {detail}", file.display()))
     };
     let mut roots = RootCertStore::empty();
-    for certificate in
-        CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))?
-    {
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))? {
         let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
         roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
     }

@@ -164,7 +164,8 @@ impl Node {
                 }
                 Event::GeneralRef(reference) => {
                     let name = reference.decode().map_err(|error| error.to_string())?;
-                    let text = unescape(&format!("&{name};")).map_err(|error| error.to_string())?.into_owned();
+                    let text =
+                        unescape(&format!("&{name};")).map_err(|error| error.to_string())?.into_owned();
                     inside.text.push_str(&text);
                 }
                 Event::DocType(_) => return Err("it has a document type, SOAP has none".to_owned()),
@@ -184,7 +185,9 @@ impl Node {
         for attribute in start.attributes() {
             let attribute = attribute.map_err(|error| error.to_string())?;
             let value = || {
-                unescape(&text(&attribute.value)).map(|value| value.into_owned()).map_err(|error| error.to_string())
+                unescape(&text(&attribute.value))
+                    .map(|value| value.into_owned())
+                    .map_err(|error| error.to_string())
             };
             match attribute.key.as_ref() {
                 b"type" => node.object_kind = value()?,

@@ -1,9 +1,12 @@
+//! Updates, with answers written by hand: the simulator sends whole values only.
+
 use super::{changes, is_kind};
 use crate::vsphere::inventory::KINDS;
 use crate::vsphere::soap::{MoRef, Node};
 
 fn update(changes: &str) -> Node {
-    let text = format!("<objectSet><kind>modify</kind><obj type=\"VirtualMachine\">vm-1</obj>{changes}</objectSet>");
+    let text =
+        format!("<objectSet><kind>modify</kind><obj type=\"VirtualMachine\">vm-1</obj>{changes}</objectSet>");
     Node::parse(&text).unwrap().children.remove(0)
 }
 
