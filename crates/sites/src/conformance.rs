@@ -23,6 +23,8 @@ pub struct Subject {
     pub datastore: String,
     /// One of its networks.
     pub network: String,
+    /// It can lay a machine's disk over an image of somebody else ([`DiskOrigin::Over`]). One that cannot must say so.
+    pub lays_over_images: bool,
 }
 
 /// Runs all checks. They leave nothing behind.
@@ -214,6 +216,12 @@ fn disks_lie_over_images(subject: &Subject) {
     write(image, 9);
     let mut new = machine(subject, "over");
     new.disks[0].origin = DiskOrigin::Over { image: image.clone(), datastore: subject.datastore.clone() };
+    if !subject.lays_over_images {
+        let refused = site.create_machine(&new);
+        assert!(matches!(refused, Err(SiteError::Failed { passing: false, .. })), "{refused:?}");
+        assert!(matches!(site.machine(&new.id), Err(SiteError::NoSuchMachine { .. })), "nothing is left");
+        return site.delete_machine(&owner.id).unwrap();
+    }
     let over = site.create_machine(&new).unwrap();
     assert_eq!(over.disks[0].path, *image);
     assert_eq!(over.snapshots, [""; 0]);

@@ -10,15 +10,17 @@
 //!
 //! Every call can be repeated: what is as it should be already is success. Calls block, each with a time limit of its own.
 //!
-//! [`LocalSite`] is the site that is a directory of QEMU machines; [`conformance`] holds all sites to the same promises.
+//! [`LocalSite`] is the site that is a directory of QEMU machines, [`VsphereSite`] one that is a vCenter or ESXi host; [`conformance`] holds all sites to the same promises.
 
 pub mod conformance;
 mod local;
+pub mod vsphere;
 
 pub use local::{
     AcceleratorChoice, Forward, Forwarded, LocalSite, NetworkSettings, SiteSettings, UefiSettings,
     guest_makes_progress_on_kvm,
 };
+pub use vsphere::VsphereSite;
 
 use std::fmt::Debug;
 use std::path::PathBuf;

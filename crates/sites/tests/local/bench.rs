@@ -156,8 +156,12 @@ fn process() {
         ["revert_snapshot", id, name] => site.revert_snapshot(id, name).unwrap(),
         ["delete_snapshot", id, name] => site.delete_snapshot(id, name).unwrap(),
         ["create_machine", id] => {
-            let subject =
-                Subject { site: Arc::new(site), datastore: "main".to_owned(), network: "lan".to_owned() };
+            let subject = Subject {
+                site: Arc::new(site),
+                datastore: "main".to_owned(),
+                network: "lan".to_owned(),
+                lays_over_images: true,
+            };
             let mut new = conformance::machine(&subject, id);
             new.disks.push(new.disks[0].clone());
             subject.site.create_machine(&new).map(drop).unwrap();

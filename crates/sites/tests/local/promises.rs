@@ -23,7 +23,12 @@ fn guest_site_keeps_its_promises() {
 }
 
 fn subject(bench: &Bench) -> Subject {
-    Subject { site: Arc::new(bench.open()), datastore: "main".to_owned(), network: "lan".to_owned() }
+    Subject {
+        site: Arc::new(bench.open()),
+        datastore: "main".to_owned(),
+        network: "lan".to_owned(),
+        lays_over_images: true,
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ fn machine(bench: &Bench, id: &str) -> Machine {
         site: std::sync::Arc::new(bench.open()),
         datastore: "main".to_owned(),
         network: "lan".to_owned(),
+        lays_over_images: true,
     };
     let mut new: NewMachine = conformance::machine(&subject, id);
     new.disks.push(new.disks[0].clone());

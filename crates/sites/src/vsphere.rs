@@ -1,0 +1,189 @@
+//! A site that is a vCenter or a standalone ESXi host, 6.5 or newer.
+//!
+//! What it is: [`VsphereSite`], the [`Site`] that speaks vim25 to the server; its [`Inventory`], typed and kept current by an [`InventoryWatch`]; disks
+//! handed from one virtual machine to another and back ([`VsphereSite::attach_disk`]); what the account may do ([`VsphereSite::missing_privileges`]).
+//! What it never does: keep state of its own; take a server's id apart; trust any certificate; move disk contents.
+//!
+//! ```text
+//!   VsphereSite ── Site: machines (inventory), made and removed (making), power, cards, snapshots
+//!       │          attach: a disk at the master target, and back in its place
+//!       │          privileges: what is missing for a failback; watch: what changes
+//!       ▼
+//!   session   logs in, again when a session has ended; reads with patience; tasks
+//!       ▼
+//!   soap      envelope, escaping, faults, TLS, limits
+//! ```
+//!
+//! **Ids.** A machine's id is its managed object id, as the server gives it. A machine that was made by [`Site::create_machine`] has the id its maker chose:
+//! it is kept in the machine's `switchback.id`, and the machine's instance UUID is derived from it, by which it is found in one call. A copy of
+//! such a machine has the setting but, as the server sees to, another instance UUID: it is a machine of its own.
+//!
+//! **Disk contents.** vSphere's API moves no blocks fast enough, so a master target writes a disk's contents through one of two ways, and
+//! [`MachineDisk::path`](crate::MachineDisk::path) is where it finds them:
+//! * the datastore is mounted at the master target ([`VsphereSettings::datastore_directories`], an NFS datastore): `DIRECTORY/VM/DISK-flat.vmdk`, which
+//!   is the raw contents;
+//! * the disk is attached to the master target, itself a virtual machine: `/dev/disk/by-id/wwn-0xUUID`, once [`VsphereSite::attach_disk`] has done so.
+//!
+//! One disk's failback to its original machine, which is off: [`VsphereSite::disk_places`] tells where its disks sit, which the caller keeps;
+//! [`VsphereSite::detach_disk`] takes each from the machine (its files stay); [`VsphereSite::attach_disk`] gives it to the master target, which writes
+//! it; `detach_disk` there; [`VsphereSite::restore_disks`] puts all back where they were, in their order. Every one of these can be repeated.
+
+mod attach;
+mod cards;
+mod inventory;
+mod making;
+mod paths;
+mod power;
+mod privileges;
+mod properties;
+mod session;
+mod settings;
+mod snapshots;
+mod soap;
+mod view;
+mod watch;
+
+pub use attach::{AttachedDisk, DiskPlace};
+pub use inventory::{
+    About, ComputeResource, Controller, Datacenter, DatastoreInfo, Firmware, Folder, Guest, Host, Inventory,
+    Mount, NetworkBacking, NetworkCard, NetworkInfo, ResourcePool, Snapshot, VirtualDisk, VirtualMachine,
+    VmPower,
+};
+pub use privileges::{MissingPrivileges, PRIVILEGES};
+pub use settings::{Credentials, Limits, Placement, VsphereSettings};
+pub use soap::{Fingerprint, MoRef, Trust, VimError};
+pub use watch::{InventoryWatch, WatchState};
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use session::Session;
+
+use crate::{Datastore, Machine, Network, NewMachine, Site, SiteError};
+
+/// A site that is a vCenter or ESXi host. See the module's header.
+#[derive(Debug)]
+pub struct VsphereSite {
+    session: Arc<Session>,
+    settings: VsphereSettings,
+}
+
+impl VsphereSite {
+    /// A site with these settings. Nothing is sent yet: the server may be away.
+    ///
+    /// # Errors
+    /// The settings have a mistake, or the file of trusted authorities cannot be read.
+    pub fn open(settings: VsphereSettings, credentials: Credentials) -> Result<Self, SiteError> {
+        let session = Session::new(&settings, credentials).map_err(failed("opening a vSphere site"))?;
+        Ok(Self { session: Arc::new(session), settings })
+    }
+
+    /// What it was opened with.
+    #[must_use]
+    pub fn settings(&self) -> &VsphereSettings {
+        &self.settings
+    }
+
+    /// Logs in and tells what the product is.
+    ///
+    /// # Errors
+    /// [`SiteError::Failed`]: the server cannot be reached, is not trusted, refuses the account, is too old.
+    pub fn about(&self) -> Result<About, SiteError> {
+        self.session.about().map_err(failed(format!("reading what {} is", self.session.url())))
+    }
+
+    /// Reads everything there is.
+    ///
+    /// # Errors
+    /// As for [`VsphereSite::about`].
+    pub fn inventory(&self) -> Result<Inventory, SiteError> {
+        let read = || Ok(Inventory::of(self.session.about()?, &self.session.objects()?));
+        read().map_err(failed(format!("reading the inventory of {}", self.session.url())))
+    }
+
+    /// Ends the session. The next call begins a new one.
+    ///
+    /// # Errors
+    /// The server cannot be reached: then the session ends by itself in half an hour.
+    pub fn log_out(&self) -> Result<(), SiteError> {
+        self.session.logout().map_err(failed(format!("logging out of {}", self.session.url())))
+    }
+}
+
+impl Site for VsphereSite {
+    /// Templates are left out: they cannot run.
+    fn machines(&self) -> Result<Vec<Machine>, SiteError> {
+        self.all_machines()
+    }
+
+    fn machine(&self, id: &str) -> Result<Machine, SiteError> {
+        self.one_machine(id)
+    }
+
+    /// Those that the placement's host can write; without a host, all that can be reached.
+    fn datastores(&self) -> Result<Vec<Datastore>, SiteError> {
+        self.usable_datastores()
+    }
+
+    /// Those that the placement's host has; without a host, all.
+    fn networks(&self) -> Result<Vec<Network>, SiteError> {
+        self.usable_networks()
+    }
+
+    /// Disks are thin. The site chooses their serial numbers: vSphere gives every disk a UUID, and guests see that.
+    fn create_machine(&self, machine: &NewMachine) -> Result<Machine, SiteError> {
+        self.make(machine)?;
+        self.machine(&machine.id)
+    }
+
+    /// Disks that were attached to it as to a master target, or that another machine has attached as well, are detached and stay.
+    fn delete_machine(&self, id: &str) -> Result<(), SiteError> {
+        self.remove(id)
+    }
+
+    fn power_on(&self, id: &str) -> Result<(), SiteError> {
+        self.start(id)
+    }
+
+    /// Asks VMware Tools. Without them in the guest there is nobody to ask, and it stays on.
+    fn shut_down(&self, id: &str, limit: Duration) -> Result<bool, SiteError> {
+        self.ask_guest_to_stop(id, limit)
+    }
+
+    fn power_off(&self, id: &str) -> Result<(), SiteError> {
+        self.cut_power(id)
+    }
+
+    /// Of a machine that runs, vSphere moves the cards at once.
+    fn connect_nics(&self, id: &str, networks: &[Option<String>]) -> Result<(), SiteError> {
+        self.connect_cards(id, networks)
+    }
+
+    fn create_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError> {
+        self.take_snapshot(id, name)
+    }
+
+    fn revert_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError> {
+        self.go_back(id, name)
+    }
+
+    fn delete_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError> {
+        self.merge_snapshot(id, name)
+    }
+
+    /// vSphere has no text of a console: it gives pictures, and windows to look and type into.
+    fn console(&self, id: &str, _bytes_max: usize) -> Result<String, SiteError> {
+        let machine = self.find(id)?;
+        let detail = format!(
+            "vSphere keeps no text of consoles: look at {:?} in the vSphere Client [vsphere-no-console]",
+            machine.name
+        );
+        Err(SiteError::failed(format!("reading the console of {id}"), detail))
+    }
+}
+
+/// Turns what went wrong in a call into what went wrong at the site.
+fn failed(action: impl Into<String>) -> impl FnOnce(VimError) -> SiteError {
+    let action = action.into();
+    move |error| SiteError::Failed { action, passing: error.is_passing(), detail: error.to_string() }
+}

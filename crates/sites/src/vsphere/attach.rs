@@ -1,0 +1,347 @@
+//! Disks handed from one virtual machine to another, and back to where they were.
+//!
+//! A disk is its file: `[DATASTORE] DIRECTORY/NAME.vmdk`. It is attached with that file name and without a file operation, so nothing is made, and detached
+//! without one, so nothing is deleted. At a master target it is `independent_persistent`: no snapshot of the master target ever takes it in.
+//! Putting a machine's own disks back is the same with the places that were remembered ([`DiskPlace`]): controller, unit, mode.
+//!
+//! Servers ignore an operation they do not know, and leave out a device they do not like, and say that all is done. So the devices are read again
+//! after every change, and what they are is what is told.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::inventory::{Controller, VirtualDisk, VirtualMachine};
+use super::paths::serial;
+use super::soap::Xml;
+use super::{VsphereSite, failed};
+use crate::SiteError;
+
+/// Units of a SCSI controller that disks may take: 7 is the controller's own.
+pub(super) const UNITS: [i32; 15] = [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 14, 15];
+/// SCSI controllers of a virtual machine: so it has 60 disks at most (*Configuration Maximums*).
+pub(super) const CONTROLLERS_MAX: usize = 4;
+/// Temporary keys of devices that are being added.
+const NEW_CONTROLLER: i32 = -100;
+const NEW_DISK: i32 = -1000;
+/// The mode of a disk that is at a master target.
+pub(super) const ATTACHED_MODE: &str = "independent_persistent";
+/// The controller that new ones are of.
+const CONTROLLER_KIND: &str = "ParaVirtualSCSIController";
+
+/// Where a disk sits, so that it can be put back there. To be kept by whoever detaches it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskPlace {
+    /// `[DATASTORE] DIRECTORY/NAME.vmdk`.
+    pub file: String,
+    /// The disk's UUID.
+    pub uuid: Option<String>,
+    /// Bytes.
+    pub size: u64,
+    /// vSphere's type of the controller: `ParaVirtualSCSIController`.
+    pub controller_kind: String,
+    /// Which of its kind.
+    pub controller_bus: i32,
+    /// Where at the controller.
+    pub unit: i32,
+    /// `persistent`, `independent_persistent`, …
+    pub mode: String,
+}
+
+/// A disk that is attached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachedDisk {
+    /// Its UUID.
+    pub uuid: Option<String>,
+    /// Where its contents are, once the guest has noticed it.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+    /// Which of the SCSI controllers it is at.
+    pub controller_bus: i32,
+    /// Where at the controller.
+    pub unit: i32,
+}
+
+impl VsphereSite {
+    /// Where the disks of a machine sit, in their order.
+    ///
+    /// # Errors
+    /// [`SiteError::NoSuchMachine`].
+    pub fn disk_places(&self, id: &str) -> Result<Vec<DiskPlace>, SiteError> {
+        let machine = self.find(id)?;
+        let place = |disk: &VirtualDisk| {
+            let controller =
+                machine.controllers.iter().find(|controller| controller.key == disk.controller_key);
+            let controller = controller.ok_or_else(|| {
+                let detail = format!("the disk {} is at a controller of a kind that is not known", disk.file);
+                SiteError::failed(format!("reading where the disks of {id} are"), detail)
+            })?;
+            Ok(DiskPlace {
+                file: disk.file.clone(),
+                uuid: disk.uuid.clone(),
+                size: disk.size,
+                controller_kind: controller.kind.clone(),
+                controller_bus: controller.bus,
+                unit: disk.unit,
+                mode: disk.mode.clone(),
+            })
+        };
+        machine.disks.iter().map(place).collect()
+    }
+
+    /// Attaches a disk to a master target, which may run, at the first free place; a controller is added when all are full. One that is attached
+    /// already stays where it is.
+    ///
+    /// # Errors
+    /// [`SiteError::NoSuchMachine`]; [`SiteError::Failed`]: the disk is in use by a machine that runs (passing); the master target has snapshots, a disk with
+    /// the same UUID, no place left, or does not tell its guest the UUIDs of disks.
+    pub fn attach_disk(&self, master_target: &str, disk: &DiskPlace) -> Result<AttachedDisk, SiteError> {
+        let action = format!("attaching the disk {} to {master_target}", disk.file);
+        let machine = self.find(master_target)?;
+        if let Some(attached) = machine.disk(&disk.file) {
+            return Ok(self.attached(&machine, attached));
+        }
+        self.must_take(&machine, disk).map_err(|detail| SiteError::failed(&action, detail))?;
+        let Some((bus, unit)) = machine.free_place() else {
+            let detail = format!(
+                "all {} places for disks are taken: use another master target [vsphere-full]",
+                CONTROLLERS_MAX * UNITS.len()
+            );
+            return Err(SiteError::failed(action, detail));
+        };
+        let place = DiskPlace {
+            controller_kind: machine
+                .scsi(bus)
+                .map_or(CONTROLLER_KIND, |controller| &controller.kind)
+                .to_owned(),
+            controller_bus: bus,
+            unit,
+            mode: ATTACHED_MODE.to_owned(),
+            ..disk.clone()
+        };
+        let now = self.put(&machine, master_target, &[place], &action)?;
+        let attached = now.disk(&disk.file).ok_or_else(|| ignored(&action))?;
+        Ok(self.attached(&now, attached))
+    }
+
+    /// Takes a disk from a machine. Its files stay. One that is not attached is detached.
+    ///
+    /// # Errors
+    /// [`SiteError::NoSuchMachine`]; [`SiteError::Failed`]: the machine has snapshots, which would go on looking for the disk.
+    pub fn detach_disk(&self, id: &str, file: &str) -> Result<(), SiteError> {
+        let action = format!("detaching the disk {file} from {id}");
+        let machine = self.find(id)?;
+        let Some(disk) = machine.disk(file) else { return Ok(()) };
+        if !machine.snapshots.is_empty() && disk.mode != ATTACHED_MODE {
+            let detail = "the machine has snapshots, which would go on looking for it: remove them first [vsphere-snapshots]";
+            return Err(SiteError::failed(action, detail));
+        }
+        let device = Xml::new()
+            .text("key", disk.key)
+            .text("controllerKey", disk.controller_key)
+            .text("unitNumber", disk.unit)
+            .text("capacityInKB", disk.size / 1024);
+        let change = Xml::new().text("operation", "remove").typed("device", "VirtualDisk", device);
+        let spec = Xml::new().group("spec", Xml::new().group("deviceChange", change));
+        self.session.task(&machine.object, "ReconfigVM_Task", spec).map_err(failed(&action))?;
+        match self.find(id)?.disk(file) {
+            None => Ok(()),
+            Some(_) => Err(ignored(&action)),
+        }
+    }
+
+    /// Puts the disks of a machine that is off back where they were. Those that are there already stay.
+    ///
+    /// # Errors
+    /// [`SiteError::NoSuchMachine`], [`SiteError::Running`]; [`SiteError::Failed`]: a place is taken by another disk, or a disk sits at another
+    /// place.
+    pub fn restore_disks(&self, id: &str, places: &[DiskPlace]) -> Result<(), SiteError> {
+        let action = format!("putting the disks of {id} back");
+        let machine = self.find(id)?;
+        if !machine.is_surely_off() {
+            return Err(SiteError::Running {
+                action: "putting its disks back".to_owned(),
+                id: id.to_owned(),
+            });
+        }
+        let missing: Vec<_> =
+            places.iter().filter(|place| machine.disk(&place.file).is_none()).cloned().collect();
+        for place in &missing {
+            if let Some(other) = machine.disk_at(place) {
+                let detail =
+                    format!("the place of {} is taken by {}: detach that first", place.file, other.file);
+                return Err(SiteError::failed(action, detail));
+            }
+        }
+        let now = match missing.is_empty() {
+            true => machine,
+            false => self.put(&machine, id, &missing, &action)?,
+        };
+        for place in places {
+            if now.disk_at(place).map(|disk| &disk.file) != Some(&place.file) {
+                let detail = format!(
+                    "{} is not where it was, at {} {} unit {}",
+                    place.file, place.controller_kind, place.controller_bus, place.unit
+                );
+                return Err(SiteError::failed(action, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the guest of a machine that is off know its disks by their UUIDs: what a master target needs.
+    ///
+    /// # Errors
+    /// [`SiteError::NoSuchMachine`], [`SiteError::Running`].
+    pub fn enable_disk_uuids(&self, id: &str) -> Result<(), SiteError> {
+        let machine = self.find(id)?;
+        if machine.knows_disk_uuids() {
+            return Ok(());
+        }
+        if !machine.is_surely_off() {
+            return Err(SiteError::Running {
+                action: "setting disk.EnableUUID".to_owned(),
+                id: id.to_owned(),
+            });
+        }
+        let action = format!("setting disk.EnableUUID of {id}");
+        let option = Xml::new().text("key", "disk.EnableUUID").string_value("value", "TRUE");
+        let spec = Xml::new().group("spec", Xml::new().typed("extraConfig", "OptionValue", option));
+        self.session.task(&machine.object, "ReconfigVM_Task", spec).map_err(failed(&action))?;
+        self.find(id)?.knows_disk_uuids().then_some(()).ok_or_else(|| ignored(&action))
+    }
+
+    /// Adds disks, and the controllers they need, in one change; gives the machine as it is then.
+    fn put(
+        &self,
+        machine: &VirtualMachine,
+        id: &str,
+        places: &[DiskPlace],
+        action: &str,
+    ) -> Result<VirtualMachine, SiteError> {
+        let mut changes = Xml::new();
+        let mut added: Vec<Controller> = Vec::new();
+        for (key, place) in (0..).zip(places) {
+            let known = machine.controllers.iter().chain(&added).find(|controller| place.is_at(controller));
+            let controller_key = match known {
+                Some(controller) => controller.key,
+                None => {
+                    let key = NEW_CONTROLLER - i32::try_from(added.len()).unwrap_or(i32::MAX);
+                    let kind = place.controller_kind.clone();
+                    changes = changes.group("deviceChange", new_controller(key, &kind, place.controller_bus));
+                    added.push(Controller { key, kind, bus: place.controller_bus });
+                    key
+                }
+            };
+            changes = changes.group("deviceChange", existing_disk(NEW_DISK - key, controller_key, place));
+        }
+        let spec = Xml::new().group("spec", changes);
+        self.session.task(&machine.object, "ReconfigVM_Task", spec).map_err(failed(action))?;
+        self.find(id)
+    }
+
+    /// What stands against a disk at a master target.
+    fn must_take(&self, machine: &VirtualMachine, disk: &DiskPlace) -> Result<(), String> {
+        if !machine.snapshots.is_empty() {
+            let name = &machine.name;
+            return Err(format!(
+                "{name:?} has snapshots; a master target must not: remove them [vsphere-snapshots]"
+            ));
+        }
+        let same = |other: &&VirtualDisk| {
+            other.uuid.is_some() && other.uuid.as_deref().map(serial) == disk.uuid.as_deref().map(serial)
+        };
+        if let Some(other) = machine.disks.iter().find(same) {
+            let detail = format!(
+                "{:?} has a disk with the same UUID, {}: was one cloned from the other? Give one a new UUID \
+                 (vmkfstools -J setuuid) [vsphere-same-uuid]",
+                machine.name, other.file
+            );
+            return Err(detail);
+        }
+        let is_by_uuid = self.contents_path(&disk.file, disk.uuid.as_deref()).starts_with("/dev/disk");
+        if is_by_uuid && !machine.knows_disk_uuids() {
+            let name = &machine.name;
+            return Err(format!(
+                "{name:?} does not tell its guest the UUIDs of disks: set disk.EnableUUID while it is off [vsphere-enable-uuid]"
+            ));
+        }
+        Ok(())
+    }
+
+    fn attached(&self, machine: &VirtualMachine, disk: &VirtualDisk) -> AttachedDisk {
+        let controller = machine.controllers.iter().find(|controller| controller.key == disk.controller_key);
+        AttachedDisk {
+            uuid: disk.uuid.clone(),
+            path: self.contents_path(&disk.base_file, disk.uuid.as_deref()),
+            size: disk.size,
+            controller_bus: controller.map_or(0, |controller| controller.bus),
+            unit: disk.unit,
+        }
+    }
+}
+
+impl DiskPlace {
+    fn is_at(&self, controller: &Controller) -> bool {
+        (controller.kind.as_str(), controller.bus) == (self.controller_kind.as_str(), self.controller_bus)
+    }
+}
+
+impl Controller {
+    fn is_scsi(&self) -> bool {
+        ["SCSI", "SAS", "LsiLogic", "BusLogic"].iter().any(|word| self.kind.contains(word))
+    }
+}
+
+impl VirtualMachine {
+    /// The disk with a file, whatever lies above it.
+    pub(super) fn disk(&self, file: &str) -> Option<&VirtualDisk> {
+        self.disks.iter().find(|disk| disk.file == file || disk.base_file == file)
+    }
+
+    fn disk_at(&self, place: &DiskPlace) -> Option<&VirtualDisk> {
+        let controller = self.controllers.iter().find(|controller| place.is_at(controller))?;
+        self.disks.iter().find(|disk| disk.controller_key == controller.key && disk.unit == place.unit)
+    }
+
+    fn scsi(&self, bus: i32) -> Option<&Controller> {
+        self.controllers.iter().find(|controller| controller.is_scsi() && controller.bus == bus)
+    }
+
+    /// The first free bus and unit; a bus without a controller is all free.
+    fn free_place(&self) -> Option<(i32, i32)> {
+        let buses = (0..).take(CONTROLLERS_MAX);
+        let mut places = buses.flat_map(|bus| UNITS.map(|unit| (bus, unit)));
+        places.find(|(bus, unit)| {
+            let controller = self.scsi(*bus).map(|controller| controller.key);
+            !self.disks.iter().any(|disk| Some(disk.controller_key) == controller && disk.unit == *unit)
+        })
+    }
+}
+
+/// `VirtualDeviceConfigSpec` of a controller to be added.
+pub(super) fn new_controller(key: i32, kind: &str, bus: i32) -> Xml {
+    let mut device = Xml::new().text("key", key).text("busNumber", bus);
+    // IDE, SATA and NVMe controllers cannot be shared.
+    if ["SCSI", "SAS", "LsiLogic", "BusLogic"].iter().any(|word| kind.contains(word)) {
+        device = device.text("sharedBus", "noSharing");
+    }
+    Xml::new().text("operation", "add").typed_by("device", kind, device)
+}
+
+/// `VirtualDeviceConfigSpec` of a disk whose file is there.
+fn existing_disk(key: i32, controller: i32, place: &DiskPlace) -> Xml {
+    let backing = Xml::new().text("fileName", &place.file).text("diskMode", &place.mode);
+    let device = Xml::new()
+        .text("key", key)
+        .typed("backing", "VirtualDiskFlatVer2BackingInfo", backing)
+        .text("controllerKey", controller)
+        .text("unitNumber", place.unit)
+        .text("capacityInKB", place.size / 1024);
+    Xml::new().text("operation", "add").typed("device", "VirtualDisk", device)
+}
+
+fn ignored(action: &str) -> SiteError {
+    SiteError::failed(action, "the server says it is done, and it is not [vsphere-ignored]")
+}

@@ -1,0 +1,267 @@
+//! Machines made and removed.
+//!
+//! A machine is made whole by one task, with the instance UUID that is derived from its id: an attempt whose answer was lost is found by the next one.
+
+use std::collections::BTreeMap;
+
+use super::attach::{ATTACHED_MODE, CONTROLLERS_MAX, UNITS};
+use super::inventory::{
+    DatastoreInfo, Host, Inventory, NetworkInfo, VirtualDisk, VirtualMachine, encoded_name,
+};
+use super::soap::{MoRef, VimError, Xml};
+use super::view::{ID, MARK, derived_uuid, networks_of};
+use super::{VsphereSite, cards, failed};
+use crate::{Boot, DiskOrigin, NewDisk, NewMachine, SiteError};
+
+/// What vSphere accounts disks in.
+const KIB: u64 = 1024;
+/// What is known of the guest when a machine is made: nothing. It decides defaults alone, and every disk and card is named.
+const GUEST_KIND: &str = "otherGuest64";
+/// Temporary keys of devices that are being made: any numbers below zero.
+const CONTROLLER_KEY: i32 = -100;
+const DISK_KEY: i32 = -1000;
+const CARD_KEY: i32 = -5000;
+
+/// Where a machine goes.
+struct Place<'a> {
+    host: &'a Host,
+    pool: MoRef,
+    folder: MoRef,
+    datastores: Vec<&'a DatastoreInfo>,
+    networks: Vec<&'a NetworkInfo>,
+}
+
+impl VsphereSite {
+    pub(super) fn make(&self, new: &NewMachine) -> Result<(), SiteError> {
+        match self.find(&new.id) {
+            Ok(there) => {
+                let mark = there.extra.get(MARK);
+                let is_it = mark == new.mark.as_ref() && (mark.is_some() || there.name == new.name);
+                return match is_it {
+                    true => Ok(()),
+                    false => Err(SiteError::Taken { id: new.id.clone(), name: there.name }),
+                };
+            }
+            Err(SiteError::NoSuchMachine { .. }) => {}
+            Err(error) => return Err(error),
+        }
+        let making = format!("making the machine {}", new.id);
+        let inventory = self.inventory()?;
+        let place = self.place(&inventory).map_err(failed(&making))?;
+        place.must_have_room(new)?;
+        let machine = place.describe(new, &making)?;
+        let arguments = Xml::new()
+            .group("config", machine)
+            .reference("pool", &place.pool)
+            .reference("host", &place.host.object);
+        self.session.task(&place.folder, "CreateVM_Task", arguments).map(drop).map_err(failed(making))
+    }
+
+    fn place<'a>(&self, inventory: &'a Inventory) -> Result<Place<'a>, VimError> {
+        let settings = &self.settings.placement;
+        let Some(host) = self.placement_host(inventory)? else {
+            let known = inventory.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", ");
+            let problem =
+                format!("`placement.host` must say on which ESXi host machines are made, there are: {known}");
+            return Err(VimError::Settings(problem));
+        };
+        if host.is_in_maintenance || !host.is_connected {
+            let name = &host.name;
+            return Err(VimError::Impossible(format!(
+                "the ESXi host {name:?} is in maintenance mode or not connected: nothing can be made there [vsphere-host-away]"
+            )));
+        }
+        let compute =
+            inventory.compute_resources.iter().find(|one| Some(&one.object) == host.parent.as_ref());
+        let pool = match &settings.resource_pool {
+            None => compute.and_then(|compute| compute.root_pool.clone()),
+            Some(name) => {
+                let owner = compute.map(|compute| &compute.object);
+                let mut pools = inventory.resource_pools.iter();
+                pools
+                    .find(|pool| pool.name == *name && pool.owner.as_ref() == owner)
+                    .map(|pool| pool.object.clone())
+            }
+        };
+        let folder = match &settings.folder {
+            None => {
+                inventory.datacenter_of(&host.object).and_then(|datacenter| datacenter.machine_folder.clone())
+            }
+            Some(name) => {
+                let mut folders = inventory.folders.iter();
+                folders.find(|folder| folder.name == *name).map(|folder| folder.object.clone())
+            }
+        };
+        let missing = |what, name: &Option<String>| {
+            VimError::Settings(format!(
+                "`placement`: there is no {what} {:?} for the host",
+                name.as_deref().unwrap_or("")
+            ))
+        };
+        Ok(Place {
+            host,
+            pool: pool.ok_or_else(|| missing("resource pool", &settings.resource_pool))?,
+            folder: folder.ok_or_else(|| missing("folder", &settings.folder))?,
+            datastores: inventory.datastores_of(&host.object).collect(),
+            networks: networks_of(inventory, Some(host)).collect(),
+        })
+    }
+
+    pub(super) fn remove(&self, id: &str) -> Result<(), SiteError> {
+        let machine = match self.find(id) {
+            Err(SiteError::NoSuchMachine { .. }) => return Ok(()),
+            found => found?,
+        };
+        if !machine.is_surely_off() {
+            return Err(SiteError::Running { action: "removing it".to_owned(), id: id.to_owned() });
+        }
+        let removing = || format!("removing the machine {id}");
+        // Destroy_Task deletes whatever disks the machine has attached, whosesoever they are.
+        for file in self.foreign_disks(&machine)? {
+            self.detach_disk(id, &file)?;
+        }
+        match self.session.task(&machine.object, "Destroy_Task", Xml::new()) {
+            Err(error) if error.is("ManagedObjectNotFound") => Ok(()),
+            Err(error) if error.is("InvalidPowerState") => {
+                Err(SiteError::Running { action: "removing it".to_owned(), id: id.to_owned() })
+            }
+            result => result.map(drop).map_err(failed(removing())),
+        }
+    }
+
+    /// Files of disks that were attached to it as to a master target, or that another machine has attached as well.
+    fn foreign_disks(&self, machine: &VirtualMachine) -> Result<Vec<String>, SiteError> {
+        const DEVICES: &str = "config.hardware.device";
+        let looking = format!("looking who else uses the disks of {:?}", machine.name);
+        let all = self.session.list("VirtualMachine", &[DEVICES]).map_err(failed(looking))?;
+        let others = all.iter().filter(|object| object.reference != machine.object).map(VirtualMachine::read);
+        let used: Vec<_> =
+            others.flat_map(|other| other.disks).flat_map(|disk| [disk.file, disk.base_file]).collect();
+        let is_foreign = |disk: &&VirtualDisk| disk.mode == ATTACHED_MODE || used.contains(&disk.base_file);
+        Ok(machine.disks.iter().filter(is_foreign).map(|disk| disk.file.clone()).collect())
+    }
+}
+
+impl Place<'_> {
+    fn datastore(&self, name: &str) -> Result<&DatastoreInfo, SiteError> {
+        let known = || self.datastores.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
+        let found = self.datastores.iter().copied().find(|one| one.name == name);
+        found.ok_or_else(|| SiteError::NoSuchDatastore { name: name.to_owned(), known: known() })
+    }
+
+    /// Thin disks take room as they are written; a datastore that has not got it at the start would fail in the middle of a replication.
+    fn must_have_room(&self, new: &NewMachine) -> Result<(), SiteError> {
+        let mut needed = BTreeMap::<&str, u64>::new();
+        for disk in &new.disks {
+            let (DiskOrigin::Empty { datastore } | DiskOrigin::Over { datastore, .. }) = &disk.origin;
+            let sum = needed.entry(datastore).or_default();
+            *sum = sum.saturating_add(disk.size);
+        }
+        for (name, needed) in needed {
+            let free = self.datastore(name)?.free;
+            if free < needed {
+                return Err(SiteError::NoRoom { datastore: name.to_owned(), needed, free });
+            }
+        }
+        Ok(())
+    }
+
+    /// `VirtualMachineConfigSpec`.
+    fn describe(&self, new: &NewMachine, making: &str) -> Result<Xml, SiteError> {
+        let firmware = match new.boot {
+            Boot::Bios => "bios",
+            Boot::Uefi => "efi",
+            Boot::Kernel { .. } => {
+                let detail = "vSphere hands no kernel to a machine: it boots from its disk [vsphere-kernel]";
+                return Err(SiteError::failed(making, detail));
+            }
+        };
+        let mut devices = self.disks(new, making)?;
+        for (position, nic) in new.nics.iter().enumerate() {
+            let network = match &nic.network {
+                Some(name) => cards::named(&self.networks, name)?,
+                // A card must be somewhere to be made; it is not connected there.
+                None => self.networks.first().copied().ok_or_else(|| SiteError::NoSuchNetwork {
+                    name: String::new(),
+                    known: "none at all".to_owned(),
+                })?,
+            };
+            devices = devices.group("deviceChange", cards::new(CARD_KEY - small(position), nic, network));
+        }
+        // The machine's own files lie with its first disk.
+        let home = match new.disks.first().map(|disk| &disk.origin) {
+            Some(DiskOrigin::Empty { datastore } | DiskOrigin::Over { datastore, .. }) => datastore.clone(),
+            None => self.datastores.first().map(|datastore| datastore.name.clone()).unwrap_or_default(),
+        };
+        let mut options = vec![("disk.EnableUUID", "TRUE"), (ID, new.id.as_str())];
+        options.extend(new.mark.as_deref().map(|mark| (MARK, mark)));
+        let spec = Xml::new()
+            .text("name", encoded_name(&new.name))
+            .maybe("uuid", new.system_uuid.as_ref())
+            .text("instanceUuid", derived_uuid(&new.id))
+            .text("guestId", GUEST_KIND)
+            .group("files", Xml::new().text("vmPathName", format!("[{home}]")))
+            .text("numCPUs", new.cpus)
+            .text("memoryMB", new.memory_mib)
+            .with(devices);
+        let spec = options.into_iter().fold(spec, |spec, (key, value)| {
+            spec.typed("extraConfig", "OptionValue", Xml::new().text("key", key).string_value("value", value))
+        });
+        Ok(spec.text("firmware", firmware))
+    }
+
+    /// Controllers and disks, in order.
+    fn disks(&self, new: &NewMachine, making: &str) -> Result<Xml, SiteError> {
+        let controllers = new.disks.len().div_ceil(UNITS.len());
+        if controllers > CONTROLLERS_MAX {
+            let detail =
+                format!("it has {} disks, {} are possible", new.disks.len(), CONTROLLERS_MAX * UNITS.len());
+            return Err(SiteError::failed(making, detail));
+        }
+        let mut devices = Xml::new();
+        for bus in 0..controllers {
+            let bus = small(bus);
+            let controller =
+                super::attach::new_controller(CONTROLLER_KEY - bus, "ParaVirtualSCSIController", bus);
+            devices = devices.group("deviceChange", controller);
+        }
+        for (position, disk) in new.disks.iter().enumerate() {
+            let wrong = |detail: String| SiteError::failed(format!("{making}, disk {position}"), detail);
+            let device = self.disk(position, disk).map_err(wrong)?;
+            devices = devices.group("deviceChange", device);
+        }
+        Ok(devices)
+    }
+
+    fn disk(&self, position: usize, disk: &NewDisk) -> Result<Xml, String> {
+        let DiskOrigin::Empty { datastore } = &disk.origin else {
+            return Err(
+                "a vSphere site lays no disk over an image of somebody else's [vsphere-overlay]".to_owned()
+            );
+        };
+        if disk.size == 0 || !disk.size.is_multiple_of(KIB) {
+            return Err(format!("its size, {} bytes, is no multiple of {KIB}", disk.size));
+        }
+        let backing = Xml::new()
+            .text("fileName", format!("[{datastore}]"))
+            .text("diskMode", "persistent")
+            .text("thinProvisioned", true);
+        let device = Xml::new()
+            .text("key", DISK_KEY - small(position))
+            .typed("backing", "VirtualDiskFlatVer2BackingInfo", backing)
+            .text("controllerKey", CONTROLLER_KEY - small(position / UNITS.len()))
+            .text("unitNumber", UNITS[position % UNITS.len()])
+            .text("capacityInKB", disk.size / KIB)
+            .text("capacityInBytes", disk.size);
+        Ok(Xml::new().text("operation", "add").text("fileOperation", "create").typed(
+            "device",
+            "VirtualDisk",
+            device,
+        ))
+    }
+}
+
+/// A position of a device: there are some ten of each kind.
+fn small(position: usize) -> i32 {
+    i32::try_from(position).unwrap_or(i32::MAX)
+}

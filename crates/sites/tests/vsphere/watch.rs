@@ -1,0 +1,97 @@
+//! The inventory kept current.
+
+use std::time::{Duration, Instant};
+
+use switchback_lab::vcsim::Simulator;
+use switchback_sites::Site;
+use switchback_sites::vsphere::{InventoryWatch, Limits, VmPower, WatchState};
+
+use crate::bench::Bench;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn bench() -> Bench {
+    Bench::limited(
+        Simulator::options(),
+        Limits { watch_seconds: 1, patience_seconds: 0, request_seconds: 5, ..Limits::default() },
+    )
+}
+
+/// Waits until what the watch knows is as expected.
+fn until(watch: &InventoryWatch, what: &str, is_expected: impl Fn(&WatchState) -> bool) -> WatchState {
+    let started = Instant::now();
+    let mut state = watch.state();
+    while !is_expected(&state) {
+        assert!(started.elapsed() < LIMIT, "{what}: {state:?}");
+        state = watch.wait(state.version, Duration::from_secs(1));
+    }
+    state
+}
+
+fn power(state: &WatchState, name: &str) -> Option<VmPower> {
+    let machines = &state.inventory.as_ref()?.machines;
+    machines.iter().find(|machine| machine.name == name).map(|machine| machine.power)
+}
+
+#[test]
+fn changes_are_seen_and_the_whole_is_what_is_read() {
+    let bench = bench();
+    let watch = bench.site.watch().unwrap();
+    let first = until(&watch, "the first inventory", |state| state.inventory.is_some());
+    assert_eq!(*first.inventory.unwrap(), bench.site.inventory().unwrap());
+
+    let made = bench.machine("watched", 2);
+    until(&watch, "a new machine", |state| power(state, &made.name) == Some(VmPower::Off));
+    bench.site.power_on(&made.id).unwrap();
+    until(&watch, "a start", |state| power(state, &made.name) == Some(VmPower::On));
+    bench.site.power_off(&made.id).unwrap();
+    bench.site.create_snapshot(&made.id, "s").unwrap();
+    let has = |state: &WatchState, count| {
+        let machines = &state.inventory.as_ref().unwrap().machines;
+        machines.iter().any(|machine| machine.name == made.name && machine.snapshots.len() == count)
+    };
+    until(&watch, "a snapshot", |state| has(state, 1));
+    bench.site.delete_snapshot(&made.id, "s").unwrap();
+    until(&watch, "a snapshot's end", |state| has(state, 0));
+    let expected = bench.site.inventory().unwrap();
+    until(&watch, "the same as is read", |state| {
+        state.inventory.as_ref().is_some_and(|inventory| inventory.machines == expected.machines)
+    });
+    bench.site.delete_machine(&made.id).unwrap();
+    until(&watch, "a machine's end", |state| power(state, &made.name).is_none());
+}
+
+#[test]
+fn a_watch_survives_its_session_and_its_server() {
+    let bench = bench();
+    let watch = bench.site.watch().unwrap();
+    until(&watch, "the first inventory", |state| state.inventory.is_some());
+    bench.simulator.end_session_after("WaitForUpdatesEx");
+    until(&watch, "the session's end", |state| state.trouble.is_some());
+    let made = bench.machine("after", 1);
+    until(&watch, "a machine made after the session's end", |state| {
+        state.trouble.is_none() && power(state, &made.name).is_some()
+    });
+
+    bench.simulator.freeze(true);
+    let is_slow =
+        |state: &WatchState| state.trouble.as_ref().is_some_and(|trouble| trouble.contains("vsphere-slow"));
+    let away = until(&watch, "trouble", is_slow);
+    assert!(away.inventory.is_some(), "what was known is still known");
+    bench.simulator.freeze(false);
+    until(&watch, "no more trouble", |state| state.trouble.is_none());
+    bench.site.delete_machine(&made.id).unwrap();
+    until(&watch, "a change afterwards", |state| power(state, &made.name).is_none());
+}
+
+#[test]
+fn a_watch_ends_when_nobody_wants_it() {
+    let bench = bench();
+    drop(bench.site.watch().unwrap());
+    let watch = bench.site.watch().unwrap();
+    until(&watch, "the first inventory", |state| state.inventory.is_some());
+    let started = Instant::now();
+    drop(watch);
+    assert!(started.elapsed() < Duration::from_millis(500), "it is not waited for");
+    assert_eq!(bench.site.machines().unwrap().len(), 4);
+}
