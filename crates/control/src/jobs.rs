@@ -7,6 +7,7 @@
 pub(crate) mod executor;
 mod failover;
 mod finish;
+mod loan;
 pub(crate) mod next;
 mod plan;
 mod point;

@@ -459,6 +459,9 @@ pub enum ReplicaMode {
 /// A master target as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MasterTargetState {
+    /// SMBIOS system UUID of the machine it runs in, lower case with dashes: by which its site knows to which machine disks are to be attached.
+    #[serde(default)]
+    pub system_uuid: String,
     /// Its replicas.
     pub replicas: Vec<ReplicaActual>,
     /// Bytes free on the retention drive.

@@ -10,6 +10,8 @@
 //!
 //! Every call can be repeated: what is as it should be already is success. Calls block, each with a time limit of its own.
 //!
+//! A master target writes the disks of a machine that is off between [`Site::lend_disks`] and [`Site::take_back_disks`].
+//!
 //! [`LocalSite`] is the site that is a directory of QEMU machines, [`VsphereSite`] one that is a vCenter or ESXi host; [`conformance`] holds all sites to the same promises.
 
 pub mod conformance;
@@ -215,6 +217,39 @@ pub trait Site: Send + Sync + Debug {
     /// # Errors
     /// [`SiteError::Running`] unless it is off.
     fn delete_machine(&self, id: &str) -> Result<(), SiteError>;
+
+    /// Hands disks of a machine that is off to a master target, and returns their paths there, in the order of `serials` (empty: all). Those that it has
+    /// already stay. `to`: the SMBIOS system UUID of the machine that the master target runs in; empty when it is not known. A site whose master
+    /// targets reach its disks anyway only tells where they are.
+    ///
+    /// # Errors
+    /// [`SiteError::NoSuchMachine`], [`SiteError::Running`]; [`SiteError::Failed`] with the reason and what to do.
+    fn lend_disks(&self, id: &str, serials: &[String], to: &str) -> Result<Vec<PathBuf>, SiteError> {
+        let _ = to;
+        let machine = self.machine(id)?;
+        if serials.is_empty() {
+            return Ok(machine.disks.into_iter().map(|disk| disk.path).collect());
+        }
+        let of = |serial: &String| {
+            let found = machine.disks.iter().find(|disk| disk.serial == *serial);
+            found.map(|disk| disk.path.clone()).ok_or_else(|| {
+                SiteError::failed(
+                    format!("looking up disks of {id}"),
+                    format!("it has no disk {serial} any more"),
+                )
+            })
+        };
+        serials.iter().map(of).collect()
+    }
+
+    /// Takes the disks of a machine back from a master target, which does not use them any more. Those it does not have are back.
+    ///
+    /// # Errors
+    /// [`SiteError`]: it may have some yet.
+    fn take_back_disks(&self, id: &str, from: &str) -> Result<(), SiteError> {
+        let _ = (id, from);
+        Ok(())
+    }
 
     /// Starts it.
     ///

@@ -24,13 +24,13 @@
 //!   is the raw contents;
 //! * the disk is attached to the master target, itself a virtual machine: `/dev/disk/by-id/wwn-0xUUID`, once [`VsphereSite::attach_disk`] has done so.
 //!
-//! One disk's failback to its original machine, which is off: [`VsphereSite::disk_places`] tells where its disks sit, which the caller keeps;
-//! [`VsphereSite::detach_disk`] takes each from the machine (its files stay); [`VsphereSite::attach_disk`] gives it to the master target, which writes
-//! it; `detach_disk` there; [`VsphereSite::restore_disks`] puts all back where they were, in their order. Every one of these can be repeated.
+//! One disk's failback to its original machine, which is off and stays as it is: [`Site::lend_disks`] attaches its disks to the master target
+//! ([`VsphereSite::attach_disk`]), which writes them; [`Site::take_back_disks`] detaches them there. Both can be repeated.
 
 mod attach;
 mod cards;
 mod inventory;
+mod lending;
 mod making;
 mod paths;
 mod power;
@@ -54,6 +54,7 @@ pub use settings::{Credentials, Limits, Placement, VsphereSettings};
 pub use soap::{Fingerprint, MoRef, Trust, VimError};
 pub use watch::{InventoryWatch, WatchState};
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,6 +140,15 @@ impl Site for VsphereSite {
     /// Disks that were attached to it as to a master target, or that another machine has attached as well, are detached and stay.
     fn delete_machine(&self, id: &str) -> Result<(), SiteError> {
         self.remove(id)
+    }
+
+    /// Attaches them to the master target's virtual machine. One that is no machine of this site must have their datastores mounted.
+    fn lend_disks(&self, id: &str, serials: &[String], to: &str) -> Result<Vec<PathBuf>, SiteError> {
+        self.lend(id, serials, to)
+    }
+
+    fn take_back_disks(&self, id: &str, from: &str) -> Result<(), SiteError> {
+        self.take_back(id, from)
     }
 
     fn power_on(&self, id: &str) -> Result<(), SiteError> {

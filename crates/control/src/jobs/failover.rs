@@ -369,6 +369,7 @@ fn stand(work: &Work<'_>, item: &Versioned<ProtectedItem>) -> Result<Outcome, Co
     // The side it runs at from now on.
     let instance = item.active();
     let id = instance.id.as_deref().unwrap_or_default();
+    super::loan::take_back(work, instance, &path(item)?.master_target)?;
     work.site(&instance.site)?.create_snapshot(id, SNAPSHOT)?;
     Ok(Outcome::Done(format!("the disks of {id} at {} are at recovery point {}", instance.site, record.seq)))
 }
@@ -422,6 +423,7 @@ fn stand_elsewhere(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
     if work.note("turned").is_none() {
         let point = chosen(work, &item.value)?;
+        lend_again(work, &item.value)?;
         item.value.protection = item.value.protection.apply(Operation::ChangeRecoveryPoint)?;
         item.value.failover = Some(record_of(&point, false));
         work.set_note("turned", "1");
@@ -431,9 +433,16 @@ fn stand_elsewhere(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     stand(work, &item)
 }
 
+/// The machine that was failed over is off and at its point: the master target gets its disks once more.
+fn lend_again(work: &Work<'_>, item: &ProtectedItem) -> Result<(), ControlError> {
+    let (instance, path) = (item.active(), path(item)?);
+    super::loan::lend_of(work, instance, &path.master_target).map(drop)
+}
+
 /// The machine lives where it was again; the replica goes on from its newest point.
 fn turn_back(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
+    lend_again(work, &item.value)?;
     item.value.protection = item.value.protection.apply(Operation::CancelFailover)?;
     let epoch = item.value.protection.epoch;
     if let Some(path) = &mut item.value.replication {

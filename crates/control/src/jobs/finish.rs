@@ -77,6 +77,9 @@ fn resynchronize(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 fn end_replication(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
+    if let Some(path) = &item.value.replication {
+        work.set_note("master-target", path.master_target.clone());
+    }
     retire(&mut item.value);
     work.change(&item);
     Ok(Outcome::done())
@@ -84,7 +87,12 @@ fn end_replication(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 fn wait_until_removed(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
-    let Some(left) = item.retired.first() else { return Ok(Outcome::done()) };
+    let Some(left) = item.retired.first() else {
+        if let Some(master_target) = work.note("master-target") {
+            super::loan::take_back(work, item.passive(), master_target)?;
+        }
+        return Ok(Outcome::done());
+    };
     // One whose server was taken out of service for good has nothing to remove.
     if work.control.server_report(Role::Target, &left.master_target)?.is_none() {
         return Ok(Outcome::Skipped(format!(

@@ -391,7 +391,9 @@ fn enable(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 fn forget(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
-    item.value.replication = None;
+    if let Some(path) = item.value.replication.take() {
+        super::loan::take_back(work, item.value.passive(), &path.master_target)?;
+    }
     work.change(&item);
     Ok(Outcome::done())
 }
@@ -406,7 +408,7 @@ pub(crate) fn new_path(
     let passive = item.passive();
     let machine = work.site(&passive.site)?.machine(passive.id.as_deref().unwrap_or_default())?;
     let side = item.protection.passive();
-    let disks = protected_disks(item, side, &machine)
+    protected_disks(item, side, &machine)
         .ok_or_else(|| disks_differ(item, side, "bring them back to what they were"))?;
     Ok(ReplicationPath {
         replica: format!(
@@ -419,6 +421,6 @@ pub(crate) fn new_path(
         process_server: process_server.into(),
         master_target: master_target.into(),
         epoch: item.protection.epoch,
-        targets: disks.into_iter().map(|disk| disk.path.clone()).collect(),
+        targets: super::loan::lend(work, item, master_target)?,
     })
 }

@@ -22,7 +22,8 @@ pub(crate) fn steps() -> Vec<Step> {
         Step::new("SwitchReplicationGroupProtectionPreflightTask", "Prerequisite check", check),
         Step::new("CommitFailoverTask", "Committing failover", committed),
         Step::new("DiscoverReplicaTask", "Discovering replica virtual machine", fence),
-        Step::new("GetSwitchProtectionRequirementsTask", "Getting reprotection requirements", find_target),
+        Step::new("GetSwitchProtectionRequirementsTask", "Getting reprotection requirements", find_target)
+            .undo(give_disks_back),
         Step::new("ProtectReplicaTask", "Reprotecting virtual machine", turn).no_return(),
     ]
 }
@@ -154,6 +155,14 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         "alternate location: the new machine {} in {datastore} at {}",
         made.id, passive.site
     )))
+}
+
+/// Some may have been handed to the master target when it failed.
+fn give_disks_back(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    if let Some(master_target) = work.note("master-target") {
+        super::loan::take_back(work, work.item()?.value.passive(), master_target)?;
+    }
+    Ok(Outcome::done())
 }
 
 /// The direction turns, in one change: the new epoch, the new replica, the twin group in every plan of the machine.

@@ -256,6 +256,7 @@ fn tests_and_disabling_survive_a_kill_at_every_step() {
         |world, kill| world.operate(ItemOperation::Disable { clean_up: true }, kill),
         |world| {
             assert!(world.control.items().unwrap().is_empty() && world.recovery.all().is_empty());
+            assert!(world.recovery.none_lent());
             assert_eq!(world.home.all()[0].power, Power::On, "the machine itself stays");
         },
     );

@@ -36,6 +36,8 @@ impl Clock for Seconds {
 #[derive(Debug, Default)]
 pub(crate) struct MemorySite {
     machines: Mutex<BTreeMap<String, Machine>>,
+    /// Machines whose disks a master target has, and the machine that this runs in.
+    lent: Mutex<BTreeMap<String, String>>,
     /// Creating a machine fails with this.
     pub(crate) full: Mutex<bool>,
     /// Power cannot be cut.
@@ -45,6 +47,19 @@ pub(crate) struct MemorySite {
 impl MemorySite {
     fn machines(&self) -> MutexGuard<'_, BTreeMap<String, Machine>> {
         self.machines.lock().unwrap()
+    }
+
+    /// Whether a master target in that machine has the disk at a path.
+    fn has(&self, to: &str, path: &std::path::Path) -> bool {
+        let lent = self.lent.lock().unwrap();
+        self.machines().values().any(|machine| {
+            machine.disks.iter().any(|disk| disk.path == path)
+                && lent.get(&machine.id).is_some_and(|at| at == to)
+        })
+    }
+
+    pub(crate) fn none_lent(&self) -> bool {
+        self.lent.lock().unwrap().is_empty()
     }
 
     pub(crate) fn all(&self) -> Vec<Machine> {
@@ -149,7 +164,24 @@ impl Site for MemorySite {
         self.machines().remove(id);
         Ok(())
     }
+    fn lend_disks(&self, id: &str, serials: &[String], to: &str) -> Result<Vec<PathBuf>, SiteError> {
+        let machine = self.machine(id)?;
+        off(&machine, "lending its disks")?;
+        assert!(machine.snapshots.is_empty(), "the disks below a snapshot must not change");
+        self.lent.lock().unwrap().insert(id.into(), to.into());
+        let of =
+            |serial: &String| machine.disks.iter().find(|disk| disk.serial == *serial).unwrap().path.clone();
+        Ok(serials.iter().map(of).collect())
+    }
+    fn take_back_disks(&self, id: &str, from: &str) -> Result<(), SiteError> {
+        let mut lent = self.lent.lock().unwrap();
+        if lent.get(id).is_some_and(|to| to == from) {
+            lent.remove(id);
+        }
+        Ok(())
+    }
     fn power_on(&self, id: &str) -> Result<(), SiteError> {
+        assert!(!self.lent.lock().unwrap().contains_key(id), "a master target has the disks of {id}");
         self.change(id, |machine| {
             machine.power = Power::On;
             Ok(())
@@ -354,7 +386,11 @@ impl World {
             views: actual.views.clone(),
             problem: self.replicas_problem.clone(),
         });
-        let state = MasterTargetState { replicas: replicas.collect(), free_bytes: 1 << 40 };
+        let state = MasterTargetState {
+            system_uuid: format!("uuid-{name}"),
+            replicas: replicas.collect(),
+            free_bytes: 1 << 40,
+        };
         let Desired::MasterTarget(desired) =
             self.report(Role::Target, name, site, State::MasterTarget(state)).desired
         else {
@@ -369,6 +405,10 @@ impl World {
             let key = (name.to_owned(), wanted.replica.clone());
             let actual = self.replicas.entry(key).or_default();
             assert!(wanted.epoch >= actual.epoch, "epochs never go back");
+            let here = if site == "home" { &self.home } else { &self.recovery };
+            let moves = actual.reached != Some(wanted.mode) && wanted.mode != ReplicaMode::Remove;
+            let has_all = wanted.targets.iter().all(|path| here.has(&format!("uuid-{name}"), path));
+            assert!(!moves || has_all, "{name} has not got the disks of {}", wanted.replica);
             (actual.epoch, actual.reached) = (wanted.epoch, Some(wanted.mode));
             actual.views = wanted
                 .views

@@ -119,13 +119,6 @@ impl Place {
         Ok(said(&self.site.console(id, CONSOLE_LEN_MAX)?, "records=").last().copied().unwrap_or(0))
     }
 
-    /// The processes that run its machines.
-    pub(super) fn processes(&self) -> Vec<String> {
-        let machines = self.site.machines().unwrap_or_default();
-        let pid = |machine: &switchback_sites::Machine| machine::process(self.site.directory(), &machine.id);
-        machines.iter().filter_map(pid).map(|pid| pid.to_string()).collect()
-    }
-
     /// Kills a running machine's QEMU (SIGKILL): to the machine, the power has failed.
     pub(super) fn strike(&self, id: &str) -> anyhow::Result<()> {
         machine::kill(self.site.directory(), id).with_context(|| format!("at {}", self.name))?;

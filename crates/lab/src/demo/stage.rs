@@ -117,7 +117,6 @@ impl Stage {
             return;
         }
         self.is_kept = true;
-        let running = self.roles.running();
         self.roles.leave_running();
         self.screen.step("Left running; to look around:");
         let variables = self.command_line.environment().to_vec();
@@ -134,9 +133,8 @@ impl Stage {
         self.screen
             .line(&format!("  ls {directory}/logs {directory}/home/machines {directory}/recovery/machines"));
         self.screen.line("and to end it:");
-        let mut pids: Vec<String> = running.iter().map(|(_, pid)| pid.to_string()).collect();
-        pids.extend([&self.home, &self.recovery].into_iter().flat_map(Place::processes));
-        self.screen.line(&format!("  kill {}; sleep 3; rm -r {directory}", pids.join(" ")));
+        // Not by number: machines that are failed over run in other processes afterwards.
+        self.screen.line(&format!("  pkill -f {directory}/; sleep 3; rm -r {directory}"));
     }
 
     pub(super) fn into_table(mut self) -> Table {

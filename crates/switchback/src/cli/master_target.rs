@@ -26,6 +26,9 @@ pub(crate) struct MasterTargetArgs {
     /// Encrypt the history of new replicas under the key in this file (`switchback identity storage-key` makes one)
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    /// SMBIOS UUID of the virtual machine it runs in, to which its site attaches disks [default: as the firmware tells]
+    #[arg(long, value_name = "UUID")]
+    machine_uuid: Option<String>,
     #[command(flatten)]
     component: ComponentArgs,
     /// How others reach it, if that is another address than it listens on
@@ -48,7 +51,12 @@ pub(crate) fn run(args: &MasterTargetArgs) -> anyhow::Result<ExitCode> {
     let key_file = args.key_file.as_deref().map(usable_key_file).transpose()?;
     println!("the master target {} of {}", role.credentials.current().identity(), args.site);
     master_target::run(
-        MasterTargetConfig { role, port: args.listen.port(args.advertise.as_deref()), key_file },
+        MasterTargetConfig {
+            role,
+            port: args.listen.port(args.advertise.as_deref()),
+            key_file,
+            machine_uuid: args.machine_uuid.as_ref().map(|uuid| uuid.to_ascii_lowercase()),
+        },
         &stop,
     )?;
     Ok(ExitCode::SUCCESS)

@@ -26,6 +26,7 @@ use switchback_model::component::{Desired, MasterTargetDesired, MasterTargetStat
 use switchback_replica::{ReplicaError, ReplicaSession, SessionRequest};
 use switchback_transport::SessionHandler;
 
+use super::smbios::system_uuid;
 use super::{DataPort, RoleConfig, now, remember, remembered, report, runtime};
 use crate::component::Channel;
 use crate::engine::Stop;
@@ -45,10 +46,13 @@ pub struct MasterTargetConfig {
     pub port: DataPort,
     /// Encrypts the history of new replicas under the key in this file, an absolute path.
     pub key_file: Option<PathBuf>,
+    /// SMBIOS system UUID of the machine it runs in; `None`: as the firmware tells.
+    pub machine_uuid: Option<String>,
 }
 
 /// The replicas.
 struct Replicas {
+    system_uuid: String,
     root: PathBuf,
     views: PathBuf,
     key_file: Option<PathBuf>,
@@ -60,10 +64,10 @@ struct Replicas {
 /// # Errors
 /// When it cannot begin. What happens later is reported, and tried again.
 pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
-    let MasterTargetConfig { role, port, key_file } = config;
+    let MasterTargetConfig { role, port, key_file, machine_uuid } = config;
     let volume = role.volume()?;
     let runtime = runtime()?;
-    let replicas = Arc::new(Replicas::new(&role.data, key_file)?);
+    let replicas = Arc::new(Replicas::new(&role.data, key_file, machine_uuid.unwrap_or_else(system_uuid))?);
     let mut known: MasterTargetDesired = remembered(&volume);
     replicas.apply(&known, false);
     let served = port.serve(&role, replicas.clone(), &runtime, stop)?;
@@ -117,13 +121,13 @@ fn publish(state: &Mutex<MasterTargetState>, new: MasterTargetState, channel: &C
 }
 
 impl Replicas {
-    fn new(data: &Path, key_file: Option<PathBuf>) -> anyhow::Result<Self> {
+    fn new(data: &Path, key_file: Option<PathBuf>, system_uuid: String) -> anyhow::Result<Self> {
         let data = std::path::absolute(data)?;
         let (root, views) = (data.join("replicas"), data.join("views"));
         std::fs::create_dir_all(&root)?;
         std::fs::create_dir_all(&views)?;
         kept::unmount_left_behind(&views);
-        Ok(Self { root, views, key_file, kept: Mutex::default() })
+        Ok(Self { system_uuid, root, views, key_file, kept: Mutex::default() })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ReplicaName, Arc<Kept>>> {
@@ -167,7 +171,7 @@ impl Replicas {
         let kept: Vec<_> = self.lock().values().cloned().collect();
         let replicas = kept.iter().filter_map(|replica| replica.actual()).collect();
         let free = DirVolume::open(&self.root).ok().and_then(|volume| volume.free_bytes().ok());
-        MasterTargetState { replicas, free_bytes: free.unwrap_or(0) }
+        MasterTargetState { system_uuid: self.system_uuid.clone(), replicas, free_bytes: free.unwrap_or(0) }
     }
 
     /// Ends views and sessions.

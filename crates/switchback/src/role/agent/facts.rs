@@ -8,6 +8,8 @@ use std::process::Command;
 
 use switchback_model::component::{DiskFacts, InterfaceFacts};
 
+use crate::role::smbios::system_uuid;
+
 /// The machine's identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
@@ -32,7 +34,7 @@ impl Identity {
         let kernel = format!("Linux {}", uname.release().to_string_lossy());
         let platform = format!("{} {}", text(dmi.join("sys_vendor")), text(dmi.join("product_name")));
         Self {
-            system_uuid: text(dmi.join("product_uuid")).to_ascii_lowercase(),
+            system_uuid: system_uuid(),
             platform: platform.trim().into(),
             hostname: uname.nodename().to_string_lossy().into_owned(),
             system: pretty
@@ -75,8 +77,10 @@ fn disk(sys: &Path, name: String) -> Option<DiskFacts> {
     if size == 0 || !can_be_written {
         return None;
     }
-    let serial = ["serial", "device/serial"].iter().map(|file| text(folder.join(file)));
+    let serial = ["serial", "device/serial", "device/wwid"].iter().map(|file| text(folder.join(file)));
     let serial = serial.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+    // A SCSI disk's name of the whole world, as VMware gives its disks one: the number alone.
+    let serial = serial.strip_prefix("naa.").map(str::to_owned).unwrap_or(serial);
     Some(DiskFacts { name, serial, size, capture: String::new() })
 }
 
