@@ -83,6 +83,7 @@ fn inventory_routes() -> Router<Arc<Api>> {
         .route(&at("/switchbackprotectedmachines"), methods([(GET, machines::list)]))
         .route(&at("/switchbackprotectedmachines/{item}"), methods([(GET, machines::get)]))
         .route(&at("/switchbackprotectedmachines/{item}/recoverypoints"), methods([(GET, machines::points)]))
+        .route(&at("/switchbackprotectedmachines/{item}/readiness"), methods([(GET, machines::readiness)]))
         .route(&at("/switchbackprotectedmachines/{item}/cleanup"), methods([(POST, machines::clean_up)]))
         .route(
             &at("/switchbackprotectedmachines/{item}/switchprocessserver"),

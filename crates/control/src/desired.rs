@@ -107,7 +107,21 @@ impl Facts {
                 epoch: path.epoch,
             })
         });
-        ProcessServerDesired { routes: routes.collect(), bytes_per_s_max: None }
+        ProcessServerDesired { routes: routes.collect(), bytes_per_s_max: None, probes: self.probes(name) }
+    }
+
+    /// The master targets of other sites: machines may have to go there, or come home from here.
+    fn probes(&self, process_server: &str) -> Vec<String> {
+        let site_of = |key: &str| self.servers.get(key).map(|report| report.report.site.clone());
+        let Some(here) = site_of(&format!("{}/{process_server}", Role::ProcessServer)) else {
+            return Vec::new();
+        };
+        let elsewhere = self.servers.values().filter(|server| {
+            server.peer.role == Role::Target
+                && server.report.site != here
+                && !server.report.address.is_empty()
+        });
+        elsewhere.map(|server| server.report.address.clone()).collect()
     }
 
     fn master_target(&self, name: &str) -> MasterTargetDesired {

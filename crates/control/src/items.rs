@@ -66,6 +66,7 @@ impl Control {
         Ok(ItemView {
             group: facts.group(item).map_or_else(|| item.group.clone(), |group| group.name.clone()),
             allowed: if item.job.is_some() { Vec::new() } else { item.protection.allowed() },
+            verdicts: self.last_verdicts(&item.name),
             health,
             reasons: reasons.into_iter().map(|(_, reason)| reason).collect(),
             rpo_ms,

@@ -5,14 +5,14 @@
 //! what is there already.
 
 pub(crate) mod executor;
-mod failover;
+pub(crate) mod failover;
 mod finish;
 mod loan;
 pub(crate) mod next;
 mod plan;
 mod point;
 mod process_server;
-mod protect;
+pub(crate) mod protect;
 mod reprotect;
 mod shutdown;
 mod step;

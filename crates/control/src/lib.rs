@@ -27,6 +27,7 @@ mod inventory;
 mod items;
 mod jobs;
 mod moments;
+mod readiness;
 mod reconcile;
 mod records;
 mod reports;
@@ -101,6 +102,8 @@ struct Inner {
     sites: Mutex<BTreeMap<String, Arc<dyn Site>>>,
     facts: Mutex<Option<(u64, Instant, Arc<Facts>)>>,
     moments: moments::Moments,
+    /// As of the last look, by the machine's key.
+    readiness: Mutex<BTreeMap<String, switchback_model::Readiness>>,
     at_work: jobs::executor::AtWork,
     /// Counts what may have made a job due.
     woken: Mutex<u64>,
@@ -112,6 +115,7 @@ struct Inner {
 pub struct Workers {
     _executor: jobs::executor::Executor,
     _reconciler: reconcile::Reconciler,
+    _readiness: readiness::Watch,
 }
 
 impl Control {
@@ -132,6 +136,7 @@ impl Control {
                 sites: Mutex::default(),
                 facts: Mutex::default(),
                 moments: moments::Moments::default(),
+                readiness: Mutex::default(),
                 at_work: jobs::executor::AtWork::default(),
                 woken: Mutex::default(),
                 wake: Condvar::new(),
@@ -147,6 +152,7 @@ impl Control {
         Ok(Workers {
             _executor: jobs::executor::Executor::start(self)?,
             _reconciler: reconcile::Reconciler::start(self)?,
+            _readiness: readiness::Watch::start(self)?,
         })
     }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use switchback_identity::PeerIdentity;
 use switchback_model::component::Report;
-use switchback_model::{JobError, Operation, ProtectedItem, UnixMillis};
+use switchback_model::{CheckState, JobError, Operation, ProtectedItem, UnixMillis};
 use switchback_sites::Machine;
 
 /// How something is.
@@ -54,6 +54,8 @@ pub struct ItemView {
     pub group: switchback_model::ObjectName,
     /// What may be asked for now.
     pub allowed: Vec<Operation>,
+    /// Whether it could fail over, and come home, as of the last look; `None`: there was none yet.
+    pub verdicts: Option<[CheckState; 2]>,
     /// How its replication is.
     pub health: Health,
     /// Why it is not well.

@@ -367,6 +367,9 @@ pub struct ProcessServerDesired {
     /// Bytes per second it may forward, all together.
     #[serde(default)]
     pub bytes_per_s_max: Option<u64>,
+    /// `HOST:PORT` of master targets that it may have to reach one day: to be tried now and then.
+    #[serde(default)]
+    pub probes: Vec<String>,
 }
 
 /// Where a replica's data goes.
@@ -395,6 +398,9 @@ pub struct ProcessServerState {
     pub received_bytes: u64,
     /// See above.
     pub forwarded_bytes: u64,
+    /// What became of [`ProcessServerDesired::probes`]: why an address cannot be reached; `None`: it can.
+    #[serde(default)]
+    pub probes: BTreeMap<String, Option<String>>,
 }
 
 /// A spool.

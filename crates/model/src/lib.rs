@@ -21,6 +21,7 @@ mod job;
 mod plan;
 mod point;
 mod protection;
+mod readiness;
 mod reason;
 mod retention;
 mod units;
@@ -41,6 +42,7 @@ pub use job::{
 pub use plan::{ActionKind, PlanAction, PlanGroup, RecoveryPlan};
 pub use point::{Consistency, RecoveryPoint, UnixMillis};
 pub use protection::{Illegal, Operation, Phase, Protection, Side};
+pub use readiness::{CheckState, Readiness, ReadinessCheck, verdict};
 pub use reason::ResyncReason;
 pub use retention::{RetentionPolicy, Thinning};
 pub use units::ByteSize;

@@ -29,6 +29,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use switchback_model::ReadinessCheck;
 
 /// A machine at a site, as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,6 +180,17 @@ pub struct Network {
     pub description: String,
 }
 
+/// A machine that is to be replicated to, or made for that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Target {
+    /// Its id at the site; `None`: there is none.
+    pub machine: Option<String>,
+    /// Serial numbers of its protected disks; empty: all.
+    pub serials: Vec<String>,
+    /// SMBIOS system UUID of the machine that the master target runs in; empty when there is none, or it does not say.
+    pub master_target: String,
+}
+
 /// A site. See the crate's header.
 pub trait Site: Send + Sync + Debug {
     /// All machines.
@@ -249,6 +261,15 @@ pub trait Site: Send + Sync + Debug {
     fn take_back_disks(&self, id: &str, from: &str) -> Result<(), SiteError> {
         let _ = (id, from);
         Ok(())
+    }
+
+    /// Whether machines of this site could be replicated to, as far as the site itself knows: the checks of each, in the order of `targets`. Nothing is changed
+    /// for it, but for what leaves no trace.
+    ///
+    /// # Errors
+    /// [`SiteError`]: the site cannot be asked.
+    fn check_targets(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {
+        Ok(vec![Vec::new(); targets.len()])
     }
 
     /// Starts it.

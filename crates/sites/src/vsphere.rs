@@ -36,6 +36,7 @@ mod paths;
 mod power;
 mod privileges;
 mod properties;
+mod readiness;
 mod session;
 mod settings;
 mod snapshots;
@@ -60,7 +61,9 @@ use std::time::Duration;
 
 use session::Session;
 
-use crate::{Datastore, Machine, Network, NewMachine, Site, SiteError};
+use switchback_model::ReadinessCheck;
+
+use crate::{Datastore, Machine, Network, NewMachine, Site, SiteError, Target};
 
 /// A site that is a vCenter or ESXi host. See the module's header.
 #[derive(Debug)]
@@ -149,6 +152,10 @@ impl Site for VsphereSite {
 
     fn take_back_disks(&self, id: &str, from: &str) -> Result<(), SiteError> {
         self.take_back(id, from)
+    }
+
+    fn check_targets(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {
+        self.checks(targets)
     }
 
     fn power_on(&self, id: &str) -> Result<(), SiteError> {

@@ -25,6 +25,7 @@ fn desired(bytes_per_s_max: u64) -> Desired {
     Desired::ProcessServer(ProcessServerDesired {
         routes: Vec::new(),
         bytes_per_s_max: Some(bytes_per_s_max),
+        probes: Vec::new(),
     })
 }
 

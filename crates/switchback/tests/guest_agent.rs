@@ -113,7 +113,7 @@ impl Protected {
             peer: "mt1".into(),
             epoch: Epoch(epoch),
         };
-        let desired = ProcessServerDesired { routes: vec![route], bytes_per_s_max: None };
+        let desired = ProcessServerDesired { routes: vec![route], bytes_per_s_max: None, probes: Vec::new() };
         self.site.cs.service.want("process-server ps1", Desired::ProcessServer(desired));
     }
 

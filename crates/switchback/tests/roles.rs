@@ -55,7 +55,7 @@ fn route(site: &Site, ps: &str, next: &str, epoch: u64) {
         peer: "mt1".into(),
         epoch: Epoch(epoch),
     };
-    let desired = ProcessServerDesired { routes: vec![route], bytes_per_s_max: None };
+    let desired = ProcessServerDesired { routes: vec![route], bytes_per_s_max: None, probes: Vec::new() };
     site.cs.service.want(&format!("process-server {ps}"), Desired::ProcessServer(desired));
 }
 

@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 use switchback_control::{Control, ItemView};
-use switchback_model::{Instance, ItemOperation, Side};
+use switchback_model::{Instance, ItemOperation, ReadinessCheck, Side, verdict};
 
 use crate::arm::{Answer, ArmError, Call, job_name, page, resource, show_time};
 
@@ -35,6 +35,25 @@ pub(crate) fn points(control: &Control, call: &Call) -> Result<Answer, ArmError>
             properties,
         )
     })?)
+}
+
+/// Checked now: it takes as long as the sites take to answer.
+pub(crate) fn readiness(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let name = call.name("item")?;
+    let readiness = control.readiness(&name)?;
+    let machine = call.vault.addition("switchbackProtectedMachines", name.as_str());
+    let direction = |checks: &[ReadinessCheck]| json!({ "state": verdict(checks), "checks": checks });
+    let properties = json!({
+        "checked": show_time(readiness.checked),
+        "failover": direction(&readiness.failover),
+        "failback": direction(&readiness.failback),
+    });
+    Ok(Answer::Ok(resource(
+        format!("{machine}/readiness"),
+        "readiness",
+        "switchbackProtectedMachines/readiness",
+        properties,
+    )?))
 }
 
 /// Deletes the instances that were left behind for good.
@@ -92,6 +111,7 @@ fn show(call: &Call, view: &ItemView) -> Result<Value, ArmError> {
         "lastTestFailover": item.last_test_failover.map(show_time),
         "job": item.job.map(job_name),
         "health": view.health,
+        "readiness": view.verdicts.map(|[failover, failback]| json!({ "failover": failover, "failback": failback })),
         "reasons": view.reasons,
         "rpoMs": view.rpo_ms,
         "resyncPercent": view.resync_percent,

@@ -185,6 +185,7 @@ fn synchronize(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 fn check_planned(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
+    work.control.must_be_ready(&item, item.protection.passive())?;
     let now = work.now();
     let agent = work.control.agent_report(&item.agent, &item.active().system_uuid)?;
     let path = path(&item)?;

@@ -57,6 +57,9 @@ fn check(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         );
     }
     let options = options(work);
+    if !options.alternate_location {
+        work.control.must_be_ready(&item, item.protection.passive())?;
+    }
     let process_server =
         choose_server(work, Role::ProcessServer, &item.active().site, options.process_server.as_deref())?;
     let master_target =

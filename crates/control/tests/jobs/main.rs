@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod changes;
+mod readiness;
 mod world;
 
 use switchback_control::{Crash, ErrorKind, Turn};

@@ -18,9 +18,12 @@ use switchback_model::component::{
     ProcessServerState, ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State,
 };
 use switchback_model::{
-    Consistency, Epoch, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind, UnixMillis,
+    Consistency, Epoch, ReadinessCheck, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind,
+    UnixMillis,
 };
-use switchback_sites::{Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, Site, SiteError};
+use switchback_sites::{
+    Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, Site, SiteError, Target,
+};
 use switchback_store::SqliteStore;
 
 #[derive(Debug, Default)]
@@ -42,6 +45,8 @@ pub(crate) struct MemorySite {
     pub(crate) full: Mutex<bool>,
     /// Power cannot be cut.
     pub(crate) stuck: Mutex<bool>,
+    /// What the site says of every machine that may be replicated to.
+    pub(crate) findings: Mutex<Vec<ReadinessCheck>>,
 }
 
 impl MemorySite {
@@ -180,6 +185,9 @@ impl Site for MemorySite {
         }
         Ok(())
     }
+    fn check_targets(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {
+        Ok(vec![self.findings.lock().unwrap().clone(); targets.len()])
+    }
     fn power_on(&self, id: &str) -> Result<(), SiteError> {
         assert!(!self.lent.lock().unwrap().contains_key(id), "a master target has the disks of {id}");
         self.change(id, |machine| {
@@ -266,6 +274,10 @@ pub(crate) struct World {
     pub(crate) may_run_twice: bool,
     /// Components that are down.
     pub(crate) down: Vec<&'static str>,
+    /// The network between the sites is cut, as process servers see it.
+    pub(crate) cut: bool,
+    /// What process servers have been asked to try.
+    probes: Mutex<std::collections::BTreeSet<String>>,
     /// Process servers at home beside the first.
     pub(crate) more_process_servers: Vec<&'static str>,
     /// What master targets say is wrong with each of their replicas.
@@ -321,6 +333,8 @@ impl World {
             hidden_disks: 0,
             may_run_twice: false,
             down: Vec::new(),
+            cut: false,
+            probes: Mutex::default(),
             more_process_servers: Vec::new(),
             replicas_problem: None,
             _directory: directory,
@@ -367,7 +381,14 @@ impl World {
 
     fn process_server(&self, site: &str, name: &'static str) {
         if !self.down.contains(&name) {
-            self.report(Role::ProcessServer, name, site, State::ProcessServer(ProcessServerState::default()));
+            let reaches = |address: String| (address, self.cut.then(|| "no route to host".to_owned()));
+            let probes = self.probes.lock().unwrap().clone().into_iter().map(reaches).collect();
+            let state = State::ProcessServer(ProcessServerState { probes, ..ProcessServerState::default() });
+            let Desired::ProcessServer(desired) = self.report(Role::ProcessServer, name, site, state).desired
+            else {
+                panic!()
+            };
+            self.probes.lock().unwrap().extend(desired.probes);
         }
     }
 
@@ -458,6 +479,13 @@ impl World {
         }
         let state = state(Some(self.cycle(key, &replication)));
         self.report(Role::Source, "web01", "", State::Agent(Box::new(state)));
+    }
+
+    /// Somebody starts the replica's machine by hand, past everything.
+    pub(crate) fn start_replica(&mut self) {
+        self.may_run_twice = true;
+        let id = self.recovery.all()[0].id.clone();
+        self.recovery.set_power(&id, Power::On);
     }
 
     /// What the agent of `web01` is to replicate, as the side it lives at is told.

@@ -2,6 +2,7 @@
 
 pub(super) mod operate;
 mod protect;
+mod readiness;
 mod wait;
 mod words;
 
@@ -13,6 +14,7 @@ use serde_json::Value;
 
 use self::operate::OperateCommand;
 use self::protect::ProtectArgs;
+use self::readiness::ReadinessArgs;
 use self::wait::WaitedArgs;
 use super::render::{Field, bytes, count, millis, name, percent, plain, time};
 use super::session::{self, Session, SessionArgs};
@@ -29,6 +31,7 @@ const LIST: &[Field] = &[
     plain("POINTS", &["/properties/recoveryPoints"]),
     percent("RESYNC", &["/properties/resyncPercent"]),
     plain("HEALTH", &["/properties/health"]),
+    plain("HOME?", &["/properties/readiness/failback"]),
 ];
 const SHOW: &[Field] = &[
     plain("Name", &["/name"]),
@@ -53,6 +56,8 @@ const SHOW: &[Field] = &[
     time("Last failover", &["/properties/lastFailover"]),
     time("Last test failover", &["/properties/lastTestFailover"]),
     time("Stale copy seen", &["/properties/staleSeen"]),
+    plain("Could fail over", &["/properties/readiness/failover"]),
+    plain("Could come home", &["/properties/readiness/failback"]),
     plain("Health", &["/properties/health"]),
     plain("Reasons", &["/shown/reasons"]),
     plain("Allowed now", &["/properties/allowed"]),
@@ -100,6 +105,8 @@ enum MachineCommand {
     Protect(Box<ProtectArgs>),
     /// Wait until a machine has its first recovery point in the direction it replicates in; shows how far it is
     Wait(WaitedArgs),
+    /// Check now whether a machine could fail over, and come home; the exit code tells whether nothing failed
+    Readiness(ReadinessArgs),
     #[command(flatten)]
     Operate(Box<OperateCommand>),
     /// Print the end of a machine's console
@@ -132,6 +139,7 @@ pub(crate) fn run(args: &MachineArgs) -> anyhow::Result<ExitCode> {
         }
         MachineCommand::Protect(protect) => protect::run(&session, protect).await,
         MachineCommand::Wait(args) => wait::run(&session, args).await,
+        MachineCommand::Readiness(args) => readiness::run(&session, args).await,
         MachineCommand::Operate(command) => operate::run(&session, command).await,
         MachineCommand::Console { machine, site, bytes } => {
             console(&session, machine, site.as_deref(), *bytes).await

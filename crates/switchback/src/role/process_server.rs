@@ -9,6 +9,7 @@
 //! What is spooled for a route that has gone is forwarded yet; its directory is removed when all of it has arrived, when the target says
 //! that it is superseded, or after [`RETIRED_MAX`].
 
+mod prober;
 mod spools;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ use switchback_spool::SpoolKey;
 use super::{DataPort, RoleConfig, now, remember, remembered, report, runtime};
 use crate::component::Channel;
 use crate::engine::Stop;
+use prober::Prober;
 pub(crate) use spools::writer_id;
 use spools::{Forwarding, Spools};
 
@@ -62,6 +64,7 @@ pub fn run(config: ProcessServerConfig, stop: &Stop) -> anyhow::Result<()> {
         report(&address, &site, started, State::ProcessServer(state))
     };
     let channel = Channel::start(role.channel(runtime.handle()), Arc::new(compose))?;
+    let prober = Prober::start()?;
     let (mut seen, mut confirmed) = (0, false);
     while !stop.is_stopped() {
         let (count, answer) = channel.next(seen, LOOK_EVERY);
@@ -74,6 +77,7 @@ pub fn run(config: ProcessServerConfig, stop: &Stop) -> anyhow::Result<()> {
                         known = desired;
                     }
                     spools.apply(&known);
+                    prober.want(&known.probes);
                     if !std::mem::replace(&mut confirmed, true) {
                         spools.remove_orphans();
                     }
@@ -85,7 +89,7 @@ pub fn run(config: ProcessServerConfig, stop: &Stop) -> anyhow::Result<()> {
             }
         }
         spools.look_after_retired();
-        publish(&state, spools.state(), &channel);
+        publish(&state, ProcessServerState { probes: prober.found(), ..spools.state() }, &channel);
     }
     served.join(&runtime);
     Ok(())

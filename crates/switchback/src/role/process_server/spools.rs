@@ -181,6 +181,7 @@ impl Spools {
             free_bytes: free.unwrap_or(0),
             received_bytes: self.received.load(Ordering::Relaxed),
             forwarded_bytes: self.forwarded.load(Ordering::Relaxed),
+            probes: BTreeMap::new(),
         }
     }
 }

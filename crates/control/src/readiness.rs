@@ -1,0 +1,477 @@
+//! Readiness: from the day of its protection, whether a machine could fail over, and come home, checked again and again.
+//!
+//! What it never does: change anything; stop an unplanned failover, which is for the day when things are not as they should be. A reprotect and a planned
+//! failover run the same checks first, and refuse with the same words.
+//!
+//! The path of one check: what is stored and reported is looked at in one place for all machines, each site is asked once for all of its machines, the
+//! results are kept in memory; a verdict that changes becomes an event.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use switchback_identity::Role;
+use switchback_model::{
+    ByteSize, CheckState, Event, ObjectName, Phase, ProtectedItem, Readiness, ReadinessCheck, Severity, Side,
+    verdict,
+};
+use switchback_sites::{Machine, Power, SiteError, Target};
+
+use crate::desired::Facts;
+use crate::items::points;
+use crate::jobs::failover::SNAPSHOT;
+use crate::jobs::protect::protected_disks;
+use crate::records::Batch;
+use crate::reports::StoredReport;
+use crate::{Control, ControlError, ErrorKind};
+
+/// Between two looks at everything.
+const EVERY: Duration = Duration::from_mins(1);
+/// How often the thread looks whether it is to end.
+const STEP: Duration = Duration::from_millis(200);
+/// Of a machine's disks, what should be free on the retention drive: histories grow with what changes.
+const RETENTION_PERCENT_MIN: u64 = 10;
+
+/// The thread that checks, until dropped.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    pub(crate) fn start(control: &Control) -> Result<Self, ControlError> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (control, stopped) = (control.clone(), Arc::clone(&stop));
+        let run = move || {
+            while !stopped.load(Ordering::Relaxed) {
+                if let Err(error) = control.check_readiness() {
+                    tracing::error!(%error, "the readiness of machines cannot be checked for the moment");
+                }
+                let mut left = EVERY;
+                while !left.is_zero() && !stopped.load(Ordering::Relaxed) {
+                    std::thread::sleep(STEP);
+                    left = left.saturating_sub(STEP);
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("readiness".into()).spawn(run).map_err(|error| {
+            ControlError::new(ErrorKind::Internal, "readiness.no-thread", error.to_string())
+        })?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that checks readiness had panicked");
+        }
+    }
+}
+
+/// What a site says of the machines that may be replicated to there, by machine.
+type SiteAnswers = BTreeMap<ObjectName, Result<(Option<Machine>, Vec<ReadinessCheck>), String>>;
+
+impl Control {
+    /// Whether a machine could fail over and come home, checked now.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    pub fn readiness(&self, name: &ObjectName) -> Result<Readiness, ControlError> {
+        let facts = self.facts()?;
+        let item = facts.items.iter().find(|item| item.name == *name);
+        let item = item.ok_or_else(|| ControlError::not_found("protected machine", name))?;
+        let [failover, failback] = [Side::Away, Side::Home].map(|to| {
+            let answers = self.ask_site(&facts, &[item], to);
+            self.checks(&facts, item, to, answers.get(&item.name))
+        });
+        let readiness = Readiness { checked: self.now(), failover, failback };
+        self.known_readiness().insert(name.key(), readiness.clone());
+        Ok(readiness)
+    }
+
+    /// The verdicts as of the last look: for failing over, and for coming home. `None`: there was none yet.
+    #[must_use]
+    pub fn last_verdicts(&self, name: &ObjectName) -> Option<[CheckState; 2]> {
+        let known = self.known_readiness();
+        let readiness = known.get(&name.key())?;
+        Some([verdict(&readiness.failover), verdict(&readiness.failback)])
+    }
+
+    /// Looks at all machines, and tells of verdicts that have changed.
+    fn check_readiness(&self) -> Result<(), ControlError> {
+        let facts = self.facts()?;
+        let items: Vec<_> = facts.items.iter().collect();
+        let [away, home] = [Side::Away, Side::Home].map(|to| self.ask_site(&facts, &items, to));
+        let mut batch = Batch::default();
+        for item in items {
+            let new = Readiness {
+                checked: self.now(),
+                failover: self.checks(&facts, item, Side::Away, away.get(&item.name)),
+                failback: self.checks(&facts, item, Side::Home, home.get(&item.name)),
+            };
+            let old = self.known_readiness().insert(item.name.key(), new.clone());
+            for to in [Side::Away, Side::Home] {
+                if let Some(event) = changed(item, to, old.as_ref(), &new) {
+                    self.add_event(&mut batch, &event);
+                }
+            }
+        }
+        self.known_readiness().retain(|key, _| facts.items.iter().any(|item| item.name.key() == *key));
+        self.records().commit(batch)?;
+        Ok(())
+    }
+
+    fn known_readiness(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Readiness>> {
+        self.inner.readiness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks each site once about the machines that may go to it.
+    fn ask_site(&self, facts: &Facts, items: &[&ProtectedItem], to: Side) -> SiteAnswers {
+        let mut by_site: BTreeMap<&ObjectName, Vec<&ProtectedItem>> = BTreeMap::new();
+        for item in items {
+            by_site.entry(&item.instance(to).site).or_default().push(item);
+        }
+        let mut answers = SiteAnswers::new();
+        for (site, items) in by_site {
+            let ask = || -> Result<Vec<_>, ControlError> {
+                let opened = self.site(site)?;
+                let targets: Vec<_> = items.iter().map(|item| self.target_of(facts, item, to)).collect();
+                let checks = opened.check_targets(&targets)?;
+                let machines = targets.iter().map(|target| match target.machine.as_deref() {
+                    None => Ok(None),
+                    Some(id) => match opened.machine(id) {
+                        Ok(machine) => Ok(Some(machine)),
+                        Err(SiteError::NoSuchMachine { .. }) => Ok(None),
+                        Err(error) => Err(error),
+                    },
+                });
+                let machines = machines.collect::<Result<Vec<_>, _>>()?;
+                Ok(machines.into_iter().zip(checks).collect())
+            };
+            match ask() {
+                Ok(all) => {
+                    answers.extend(items.iter().map(|item| item.name.clone()).zip(all.into_iter().map(Ok)));
+                }
+                Err(error) => {
+                    answers.extend(items.iter().map(|item| (item.name.clone(), Err(error.error.to_string()))))
+                }
+            }
+        }
+        answers
+    }
+
+    fn target_of(&self, facts: &Facts, item: &ProtectedItem, to: Side) -> Target {
+        let instance = item.instance(to);
+        let master_target = self.server_for(facts, item, (Role::Target, to));
+        let state = master_target.and_then(StoredReport::master_target);
+        Target {
+            machine: instance.id.clone(),
+            serials: instance.disk_serials.clone(),
+            master_target: state.map(|state| state.system_uuid.clone()).unwrap_or_default(),
+        }
+    }
+
+    /// The server that is used for going to a side, or would be.
+    fn server_for<'a>(
+        &self,
+        facts: &'a Facts,
+        item: &ProtectedItem,
+        (role, to): (Role, Side),
+    ) -> Option<&'a StoredReport> {
+        let used = item.replication.as_ref().filter(|_| item.protection.passive() == to);
+        let (used, at) = match role {
+            Role::Target => (used.map(|path| &path.master_target), to),
+            _ => (used.map(|path| &path.process_server), to.other()),
+        };
+        if let Some(used) = used {
+            return facts.servers.get(&format!("{role}/{used}"));
+        }
+        let site = &item.instance(at).site;
+        let mut there = facts.servers.values().filter(|server| {
+            server.peer.role == role && server.report.site.eq_ignore_ascii_case(site.as_str())
+        });
+        let now = self.now();
+        let first = there.next()?;
+        // One that works, if there is one.
+        Some([first].into_iter().chain(there).find(|server| server.is_alive(now)).unwrap_or(first))
+    }
+
+    /// All checks of a machine for going to a side.
+    fn checks(
+        &self,
+        facts: &Facts,
+        item: &ProtectedItem,
+        to: Side,
+        answer: Option<&Result<(Option<Machine>, Vec<ReadinessCheck>), String>>,
+    ) -> Vec<ReadinessCheck> {
+        let mut checks = vec![self.check_servers(facts, item, to)];
+        checks.extend(self.check_way(facts, item, to));
+        checks.push(self.check_retention(facts, item, to));
+        match answer {
+            Some(Ok((machine, of_site))) => {
+                checks.push(ReadinessCheck::passed(
+                    "site.reached",
+                    "The site can be asked",
+                    item.instance(to).site.as_str(),
+                ));
+                checks.push(target_machine(item, to, machine.as_ref()));
+                checks.extend(of_site.iter().cloned());
+            }
+            Some(Err(error)) => checks.push(ReadinessCheck::raised(
+                CheckState::Failed,
+                ("site.reached", "The site can be asked"),
+                error.clone(),
+                "it is down, or the network or the account's password has changed",
+                "see that it can be reached from the configuration server",
+            )),
+            None => {}
+        }
+        checks.push(self.check_networks(item, to));
+        checks.extend(self.check_replication(facts, item, to));
+        checks
+    }
+
+    /// A process server where the machine would come from, a master target where it would go.
+    fn check_servers(&self, facts: &Facts, item: &ProtectedItem, to: Side) -> ReadinessCheck {
+        let check = ("servers.report", "Process server and master target report");
+        let now = self.now();
+        let mut missing = Vec::new();
+        let mut there = Vec::new();
+        for role in [Role::ProcessServer, Role::Target] {
+            let site = &item.instance(if role == Role::Target { to } else { to.other() }).site;
+            match self.server_for(facts, item, (role, to)) {
+                None => missing.push(format!("there is no {role} at {site}")),
+                Some(server) if !server.is_alive(now) => {
+                    missing.push(format!("the {role} {} at {site} does not report", server.peer.name));
+                }
+                Some(server) => there.push(format!("{} at {site}", server.peer.name)),
+            }
+        }
+        if missing.is_empty() {
+            return ReadinessCheck::passed(check.0, check.1, there.join(", "));
+        }
+        ReadinessCheck::raised(
+            CheckState::Failed,
+            check,
+            missing.join("; "),
+            "it was not installed, or its process or host is down",
+            "install one there and enrol it with the passphrase, or start it",
+        )
+    }
+
+    /// Whether the process server that would send reaches the master target.
+    fn check_way(&self, facts: &Facts, item: &ProtectedItem, to: Side) -> Option<ReadinessCheck> {
+        let check = ("network.way", "The process server reaches the master target");
+        let process_server = self.server_for(facts, item, (Role::ProcessServer, to))?;
+        let master_target = self.server_for(facts, item, (Role::Target, to))?;
+        let address = &master_target.report.address;
+        let tried = process_server.process_server()?.probes.get(address);
+        let facts = format!("{} to {} at {address}", process_server.peer.name, master_target.peer.name);
+        Some(match tried {
+            Some(None) => ReadinessCheck::passed(check.0, check.1, facts),
+            Some(Some(why)) => ReadinessCheck::raised(
+                CheckState::Failed,
+                check,
+                format!("{facts}: {why}"),
+                "a firewall, a missing route, or a VPN or ExpressRoute that is down",
+                "let this port through from the one to the other",
+            ),
+            None => ReadinessCheck::raised(
+                CheckState::Unknown,
+                check,
+                format!("{facts}: not tried yet"),
+                "",
+                "wait a minute",
+            ),
+        })
+    }
+
+    fn check_retention(&self, facts: &Facts, item: &ProtectedItem, to: Side) -> ReadinessCheck {
+        let check = ("retention.room", "The retention drive has room");
+        let state = self.server_for(facts, item, (Role::Target, to)).and_then(StoredReport::master_target);
+        let Some(state) = state else {
+            return ReadinessCheck::raised(
+                CheckState::Unknown,
+                check,
+                "there is no master target",
+                "",
+                "install one there",
+            );
+        };
+        let disks: u64 = item.disk_sizes.iter().sum();
+        let found = format!("{} free, for disks of {}", ByteSize(state.free_bytes), ByteSize(disks));
+        if state.free_bytes >= disks / 100 * RETENTION_PERCENT_MIN {
+            return ReadinessCheck::passed(check.0, check.1, found);
+        }
+        let cause = "what changes on the machine's disks is kept there for as long as its policy says";
+        ReadinessCheck::raised(
+            CheckState::Warning,
+            check,
+            found,
+            cause,
+            "free some, enlarge it, or keep fewer recovery points",
+        )
+    }
+
+    /// Each network card has a network to be connected to.
+    fn check_networks(&self, item: &ProtectedItem, to: Side) -> ReadinessCheck {
+        let check = ("network.mapping", "Every network card has a network there");
+        let (from_side, there) = (item.instance(to.other()), item.instance(to));
+        let mappings = self.network_mappings().unwrap_or_default();
+        let is_mapped = |network: &str| {
+            mappings.iter().any(|mapping| {
+                let forth = mapping.site == from_side.site
+                    && mapping.target_site == there.site
+                    && mapping.network == network;
+                let back = mapping.site == there.site
+                    && mapping.target_site == from_side.site
+                    && mapping.target_network == network;
+                forth || back
+            })
+        };
+        // An instance that is there keeps its own.
+        let unmapped: Vec<_> = if there.nics.iter().any(|nic| !nic.network.is_empty()) {
+            there.nics.iter().filter(|nic| nic.network.is_empty()).map(|nic| nic.mac.clone()).collect()
+        } else {
+            let cards =
+                from_side.nics.iter().filter(|nic| nic.network.is_empty() || !is_mapped(&nic.network));
+            cards.map(|nic| format!("{} ({})", nic.mac, nic.network)).collect()
+        };
+        if unmapped.is_empty() {
+            return ReadinessCheck::passed(check.0, check.1, there.site.as_str());
+        }
+        ReadinessCheck::raised(
+            CheckState::Warning,
+            check,
+            format!("not connected at {}: {}", there.site, unmapped.join(", ")),
+            "its network is mapped to none there",
+            "map it with `switchback network-mapping set`",
+        )
+    }
+
+    /// What replicates to that side now has recovery points, and fresh ones.
+    fn check_replication(&self, facts: &Facts, item: &ProtectedItem, to: Side) -> Option<ReadinessCheck> {
+        let check = ("replication.points", "There are fresh recovery points");
+        if item.protection.passive() != to || !item.protection.replicates() {
+            return None;
+        }
+        let Some(newest) = points(facts, item).last().cloned() else {
+            let facts = format!("none at {} yet", item.passive().site);
+            return Some(ReadinessCheck::raised(
+                CheckState::Failed,
+                check,
+                facts,
+                "the first replication is not complete",
+                "wait for it",
+            ));
+        };
+        let age_ms = self.now().0.saturating_sub(newest.time.0);
+        let found = format!("the newest is {} s old", age_ms / 1000);
+        let threshold = facts.group(item).map_or(u64::MAX, |group| group.policy.rpo_threshold_ms);
+        if age_ms <= threshold {
+            return Some(ReadinessCheck::passed(check.0, check.1, found));
+        }
+        let remedy = "see the machine's health; an unplanned failover loses what came after that point";
+        Some(ReadinessCheck::raised(CheckState::Warning, check, found, "replication does not get on", remedy))
+    }
+
+    /// Refuses what the checks of the site and the machine there say would not work, in their words.
+    pub(crate) fn must_be_ready(&self, item: &ProtectedItem, to: Side) -> Result<(), ControlError> {
+        let facts = self.facts()?;
+        let answers = self.ask_site(&facts, &[item], to);
+        let Some(Ok((machine, of_site))) = answers.get(&item.name) else {
+            // Whether it can be asked is found out by the job itself.
+            return Ok(());
+        };
+        let checks = of_site.iter().cloned().chain([target_machine(item, to, machine.as_ref())]);
+        // That it runs there is dealt with by fencing it.
+        let failed = checks.into_iter().find(|check| check.state == CheckState::Failed && check.code != RUNS);
+        match failed {
+            None => Ok(()),
+            Some(check) => {
+                let error = check.as_error();
+                Err(ControlError::new(ErrorKind::IllegalState, &error.code, error.message)
+                    .cause(&error.cause)
+                    .remedy(error.remedy))
+            }
+        }
+    }
+}
+
+const RUNS: &str = "machine.off";
+
+/// The machine that would be written to.
+fn target_machine(item: &ProtectedItem, to: Side, machine: Option<&Machine>) -> ReadinessCheck {
+    let check = ("machine.disks", "The machine there has the protected disks");
+    let (instance, is_target) = (item.instance(to), item.protection.passive() == to);
+    let Some(machine) = machine else {
+        let facts = format!("there is none at {}", instance.site);
+        let cause = "it was deleted there; a new one is made, and all data is moved to it";
+        let state =
+            if is_target && item.protection.replicates() { CheckState::Failed } else { CheckState::Warning };
+        return ReadinessCheck::raised(
+            state,
+            check,
+            facts,
+            cause,
+            "nothing, or bring it back from a copy: then only the delta moves",
+        );
+    };
+    if protected_disks(item, to, machine).is_none() {
+        return ReadinessCheck::raised(
+            CheckState::Failed,
+            ("machine.disks-differ", check.1),
+            format!("those of {} at {} are not", machine.id, instance.site),
+            "a protected disk was removed or resized there",
+            "bring them back to what they were, or ask for an alternate location at the reprotect",
+        );
+    }
+    let stands = matches!(item.protection.phase, Phase::FailedOver | Phase::Committed);
+    if is_target && !stands && machine.power == Power::On {
+        return ReadinessCheck::raised(
+            CheckState::Failed,
+            (RUNS, "The machine there is off"),
+            format!("{} at {} runs", machine.id, instance.site),
+            "somebody has started it; what it writes is lost, and its disks cannot be written",
+            "turn it off",
+        );
+    }
+    if let Some(snapshot) = machine.snapshots.iter().find(|snapshot| *snapshot != SNAPSHOT) {
+        return ReadinessCheck::raised(
+            CheckState::Failed,
+            ("machine.no-snapshots", "The machine there has no snapshots"),
+            format!("{} at {} has {snapshot:?}", machine.id, instance.site),
+            "disks below a snapshot must not change",
+            "remove it",
+        );
+    }
+    ReadinessCheck::passed(check.0, check.1, format!("{} at {}", machine.id, instance.site))
+}
+
+/// The event of a verdict that has changed for the worse or is well again.
+fn changed(item: &ProtectedItem, to: Side, old: Option<&Readiness>, new: &Readiness) -> Option<Event> {
+    let is_failed = |readiness: &Readiness| verdict(readiness.to(to)) == CheckState::Failed;
+    let (was, is) = (old.is_some_and(is_failed), is_failed(new));
+    if was == is {
+        return None;
+    }
+    let (code, what) = match to {
+        Side::Away => ("readiness.failover", "fail over"),
+        Side::Home => ("readiness.failback", "come home"),
+    };
+    let first = new.to(to).iter().find(|check| check.state == CheckState::Failed);
+    let (code, severity, message) = match first {
+        Some(check) => (
+            code.to_owned(),
+            Severity::Warning,
+            format!("{} could not {what} now: {}", item.name, check.as_error()),
+        ),
+        None => (format!("{code}.resolved"), Severity::Info, format!("{} could {what} again", item.name)),
+    };
+    Some(Event { time: new.checked, code, severity, object: item.name.to_string(), message })
+}

@@ -1,0 +1,123 @@
+//! Readiness: what would keep a machine from failing over or coming home is told before it hurts, and refuses in the same words.
+
+use switchback_model::{
+    CheckState, ItemOperation, JobState, NetworkMapping, ReadinessCheck, ReprotectOptions, Side, verdict,
+};
+use switchback_sites::Power;
+
+use super::world::World;
+use super::{committed, error_of, name};
+
+fn mapped() -> World {
+    let mut world = World::new();
+    let mapping = NetworkMapping {
+        site: name("home"),
+        network: "lan".into(),
+        target_site: name("recovery"),
+        target_network: "lan".into(),
+        test_network: None,
+    };
+    world.control.put_network_mapping(&mapping).unwrap();
+    let job = world.control.protect("tester", super::protect()).unwrap();
+    world.done(&job, None);
+    world.until_protected();
+    world.round();
+    world
+}
+
+fn checks(world: &World, to: Side) -> Vec<ReadinessCheck> {
+    world.control.readiness(&name("web01")).unwrap().to(to).to_vec()
+}
+
+fn states(world: &World, to: Side) -> Vec<(String, CheckState)> {
+    checks(world, to)
+        .into_iter()
+        .filter(|check| check.state != CheckState::Passed)
+        .map(|check| (check.code, check.state))
+        .collect()
+}
+
+#[test]
+fn from_the_day_of_protection_both_ways_are_checked() {
+    let world = mapped();
+    for to in [Side::Away, Side::Home] {
+        assert_eq!(states(&world, to), [], "{to}");
+        assert!(checks(&world, to).len() >= 6);
+    }
+    let verdicts = world.control.item(&name("web01")).unwrap().verdicts;
+    assert_eq!(verdicts, Some([CheckState::Passed; 2]));
+}
+
+#[test]
+fn each_thing_that_would_hurt_is_told_for_the_way_it_is_on() {
+    type Change = fn(&mut World);
+    let cases: [(Change, Side, &str, CheckState); 8] = [
+        (|world| world.down.push("home-mt"), Side::Home, "servers.report", CheckState::Failed),
+        (|world| world.down.push("recovery-ps"), Side::Home, "servers.report", CheckState::Failed),
+        (|world| world.down.push("recovery-mt"), Side::Away, "servers.report", CheckState::Failed),
+        (|world| world.cut = true, Side::Home, "network.way", CheckState::Failed),
+        (
+            |world| world.home.change_disks("web01", |disks| drop(disks.pop())),
+            Side::Home,
+            "machine.disks-differ",
+            CheckState::Failed,
+        ),
+        (
+            |world| {
+                switchback_sites::Site::delete_machine(&*world.home, "web01").unwrap_or_else(|_| {
+                    world.home.set_power("web01", Power::Off);
+                    switchback_sites::Site::delete_machine(&*world.home, "web01").unwrap();
+                })
+            },
+            Side::Home,
+            "machine.disks",
+            CheckState::Warning,
+        ),
+        (|world| world.start_replica(), Side::Away, "machine.off", CheckState::Failed),
+        (
+            |world| {
+                let raised =
+                    ReadinessCheck::raised(CheckState::Failed, ("site.privileges", "P"), "f", "c", "r");
+                world.home.findings.lock().unwrap().push(raised);
+            },
+            Side::Home,
+            "site.privileges",
+            CheckState::Failed,
+        ),
+    ];
+    for (number, (change, to, code, state)) in cases.into_iter().enumerate() {
+        let mut world = mapped();
+        change(&mut world);
+        (0..30).for_each(|_| world.round());
+        let found = states(&world, to);
+        assert!(found.contains(&(code.into(), state)), "case {number}: {found:?}");
+        let other = states(&world, to.other());
+        assert!(
+            !other.contains(&(code.into(), CheckState::Failed)) || code == "network.way",
+            "case {number}: {other:?}"
+        );
+        let advice = checks(&world, to).into_iter().find(|check| check.code == code).unwrap();
+        assert!(!advice.remedy.is_empty(), "case {number}: {advice:?}");
+    }
+}
+
+#[test]
+fn a_reprotect_refuses_with_the_words_of_the_check_and_an_alternate_location_may_do() {
+    let mut world = committed();
+    let raised = ReadinessCheck::raised(
+        CheckState::Failed,
+        ("site.edition", "The server allows changes"),
+        "ESXi refuses every change",
+        "it is the free edition",
+        "give it a licence",
+    );
+    world.home.findings.lock().unwrap().push(raised.clone());
+    let reprotect = ItemOperation::Reprotect(ReprotectOptions::default());
+    let job = world.control.operate("tester", &name("web01"), reprotect).unwrap();
+    let (job, _) = world.finish(&job, None);
+    assert_eq!((job.state, error_of(&job)), (JobState::Failed, raised.as_error()));
+    assert_eq!(verdict(&checks(&world, Side::Home)), CheckState::Failed);
+    world.home.findings.lock().unwrap().clear();
+    let job = world.control.restart_job("tester", job.id).unwrap();
+    world.done(&job, None);
+}
