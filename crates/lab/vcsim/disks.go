@@ -92,34 +92,51 @@ func fileOf(d *types.VirtualDisk) *types.VirtualDeviceFileBackingInfo {
 	return nil
 }
 
-// lockedDisk: a disk in use by another VM that is powered on cannot be attached.
+// inUse: a disk of another VM that is powered on is locked.
+func inUse(file string, by types.ManagedObjectReference) bool {
+	for _, o := range simulator.Map.All("VirtualMachine") {
+		vm := o.(*simulator.VirtualMachine)
+		if vm.Self == by || vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOn {
+			continue
+		}
+		for _, d := range vm.Config.Hardware.Device {
+			if other, ok := d.(*types.VirtualDisk); ok {
+				if f := fileOf(other); f != nil && f.FileName == file {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// lockedDisk: such a disk cannot be attached, and no VM that has it started.
 func lockedDisk(body []byte) types.BaseMethodFault {
 	m, err := simulator.UnmarshalBody(types.TypeFunc(), body)
 	if err != nil {
 		return nil
 	}
-	req, ok := m.Body.(*types.ReconfigVM_Task)
-	if !ok {
-		return nil
-	}
-	for _, c := range req.Spec.DeviceChange {
-		spec := c.GetVirtualDeviceConfigSpec()
-		disk, ok := spec.Device.(*types.VirtualDisk)
-		if !ok || spec.Operation != types.VirtualDeviceConfigSpecOperationAdd || spec.FileOperation != "" {
-			continue
-		}
-		want := fileOf(disk)
-		for _, o := range simulator.Map.All("VirtualMachine") {
-			vm := o.(*simulator.VirtualMachine)
-			if want == nil || vm.Self == req.This || vm.Runtime.PowerState != types.VirtualMachinePowerStatePoweredOn {
-				continue
+	var by types.ManagedObjectReference
+	var devices []types.BaseVirtualDevice
+	switch req := m.Body.(type) {
+	case *types.ReconfigVM_Task:
+		by = req.This
+		for _, c := range req.Spec.DeviceChange {
+			spec := c.GetVirtualDeviceConfigSpec()
+			if spec.Operation == types.VirtualDeviceConfigSpecOperationAdd && spec.FileOperation == "" {
+				devices = append(devices, spec.Device)
 			}
-			for _, d := range vm.Config.Hardware.Device {
-				if other, ok := d.(*types.VirtualDisk); ok {
-					if f := fileOf(other); f != nil && f.FileName == want.FileName {
-						return &types.FileLocked{FileFault: types.FileFault{File: want.FileName}}
-					}
-				}
+		}
+	case *types.PowerOnVM_Task:
+		by = req.This
+		if vm, ok := simulator.Map.Get(by).(*simulator.VirtualMachine); ok {
+			devices = vm.Config.Hardware.Device
+		}
+	}
+	for _, d := range devices {
+		if disk, ok := d.(*types.VirtualDisk); ok {
+			if want := fileOf(disk); want != nil && inUse(want.FileName, by) {
+				return &types.FileLocked{FileFault: types.FileFault{File: want.FileName}}
 			}
 		}
 	}

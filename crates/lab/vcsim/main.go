@@ -195,7 +195,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	if name == "ReconfigVM_Task" {
+	if name == "ReconfigVM_Task" || name == "PowerOnVM_Task" {
 		if f := lockedDisk(body); f != nil {
 			failTask(w, body, name, f)
 			return

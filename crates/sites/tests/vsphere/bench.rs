@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use switchback_lab::vcsim::{Options, PASSWORD, Simulator, USER};
 use switchback_sites::conformance::{self, Subject};
 use switchback_sites::vsphere::{Credentials, Limits, MoRef, Placement, Trust, VsphereSettings, VsphereSite};
-use switchback_sites::{Machine, NewMachine, Site};
+use switchback_sites::{DiskOrigin, Machine, NewMachine, Site};
 
 /// The host that machines are made on: the one outside of the cluster; of a standalone host, its only one.
 pub(crate) const HOST: &str = "DC0_H0";
@@ -52,6 +52,15 @@ impl Bench {
         let mut new = self.describe(id);
         new.disks = vec![new.disks[0].clone(); disks];
         self.site.create_machine(&new).unwrap()
+    }
+
+    /// A machine with one disk in another datastore, on another host.
+    pub(crate) fn machine_on(&self, id: &str, datastore: &str, host: &str) -> Machine {
+        let mut elsewhere = settings(&self.simulator);
+        elsewhere.placement.host = Some(host.to_owned());
+        let mut new = self.describe(id);
+        new.disks[0].origin = DiskOrigin::Empty { datastore: datastore.to_owned() };
+        VsphereSite::open(elsewhere, credentials()).unwrap().create_machine(&new).unwrap()
     }
 
     pub(crate) fn describe(&self, id: &str) -> NewMachine {

@@ -7,6 +7,7 @@ mod bench;
 mod disks;
 mod faults;
 mod inventory;
+mod lending;
 mod privileges;
 mod promises;
 mod trust;

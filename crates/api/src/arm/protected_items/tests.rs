@@ -34,6 +34,7 @@ fn view(active: Side, phase: Phase) -> ItemView {
         group: "PG1".parse().unwrap(),
         item,
         allowed,
+        verdicts: None,
         health: Health::Normal,
         reasons: Vec::new(),
         rpo_ms: Some(7_500),
