@@ -172,7 +172,9 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	m.mu.Unlock()
 	if bad {
-		if strings.HasSuffix(name, "_Task") {
+		if kind == "stuck" { // a task that never ends
+			failTask(w, body, name, nil)
+		} else if strings.HasSuffix(name, "_Task") {
 			failTask(w, body, name, newFault(kind))
 		} else {
 			soapFault(w, "injected "+kind, kind, "")
@@ -299,7 +301,7 @@ func newFault(kind string) types.BaseMethodFault {
 	return &types.SystemError{Reason: "unknown fault " + kind}
 }
 
-// failTask answers a *_Task method with a task that ends in state error, as real servers do.
+// failTask answers a *_Task method with a task that ends in state error, as real servers do. Without a fault the task does not end.
 func failTask(w http.ResponseWriter, body []byte, name string, f types.BaseMethodFault) {
 	x := thisRE.FindSubmatch(body)
 	if x == nil {
@@ -310,9 +312,12 @@ func failTask(w http.ResponseWriter, body []byte, name string, f types.BaseMetho
 	task := simulator.CreateTask(ref, strings.TrimSuffix(name, "_Task"), func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
 		return nil, f
 	})
+	if f != nil {
+		task.Run()
+	}
 	w.Header().Set("Content-Type", "text/xml; charset=utf-8")
 	fmt.Fprintf(w, envelope, fmt.Sprintf(`<%sResponse xmlns="urn:vim25"><returnval type="Task">%s</returnval></%sResponse>`,
-		name, escape.Replace(task.Run().Value), name))
+		name, escape.Replace(task.Self.Value), name))
 }
 
 func main() {

@@ -165,14 +165,14 @@ fn a_power_state_that_is_there_already_is_success() {
 
 #[test]
 fn a_task_that_does_not_end_is_left_to_go_on() {
-    let bench = Bench::limited(
-        Simulator::options().delay(Duration::from_millis(700)),
-        Limits { task_seconds: 1, ..Limits::default() },
-    );
-    let object = bench.object("DC0_H0_VM0");
-    let cut = bench.site.power_off(&object.id);
-    // Either it was over at the second look, or the limit was told. Nothing hangs.
-    if let Err(error) = cut {
-        assert!(error.to_string().contains("vsphere-task"), "{error}");
-    }
+    let bench = Bench::limited(Simulator::options(), Limits { task_seconds: 1, ..Limits::default() });
+    let made = bench.machine("stuck", 1);
+    bench.simulator.fail("PowerOnVM_Task", "stuck", 1);
+    // The session ends while the task is waited for, more than once.
+    bench.simulator.end_session_after("PowerOnVM_Task");
+    bench.simulator.end_session_after("RetrievePropertiesEx");
+    let told = detail(bench.site.power_on(&made.id), true);
+    assert!(told.contains("vsphere-task") && told.contains("PowerOnVM_Task"), "{told}");
+    assert_eq!(bench.site.machine(&made.id).unwrap().power, Power::Off);
+    bench.site.power_on(&made.id).unwrap();
 }

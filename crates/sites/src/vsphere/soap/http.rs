@@ -75,7 +75,12 @@ impl Http {
             .header("SOAPAction", ACTION)
             .body(body);
         if let Some(cookie) = cookie {
-            request = request.header(header::COOKIE, cookie);
+            let mut value = header::HeaderValue::from_str(cookie).map_err(|_| VimError::Protocol {
+                method,
+                detail: "its session cookie is no text".to_owned(),
+            })?;
+            value.set_sensitive(true);
+            request = request.header(header::COOKIE, value);
         }
         let mut response = request.send().map_err(|error| self.failed(method, &error, limit))?;
         let cookies = response.headers().get_all(header::SET_COOKIE).iter();
