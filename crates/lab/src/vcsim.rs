@@ -254,7 +254,7 @@ impl Simulator {
     }
 
     /// Lets the next `count` calls of a method fail with a fault, by its name in the API. A `…_Task` method starts a task that fails; with
-    /// the fault `stuck`, one that never ends.
+    /// the fault `stuck`, one that never ends; with `ignored`, one that ends well and has done nothing.
     ///
     /// # Panics
     /// When the simulator does not answer.

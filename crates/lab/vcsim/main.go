@@ -172,8 +172,8 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	m.mu.Unlock()
 	if bad {
-		if kind == "stuck" { // a task that never ends
-			failTask(w, body, name, nil)
+		if kind == "stuck" || kind == "ignored" { // a task that never ends, or ends well and has done nothing
+			newTask(w, body, name, nil, kind == "ignored")
 		} else if strings.HasSuffix(name, "_Task") {
 			failTask(w, body, name, newFault(kind))
 		} else {
@@ -301,8 +301,12 @@ func newFault(kind string) types.BaseMethodFault {
 	return &types.SystemError{Reason: "unknown fault " + kind}
 }
 
-// failTask answers a *_Task method with a task that ends in state error, as real servers do. Without a fault the task does not end.
+// failTask answers a *_Task method with a task that ends in state error, as real servers do.
 func failTask(w http.ResponseWriter, body []byte, name string, f types.BaseMethodFault) {
+	newTask(w, body, name, f, true)
+}
+
+func newTask(w http.ResponseWriter, body []byte, name string, f types.BaseMethodFault, ends bool) {
 	x := thisRE.FindSubmatch(body)
 	if x == nil {
 		soapFault(w, "bad request", "InvalidRequest", "")
@@ -312,7 +316,7 @@ func failTask(w http.ResponseWriter, body []byte, name string, f types.BaseMetho
 	task := simulator.CreateTask(ref, strings.TrimSuffix(name, "_Task"), func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
 		return nil, f
 	})
-	if f != nil {
+	if ends {
 		task.Run()
 	}
 	w.Header().Set("Content-Type", "text/xml; charset=utf-8")

@@ -176,3 +176,32 @@ fn a_task_that_does_not_end_is_left_to_go_on() {
     assert_eq!(bench.site.machine(&made.id).unwrap().power, Power::Off);
     bench.site.power_on(&made.id).unwrap();
 }
+
+/// Servers say that all is done when they have left out what they did not like.
+#[test]
+fn what_was_not_done_is_noticed() {
+    let bench = Bench::new();
+    let (owner, master) = (bench.machine("owner", 1), bench.machine("master", 1));
+    let place = bench.site.disk_places(&owner.id).unwrap().remove(0);
+    let foreign = bench.object("DC0_H0_VM0").id;
+    bench.site.power_off(&foreign).unwrap();
+    let mut ignored = Vec::new();
+    let mut ignore = |method: &str, act: &dyn Fn() -> Result<(), SiteError>| {
+        bench.simulator.fail(method, "ignored", 1);
+        ignored.push(act());
+    };
+    ignore("ReconfigVM_Task", &|| bench.site.attach_disk(&master.id, &place).map(drop));
+    ignore("ReconfigVM_Task", &|| bench.site.detach_disk(&owner.id, &place.file));
+    ignore("ReconfigVM_Task", &|| bench.site.connect_nics(&owner.id, &[None]));
+    ignore("ReconfigVM_Task", &|| bench.site.enable_disk_uuids(&foreign));
+    bench.site.detach_disk(&owner.id, &place.file).unwrap();
+    ignore("ReconfigVM_Task", &|| bench.site.restore_disks(&owner.id, std::slice::from_ref(&place)));
+    for result in ignored {
+        let Err(SiteError::Failed { detail, .. }) = result else { panic!("{result:?}") };
+        assert!(detail.contains("it is not") || detail.contains("is not where it was"), "{detail}");
+    }
+    bench.site.power_on(&owner.id).unwrap();
+    bench.simulator.fail("PowerOffVM_Task", "ignored", 1);
+    let on = detail(bench.site.power_off(&owner.id), true);
+    assert!(on.contains("is not off"), "{on}");
+}
