@@ -264,15 +264,13 @@ impl<'a> Follower<'a> {
         Ok(())
     }
 
-    /// Gives the server back what it keeps for this. What is left out goes with the session.
+    /// Gives the server back what it keeps for this. What is left goes with the session.
     fn end(self) {
-        let ended = self.session.change(&self.collector, "DestroyPropertyCollector", Xml::new());
-        let mut views = self.views.iter();
-        let ended = ended.and_then(|_| {
-            views.try_for_each(|view| self.session.change(view, "DestroyView", Xml::new()).map(drop))
-        });
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a watch's collector or views are left to end with their session");
+        let collector = std::iter::once((&self.collector, "DestroyPropertyCollector"));
+        for (object, method) in collector.chain(self.views.iter().map(|view| (view, "DestroyView"))) {
+            if let Err(error) = self.session.change(object, method, Xml::new()) {
+                tracing::debug!(%error, %object, "left to end with its session");
+            }
         }
     }
 

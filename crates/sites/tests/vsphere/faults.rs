@@ -8,19 +8,13 @@ use switchback_lab::vcsim::{PASSWORD, Simulator, USER};
 use switchback_sites::vsphere::{Credentials, Limits, VsphereSite};
 use switchback_sites::{Power, Site, SiteError};
 
-use crate::bench::{Bench, credentials, settings};
+use crate::bench::{Bench, credentials, requests, settings};
 
 fn detail<T: std::fmt::Debug>(result: Result<T, SiteError>, passing_expected: bool) -> String {
     match result {
         Err(SiteError::Failed { detail, passing, .. }) if passing == passing_expected => detail,
         other => panic!("{other:?}"),
     }
-}
-
-fn requests(file: &std::path::Path, method: &str) -> usize {
-    let lines = std::fs::read_to_string(file).unwrap();
-    let bodies = lines.lines().map(|line| serde_json::from_str::<String>(line).unwrap());
-    bodies.filter(|body| body.contains(&format!("<{method} xmlns"))).count()
 }
 
 #[test]
