@@ -54,7 +54,7 @@ pub use settings::{Credentials, Limits, Placement, VsphereSettings};
 pub use soap::{Fingerprint, MoRef, Trust, VimError};
 pub use watch::{InventoryWatch, WatchState};
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use session::Session;
@@ -66,6 +66,8 @@ use crate::{Datastore, Machine, Network, NewMachine, Site, SiteError};
 pub struct VsphereSite {
     session: Arc<Session>,
     settings: VsphereSettings,
+    /// Held while a place for a disk is looked for and taken.
+    attaching: Mutex<()>,
 }
 
 impl VsphereSite {
@@ -75,7 +77,7 @@ impl VsphereSite {
     /// The settings have a mistake, or the file of trusted authorities cannot be read.
     pub fn open(settings: VsphereSettings, credentials: Credentials) -> Result<Self, SiteError> {
         let session = Session::new(&settings, credentials).map_err(failed("opening a vSphere site"))?;
-        Ok(Self { session: Arc::new(session), settings })
+        Ok(Self { session: Arc::new(session), settings, attaching: Mutex::default() })
     }
 
     /// What it was opened with.

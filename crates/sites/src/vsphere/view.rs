@@ -189,7 +189,8 @@ fn network_of(backing: &NetworkBacking, networks: &[NetworkInfo]) -> Option<Stri
     }
 }
 
-fn kind(name: &str) -> &'static Kind {
+/// What is read of a kind of objects.
+pub(super) fn kind(name: &str) -> &'static Kind {
     KINDS.iter().find(|kind| kind.name == name).expect("it is in the table")
 }
 

@@ -12,6 +12,8 @@ use super::{ACTION, Trust, VimError};
 
 /// TLS included.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
+/// A connection that was idle for longer is not used again: the server may just be closing it, and a change would be lost on it.
+const IDLE_LIMIT: Duration = Duration::from_secs(15);
 /// Longest answer in bytes: a page of 100 machines with some KiB each, and far beyond.
 const ANSWER_LEN_MAX: usize = 64 << 20;
 /// How much of an answer is read at once.
@@ -46,6 +48,7 @@ impl Http {
             .no_proxy()
             .redirect(Policy::none())
             .connect_timeout(CONNECT_LIMIT)
+            .pool_idle_timeout(IDLE_LIMIT)
             .http1_only()
             .user_agent(concat!("switchback/", env!("CARGO_PKG_VERSION")))
             .build()
