@@ -71,7 +71,8 @@ pub struct VsphereSite {
 }
 
 impl VsphereSite {
-    /// A site with these settings. Nothing is sent yet: the server may be away.
+    /// A site with these settings. Nothing is sent yet: the server may be away. Asynchronous code calls this and all else within
+    /// `spawn_blocking`; it may drop a site anywhere.
     ///
     /// # Errors
     /// The settings have a mistake, or the file of trusted authorities cannot be read.
@@ -113,7 +114,7 @@ impl VsphereSite {
 }
 
 impl Site for VsphereSite {
-    /// Templates are left out: they cannot run.
+    /// Templates are left out: they cannot run. So is, and is logged, what the account can read in part only.
     fn machines(&self) -> Result<Vec<Machine>, SiteError> {
         self.all_machines()
     }

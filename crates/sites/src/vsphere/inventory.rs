@@ -119,7 +119,10 @@ impl Session {
 /// Adds what has been read of an object to what is known of it.
 pub(super) fn merge(objects: &mut Objects, object: Object) {
     match objects.get_mut(&object.reference) {
-        Some(known) => known.properties.extend(object.properties),
+        Some(known) => {
+            known.properties.extend(object.properties);
+            known.denied.extend(object.denied);
+        }
         None => {
             objects.insert(object.reference.clone(), object);
         }

@@ -35,7 +35,8 @@ fn a_datastore_is_for_hosts_that_can_write_it_now() {
     ];
     let hosts = Node::parse(&format!("<val>{}</val>", mounts.concat())).unwrap().children.remove(0);
     let properties = [("host".to_owned(), hosts)].into();
-    let datastore = DatastoreInfo::read(&Object { reference: MoRef::new("Datastore", "1"), properties });
+    let reference = MoRef::new("Datastore", "1");
+    let datastore = DatastoreInfo::read(&Object { reference, properties, denied: [].into() });
     let hosts = ["good", "old", "lost", "gone", "reads", "stranger"];
     let can = hosts.into_iter().filter(|host| datastore.is_writable_by(&MoRef::new("HostSystem", *host)));
     assert_eq!(can.collect::<Vec<_>>(), ["good", "old"]);
