@@ -90,6 +90,12 @@ impl Options {
         self.argument("-vm").argument(&count.to_string())
     }
 
+    /// How many resource pools the cluster has beside its root: `DC0_C0_RP1` and so on.
+    #[must_use]
+    pub fn resource_pools(self, count: u32) -> Self {
+        self.argument("-pool").argument(&count.to_string())
+    }
+
     /// A datastore that is mounted on one host alone.
     #[must_use]
     pub fn datastore_on(self, datastore: &str, host: &str) -> Self {
@@ -247,7 +253,8 @@ impl Simulator {
         self.facts.iter().filter_map(named).collect()
     }
 
-    /// Lets the next `count` calls of a method fail with a fault, by its name in the API. A `…_Task` method starts a task that fails.
+    /// Lets the next `count` calls of a method fail with a fault, by its name in the API. A `…_Task` method starts a task that fails; with
+    /// the fault `stuck`, one that never ends; with `ignored`, one that ends well and has done nothing.
     ///
     /// # Panics
     /// When the simulator does not answer.

@@ -172,7 +172,9 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	m.mu.Unlock()
 	if bad {
-		if strings.HasSuffix(name, "_Task") {
+		if kind == "stuck" || kind == "ignored" { // a task that never ends, or ends well and has done nothing
+			newTask(w, body, name, nil, kind == "ignored")
+		} else if strings.HasSuffix(name, "_Task") {
 			failTask(w, body, name, newFault(kind))
 		} else {
 			soapFault(w, "injected "+kind, kind, "")
@@ -301,6 +303,10 @@ func newFault(kind string) types.BaseMethodFault {
 
 // failTask answers a *_Task method with a task that ends in state error, as real servers do.
 func failTask(w http.ResponseWriter, body []byte, name string, f types.BaseMethodFault) {
+	newTask(w, body, name, f, true)
+}
+
+func newTask(w http.ResponseWriter, body []byte, name string, f types.BaseMethodFault, ends bool) {
 	x := thisRE.FindSubmatch(body)
 	if x == nil {
 		soapFault(w, "bad request", "InvalidRequest", "")
@@ -310,9 +316,12 @@ func failTask(w http.ResponseWriter, body []byte, name string, f types.BaseMetho
 	task := simulator.CreateTask(ref, strings.TrimSuffix(name, "_Task"), func(*simulator.Task) (types.AnyType, types.BaseMethodFault) {
 		return nil, f
 	})
+	if ends {
+		task.Run()
+	}
 	w.Header().Set("Content-Type", "text/xml; charset=utf-8")
 	fmt.Fprintf(w, envelope, fmt.Sprintf(`<%sResponse xmlns="urn:vim25"><returnval type="Task">%s</returnval></%sResponse>`,
-		name, escape.Replace(task.Run().Value), name))
+		name, escape.Replace(task.Self.Value), name))
 }
 
 func main() {

@@ -56,7 +56,7 @@ pub use soap::{Fingerprint, MoRef, Trust, VimError};
 pub use watch::{InventoryWatch, WatchState};
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use session::Session;
@@ -70,16 +70,19 @@ use crate::{Datastore, Machine, Network, NewMachine, Site, SiteError, Target};
 pub struct VsphereSite {
     session: Arc<Session>,
     settings: VsphereSettings,
+    /// Held while a place for a disk is looked for and taken.
+    attaching: Mutex<()>,
 }
 
 impl VsphereSite {
-    /// A site with these settings. Nothing is sent yet: the server may be away.
+    /// A site with these settings. Nothing is sent yet: the server may be away. Asynchronous code calls this and all else within
+    /// `spawn_blocking`; it may drop a site anywhere.
     ///
     /// # Errors
     /// The settings have a mistake, or the file of trusted authorities cannot be read.
     pub fn open(settings: VsphereSettings, credentials: Credentials) -> Result<Self, SiteError> {
         let session = Session::new(&settings, credentials).map_err(failed("opening a vSphere site"))?;
-        Ok(Self { session: Arc::new(session), settings })
+        Ok(Self { session: Arc::new(session), settings, attaching: Mutex::default() })
     }
 
     /// What it was opened with.
@@ -115,7 +118,7 @@ impl VsphereSite {
 }
 
 impl Site for VsphereSite {
-    /// Templates are left out: they cannot run.
+    /// Templates are left out: they cannot run. So is, and is logged, what the account can read in part only.
     fn machines(&self) -> Result<Vec<Machine>, SiteError> {
         self.all_machines()
     }

@@ -8,12 +8,14 @@
 //! after every change, and what they are is what is told.
 
 use std::path::PathBuf;
+use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 
-use super::inventory::{Controller, VirtualDisk, VirtualMachine};
-use super::paths::serial;
-use super::soap::Xml;
+use super::inventory::{Controller, DatastoreInfo, VirtualDisk, VirtualMachine};
+use super::paths::{serial, split};
+use super::soap::{VimError, Xml};
+use super::view::kind;
 use super::{VsphereSite, failed};
 use crate::SiteError;
 
@@ -94,15 +96,18 @@ impl VsphereSite {
     /// already stays where it is.
     ///
     /// # Errors
-    /// [`SiteError::NoSuchMachine`]; [`SiteError::Failed`]: the disk is in use by a machine that runs (passing); the master target has snapshots, a disk with
-    /// the same UUID, no place left, or does not tell its guest the UUIDs of disks.
+    /// [`SiteError::NoSuchMachine`]; [`SiteError::Failed`]: the disk is in use by a machine that runs (passing); the master target's host does not reach the
+    /// disk's datastore; the master target has snapshots, a disk with the same UUID, no place left, or does not tell its guest the UUIDs of disks.
     pub fn attach_disk(&self, master_target: &str, disk: &DiskPlace) -> Result<AttachedDisk, SiteError> {
         let action = format!("attaching the disk {} to {master_target}", disk.file);
+        // Between the look for a free place and its use.
+        let _one_at_a_time = self.attaching.lock().unwrap_or_else(PoisonError::into_inner);
         let machine = self.find(master_target)?;
         if let Some(attached) = machine.disk(&disk.file) {
             return Ok(self.attached(&machine, attached));
         }
         self.must_take(&machine, disk).map_err(|detail| SiteError::failed(&action, detail))?;
+        self.must_reach(&machine, disk).map_err(failed(&action))?;
         let Some((bus, unit)) = machine.free_place() else {
             let detail = format!(
                 "all {} places for disks are taken: use another master target [vsphere-full]",
@@ -268,6 +273,26 @@ impl VsphereSite {
             ));
         }
         Ok(())
+    }
+
+    /// The ESXi host of the master target must have the disk's datastore.
+    fn must_reach(&self, machine: &VirtualMachine, disk: &DiskPlace) -> Result<(), VimError> {
+        let kind = kind("Datastore");
+        let datastores = self.session.list(kind.name, kind.paths)?;
+        let datastores: Vec<_> = datastores.iter().map(DatastoreInfo::read).collect();
+        let is_of_host =
+            |one: &&DatastoreInfo| machine.host.as_ref().is_some_and(|host| one.is_writable_by(host));
+        let reached: Vec<_> = datastores.iter().filter(is_of_host).map(|one| one.name.as_str()).collect();
+        let needed = split(&disk.file).map_or("", |(datastore, _)| datastore);
+        if reached.contains(&needed) {
+            return Ok(());
+        }
+        Err(VimError::Impossible(format!(
+            "the ESXi host of {:?} does not reach the datastore {needed:?}, it reaches: {}. Mount it there, or use a master target on a host that has it \
+             [vsphere-datastore-out-of-reach]",
+            machine.name,
+            reached.join(", ")
+        )))
     }
 
     fn attached(&self, machine: &VirtualMachine, disk: &VirtualDisk) -> AttachedDisk {

@@ -19,7 +19,7 @@ pub use places::{
     About, ComputeResource, Datacenter, DatastoreInfo, Folder, Host, Mount, NetworkInfo, ResourcePool,
 };
 
-/// Folders are nested by people.
+/// Folders are nested by people, and not as deep as this.
 const TREE_DEPTH_MAX: usize = 1000;
 
 /// A whole site at one moment.
@@ -119,7 +119,10 @@ impl Session {
 /// Adds what has been read of an object to what is known of it.
 pub(super) fn merge(objects: &mut Objects, object: Object) {
     match objects.get_mut(&object.reference) {
-        Some(known) => known.properties.extend(object.properties),
+        Some(known) => {
+            known.properties.extend(object.properties);
+            known.denied.extend(object.denied);
+        }
         None => {
             objects.insert(object.reference.clone(), object);
         }
@@ -154,15 +157,17 @@ impl Inventory {
     /// The datacenter that a host, folder or datacenter is in.
     #[must_use]
     pub fn datacenter_of(&self, object: &MoRef) -> Option<&Datacenter> {
-        // Up through compute resources and folders; a tree is never this deep.
-        let mut at = object.clone();
-        for _ in 0..TREE_DEPTH_MAX {
-            if let Some(datacenter) = self.datacenters.iter().find(|one| one.object == at) {
-                return Some(datacenter);
-            }
-            at = self.parent_of(&at)?.clone();
-        }
-        None
+        self.way_up(object).find_map(|at| self.datacenters.iter().find(|one| one.object == *at))
+    }
+
+    /// Whether an object is another one, or below it.
+    pub(super) fn is_below(&self, object: &MoRef, top: &MoRef) -> bool {
+        self.way_up(object).any(|at| at == top)
+    }
+
+    /// An object and all above it, through compute resources and folders.
+    fn way_up<'a>(&'a self, object: &'a MoRef) -> impl Iterator<Item = &'a MoRef> {
+        std::iter::successors(Some(object), |at| self.parent_of(at)).take(TREE_DEPTH_MAX)
     }
 
     fn parent_of(&self, object: &MoRef) -> Option<&MoRef> {

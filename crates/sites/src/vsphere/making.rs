@@ -83,14 +83,15 @@ impl VsphereSite {
                     .map(|pool| pool.object.clone())
             }
         };
-        let folder = match &settings.folder {
-            None => {
-                inventory.datacenter_of(&host.object).and_then(|datacenter| datacenter.machine_folder.clone())
-            }
-            Some(name) => {
-                let mut folders = inventory.folders.iter();
+        let root =
+            inventory.datacenter_of(&host.object).and_then(|datacenter| datacenter.machine_folder.clone());
+        let folder = match (&settings.folder, root) {
+            (Some(name), Some(root)) => {
+                let mut folders =
+                    inventory.folders.iter().filter(|one| inventory.is_below(&one.object, &root));
                 folders.find(|folder| folder.name == *name).map(|folder| folder.object.clone())
             }
+            (_, root) => root,
         };
         let missing = |what, name: &Option<String>| {
             VimError::Settings(format!(

@@ -1,6 +1,6 @@
 //! Properties of objects: read in pages with `RetrievePropertiesEx`, found by container views.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::session::Session;
 use super::soap::{MoRef, Node, VimError, Xml};
@@ -13,6 +13,8 @@ const PAGES_MAX: usize = 10_000;
 pub(super) struct Object {
     pub(super) reference: MoRef,
     pub(super) properties: BTreeMap<String, Node>,
+    /// Properties that the server would not tell, most likely because the account may not read them.
+    pub(super) denied: BTreeSet<String>,
 }
 
 impl Object {
@@ -46,10 +48,14 @@ impl Object {
     }
 
     /// `ObjectContent`.
-    fn read(content: &Node) -> Option<Self> {
+    pub(super) fn read(content: &Node) -> Option<Self> {
         let properties =
             content.all("propSet").filter_map(|one| Some((one.owned_at("name"), one.at("val")?.clone())));
-        Some(Self { reference: content.reference_at("obj")?, properties: properties.collect() })
+        Some(Self {
+            reference: content.reference_at("obj")?,
+            properties: properties.collect(),
+            denied: content.all("missingSet").map(|one| one.owned_at("path")).collect(),
+        })
     }
 }
 

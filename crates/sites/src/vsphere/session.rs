@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::sleep;
+use std::thread::{Builder, sleep};
 use std::time::{Duration, Instant};
 
 use super::settings::{Credentials, Limits, VsphereSettings};
@@ -63,7 +63,7 @@ struct State {
 
 /// A session that lasts.
 pub(super) struct Session {
-    http: Http,
+    http: Arc<Http>,
     credentials: Credentials,
     limits: Limits,
     state: Mutex<State>,
@@ -79,7 +79,7 @@ impl Session {
     /// Sends nothing yet.
     pub(super) fn new(settings: &VsphereSettings, credentials: Credentials) -> Result<Self, VimError> {
         settings.limits.check()?;
-        let http = Http::new(&settings.url, &settings.trust)?;
+        let http = Arc::new(Http::new(&settings.url, &settings.trust)?);
         Ok(Self { http, credentials, limits: settings.limits, state: Mutex::default() })
     }
 
@@ -164,12 +164,9 @@ impl Session {
 
     /// Ends the session at the server, if there is one. The next call would begin a new one.
     pub(super) fn logout(&self) -> Result<(), VimError> {
-        let Some(login) = self.state().login.take() else { return Ok(()) };
-        let body = envelope(&login.manager("sessionManager")?, "Logout", Xml::new());
-        let answer = self.http.post("Logout", body, Some(&login.cookie), LOGOUT_LIMIT);
-        match answer.and_then(|answer| results("Logout", &answer)) {
-            Err(error) if !error.is("NotAuthenticated") => Err(error),
-            _ => Ok(()),
+        match self.state().login.take() {
+            Some(login) => end(&self.http, &login),
+            None => Ok(()),
         }
     }
 
@@ -252,11 +249,28 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// A server has a limit on sessions (ESXi 100), and idle ones count for half an hour.
+    /// A server has a limit on sessions (ESXi 100), and idle ones count for half an hour. Whoever drops this may be asynchronous and is not made
+    /// to wait.
     fn drop(&mut self) {
-        if let Err(error) = self.logout() {
-            tracing::debug!(server = self.url(), %error, "a session was left to end by itself");
+        let Some(login) = self.state().login.take() else { return };
+        let http = Arc::clone(&self.http);
+        let ending = Builder::new().name("vsphere-logout".to_owned()).spawn(move || {
+            if let Err(error) = end(&http, &login) {
+                tracing::debug!(server = http.url(), %error, "a session was left to end by itself");
+            }
+        });
+        if let Err(error) = ending {
+            tracing::debug!(%error, "a session was left to end by itself");
         }
+    }
+}
+
+fn end(http: &Http, login: &Login) -> Result<(), VimError> {
+    let body = envelope(&login.manager("sessionManager")?, "Logout", Xml::new());
+    let answer = http.post("Logout", body, Some(&login.cookie), LOGOUT_LIMIT);
+    match answer.and_then(|answer| results("Logout", &answer)) {
+        Err(error) if !error.is("NotAuthenticated") => Err(error),
+        _ => Ok(()),
     }
 }
 

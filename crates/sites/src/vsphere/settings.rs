@@ -98,7 +98,7 @@ impl Limits {
     }
 }
 
-/// Who Switchback is at a site. The memory of the password is cleared when this goes.
+/// Who Switchback is at a site. The memory of the password is cleared when this goes; that of a login under way is left to the HTTP library.
 #[derive(Clone)]
 pub struct Credentials {
     user: String,

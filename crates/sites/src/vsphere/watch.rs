@@ -7,7 +7,7 @@
 //!
 //! What a watch tells is a moment old. What decides about a machine is read when it is decided ([`Site::machine`](crate::Site::machine)).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
@@ -250,7 +250,7 @@ impl<'a> Follower<'a> {
             }
             let (values, is_whole) = changes(update);
             if is_whole {
-                merge(objects, Object { reference, properties: values });
+                merge(objects, Object { reference, properties: values, denied: BTreeSet::new() });
                 continue;
             }
             // What it no longer has must go, too.
@@ -264,15 +264,13 @@ impl<'a> Follower<'a> {
         Ok(())
     }
 
-    /// Gives the server back what it keeps for this. What is left out goes with the session.
+    /// Gives the server back what it keeps for this. What is left goes with the session.
     fn end(self) {
-        let ended = self.session.change(&self.collector, "DestroyPropertyCollector", Xml::new());
-        let mut views = self.views.iter();
-        let ended = ended.and_then(|_| {
-            views.try_for_each(|view| self.session.change(view, "DestroyView", Xml::new()).map(drop))
-        });
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a watch's collector or views are left to end with their session");
+        let collector = std::iter::once((&self.collector, "DestroyPropertyCollector"));
+        for (object, method) in collector.chain(self.views.iter().map(|view| (view, "DestroyView"))) {
+            if let Err(error) = self.session.change(object, method, Xml::new()) {
+                tracing::debug!(%error, %object, "left to end with its session");
+            }
         }
     }
 
@@ -286,6 +284,9 @@ impl<'a> Follower<'a> {
 fn changes(update: &Node) -> (BTreeMap<String, Node>, bool) {
     let is_known = |path: &str| KINDS.iter().chain([&SWITCH]).any(|kind| kind.paths.contains(&path));
     let mut values = BTreeMap::new();
+    if update.at("missingSet").is_some() {
+        return (values, false);
+    }
     for change in update.all("changeSet") {
         let path = change.owned_at("name");
         let value = change.at("val").filter(|_| is_known(&path) && change.text_at("op") == Some("assign"));

@@ -108,3 +108,10 @@ pub(crate) fn write(path: &Path, byte: u8) {
     let len = std::fs::metadata(path).unwrap().len();
     std::fs::write(path, vec![byte; usize::try_from(len).unwrap()]).unwrap();
 }
+
+/// How many requests of a method are in a record.
+pub(crate) fn requests(file: &Path, method: &str) -> usize {
+    let lines = std::fs::read_to_string(file).unwrap();
+    let bodies = lines.lines().map(|line| serde_json::from_str::<String>(line).unwrap());
+    bodies.filter(|body| body.contains(&format!("<{method} xmlns"))).count()
+}

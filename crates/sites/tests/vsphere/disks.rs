@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use switchback_lab::vcsim::Simulator;
 use switchback_sites::vsphere::{DiskPlace, VsphereSite};
-use switchback_sites::{Site, SiteError};
+use switchback_sites::{DiskOrigin, Site, SiteError};
 
 use crate::bench::{Bench, DATASTORE, write};
 
@@ -150,6 +151,52 @@ fn a_place_that_is_taken_is_not_taken_again() {
     let place = bench.site.disk_places(&owner.id).unwrap().remove(0);
     let taken = refusal(bench.site.restore_disks(&other.id, &[place]), false);
     assert!(taken.contains("is taken by"), "{taken}");
+}
+
+#[test]
+fn controllers_that_are_missing_are_added() {
+    let bench = Bench::new();
+    let (owner, anew) = (bench.machine("owner", 2), bench.machine("anew", 1));
+    let mut places = bench.site.disk_places(&owner.id).unwrap();
+    let own = bench.site.disk_places(&anew.id).unwrap();
+    (places[0].controller_bus, places[0].unit) = (2, 14);
+    (places[1].controller_kind, places[1].controller_bus) = ("VirtualLsiLogicSASController".to_owned(), 3);
+    for place in &places {
+        bench.site.detach_disk(&owner.id, &place.file).unwrap();
+    }
+    bench.site.restore_disks(&anew.id, &places).unwrap();
+    assert_eq!(bench.site.disk_places(&anew.id).unwrap(), [own, places].concat());
+}
+
+/// R10.
+#[test]
+fn the_host_of_the_master_target_must_reach_the_datastore() {
+    let mut bench = Bench::with(Simulator::options().datastores(2).datastore_on("LocalDS_1", "DC0_C0_H1"));
+    let master = bench.machine("master", 1);
+    bench.reopen(|settings| settings.placement.host = Some("DC0_C0_H1".to_owned()));
+    let mut new = bench.describe("owner");
+    new.disks[0].origin = DiskOrigin::Empty { datastore: "LocalDS_1".to_owned() };
+    let owner = bench.site.create_machine(&new).unwrap();
+    let place = bench.site.disk_places(&owner.id).unwrap().remove(0);
+    let out_of_reach = refusal(bench.site.attach_disk(&master.id, &place), false);
+    assert!(out_of_reach.contains("vsphere-datastore-out-of-reach"), "{out_of_reach}");
+    assert!(out_of_reach.contains("\"LocalDS_1\", it reaches: LocalDS_0"), "{out_of_reach}");
+    let near = bench.machine("near", 1);
+    bench.site.attach_disk(&near.id, &place).unwrap();
+}
+
+#[test]
+fn several_disks_are_attached_at_the_same_time() {
+    let bench = Bench::new();
+    let (owner, master) = (bench.machine("owner", 8), bench.machine("master", 1));
+    let places = bench.site.disk_places(&owner.id).unwrap();
+    std::thread::scope(|scope| {
+        for place in &places {
+            let (site, master) = (&bench.site, &master.id);
+            scope.spawn(move || site.attach_disk(master, place).unwrap());
+        }
+    });
+    assert_eq!(bench.site.disk_places(&master.id).unwrap().len(), 9);
 }
 
 /// vSphere deletes a machine's disks with it, whosesoever they are.

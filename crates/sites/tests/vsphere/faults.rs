@@ -8,19 +8,13 @@ use switchback_lab::vcsim::{PASSWORD, Simulator, USER};
 use switchback_sites::vsphere::{Credentials, Limits, VsphereSite};
 use switchback_sites::{Power, Site, SiteError};
 
-use crate::bench::{Bench, credentials, settings};
+use crate::bench::{Bench, credentials, requests, settings};
 
 fn detail<T: std::fmt::Debug>(result: Result<T, SiteError>, passing_expected: bool) -> String {
     match result {
         Err(SiteError::Failed { detail, passing, .. }) if passing == passing_expected => detail,
         other => panic!("{other:?}"),
     }
-}
-
-fn requests(file: &std::path::Path, method: &str) -> usize {
-    let lines = std::fs::read_to_string(file).unwrap();
-    let bodies = lines.lines().map(|line| serde_json::from_str::<String>(line).unwrap());
-    bodies.filter(|body| body.contains(&format!("<{method} xmlns"))).count()
 }
 
 #[test]
@@ -165,14 +159,43 @@ fn a_power_state_that_is_there_already_is_success() {
 
 #[test]
 fn a_task_that_does_not_end_is_left_to_go_on() {
-    let bench = Bench::limited(
-        Simulator::options().delay(Duration::from_millis(700)),
-        Limits { task_seconds: 1, ..Limits::default() },
-    );
-    let object = bench.object("DC0_H0_VM0");
-    let cut = bench.site.power_off(&object.id);
-    // Either it was over at the second look, or the limit was told. Nothing hangs.
-    if let Err(error) = cut {
-        assert!(error.to_string().contains("vsphere-task"), "{error}");
+    let bench = Bench::limited(Simulator::options(), Limits { task_seconds: 1, ..Limits::default() });
+    let made = bench.machine("stuck", 1);
+    bench.simulator.fail("PowerOnVM_Task", "stuck", 1);
+    // The session ends while the task is waited for, more than once.
+    bench.simulator.end_session_after("PowerOnVM_Task");
+    bench.simulator.end_session_after("RetrievePropertiesEx");
+    let told = detail(bench.site.power_on(&made.id), true);
+    assert!(told.contains("vsphere-task") && told.contains("PowerOnVM_Task"), "{told}");
+    assert_eq!(bench.site.machine(&made.id).unwrap().power, Power::Off);
+    bench.site.power_on(&made.id).unwrap();
+}
+
+/// Servers say that all is done when they have left out what they did not like.
+#[test]
+fn what_was_not_done_is_noticed() {
+    let bench = Bench::new();
+    let (owner, master) = (bench.machine("owner", 1), bench.machine("master", 1));
+    let place = bench.site.disk_places(&owner.id).unwrap().remove(0);
+    let foreign = bench.object("DC0_H0_VM0").id;
+    bench.site.power_off(&foreign).unwrap();
+    let mut ignored = Vec::new();
+    let mut ignore = |method: &str, act: &dyn Fn() -> Result<(), SiteError>| {
+        bench.simulator.fail(method, "ignored", 1);
+        ignored.push(act());
+    };
+    ignore("ReconfigVM_Task", &|| bench.site.attach_disk(&master.id, &place).map(drop));
+    ignore("ReconfigVM_Task", &|| bench.site.detach_disk(&owner.id, &place.file));
+    ignore("ReconfigVM_Task", &|| bench.site.connect_nics(&owner.id, &[None]));
+    ignore("ReconfigVM_Task", &|| bench.site.enable_disk_uuids(&foreign));
+    bench.site.detach_disk(&owner.id, &place.file).unwrap();
+    ignore("ReconfigVM_Task", &|| bench.site.restore_disks(&owner.id, std::slice::from_ref(&place)));
+    for result in ignored {
+        let Err(SiteError::Failed { detail, .. }) = result else { panic!("{result:?}") };
+        assert!(detail.contains("it is not") || detail.contains("is not where it was"), "{detail}");
     }
+    bench.site.power_on(&owner.id).unwrap();
+    bench.simulator.fail("PowerOffVM_Task", "ignored", 1);
+    let on = detail(bench.site.power_off(&owner.id), true);
+    assert!(on.contains("is not off"), "{on}");
 }

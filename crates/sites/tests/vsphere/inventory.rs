@@ -92,3 +92,26 @@ fn a_place_that_is_not_there_is_said() {
     let folder = bench.site.create_machine(&bench.describe("m")).unwrap_err().to_string();
     assert!(folder.contains("folder"), "{folder}");
 }
+
+#[test]
+fn a_machine_goes_where_the_settings_say() {
+    let mut bench = Bench::with(Simulator::options().resource_pools(1));
+    bench.reopen(|settings| {
+        settings.placement.host = Some("DC0_C0_H2".to_owned());
+        settings.placement.resource_pool = Some("DC0_C0_RP1".to_owned());
+        settings.placement.folder = Some("vm".to_owned());
+    });
+    // The server would choose a host by itself: it is not left to that.
+    let made: Vec<_> = (0..4).map(|index| bench.machine(&format!("placed {index}"), 1).name).collect();
+    let inventory = bench.site.inventory().unwrap();
+    let machines = inventory.machines.iter().filter(|machine| made.contains(&machine.name));
+    let pool = inventory.resource_pools.iter().find(|pool| pool.name == "DC0_C0_RP1").unwrap();
+    for machine in machines {
+        assert_eq!(machine.host.as_ref(), Some(&host(&inventory, "DC0_C0_H2").object));
+        assert_eq!(machine.resource_pool.as_ref(), Some(&pool.object));
+    }
+    // A folder of another kind of things is none for machines.
+    bench.reopen(|settings| settings.placement.folder = Some("datastore".to_owned()));
+    let folder = bench.site.create_machine(&bench.describe("m")).unwrap_err().to_string();
+    assert!(folder.contains("folder"), "{folder}");
+}

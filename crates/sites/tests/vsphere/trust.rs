@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -126,10 +126,8 @@ fn what_does_not_answer_as_a_vcenter_does_is_left() {
     for (answer, more, pause, told) in cases {
         let (settings, thread) = server(answer, more, pause);
         let site = VsphereSite::open(settings, credentials()).unwrap();
-        let started = Instant::now();
         let error = site.machines().unwrap_err().to_string();
         assert!(error.contains(told), "{error}");
-        assert!(started.elapsed() < Duration::from_secs(30));
         drop(site);
         thread.join().unwrap();
     }

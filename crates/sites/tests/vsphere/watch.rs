@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use switchback_lab::vcsim::Simulator;
+use switchback_lab::vcsim::{Options, Simulator};
 use switchback_sites::Site;
 use switchback_sites::vsphere::{InventoryWatch, Limits, VmPower, WatchState};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, requests};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn bench() -> Bench {
+fn bench(options: Options) -> Bench {
     Bench::limited(
-        Simulator::options(),
+        options,
         Limits { watch_seconds: 1, patience_seconds: 0, request_seconds: 5, ..Limits::default() },
     )
 }
@@ -35,7 +35,7 @@ fn power(state: &WatchState, name: &str) -> Option<VmPower> {
 
 #[test]
 fn changes_are_seen_and_the_whole_is_what_is_read() {
-    let bench = bench();
+    let bench = bench(Simulator::options());
     let watch = bench.site.watch().unwrap();
     let first = until(&watch, "the first inventory", |state| state.inventory.is_some());
     assert_eq!(*first.inventory.unwrap(), bench.site.inventory().unwrap());
@@ -63,7 +63,7 @@ fn changes_are_seen_and_the_whole_is_what_is_read() {
 
 #[test]
 fn a_watch_survives_its_session_and_its_server() {
-    let bench = bench();
+    let bench = bench(Simulator::options());
     let watch = bench.site.watch().unwrap();
     until(&watch, "the first inventory", |state| state.inventory.is_some());
     bench.simulator.end_session_after("WaitForUpdatesEx");
@@ -84,14 +84,25 @@ fn a_watch_survives_its_session_and_its_server() {
     until(&watch, "a change afterwards", |state| power(state, &made.name).is_none());
 }
 
+/// A server has a limit on what it keeps for its clients.
 #[test]
-fn a_watch_ends_when_nobody_wants_it() {
-    let bench = bench();
+fn a_watch_that_nobody_wants_gives_back_what_it_took() {
+    let files = tempfile::tempdir().unwrap();
+    let record = files.path().join("requests");
+    let bench = bench(Simulator::options().record(&record));
     drop(bench.site.watch().unwrap());
     let watch = bench.site.watch().unwrap();
     until(&watch, "the first inventory", |state| state.inventory.is_some());
-    let started = Instant::now();
     drop(watch);
-    assert!(started.elapsed() < Duration::from_millis(500), "it is not waited for");
+    let started = Instant::now();
+    let is_given_back =
+        || requests(&record, "DestroyPropertyCollector") == requests(&record, "CreatePropertyCollector");
+    while !is_given_back() || requests(&record, "DestroyView") != requests(&record, "CreateContainerView") {
+        let log = || {
+            bench.simulator.log().lines().filter(|line| line.contains("panic")).collect::<Vec<_>>().join("; ")
+        };
+        assert!(started.elapsed() < LIMIT, "it is still watched: {}", log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
     assert_eq!(bench.site.machines().unwrap().len(), 4);
 }

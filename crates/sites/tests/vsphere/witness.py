@@ -1,6 +1,7 @@
 # An independent vSphere client (pyvmomi) as a judge of ours.
 #
 #   witness.py inventory URL USER PASSWORD AUTHORITY   prints what there is, one fact a line
+#   witness.py option URL USER PASSWORD AUTHORITY MACHINE KEY VALUE   sets an advanced setting of a machine
 #   witness.py requests FILE                           checks every request in FILE (one JSON string a line) against the API's description:
 #                                                      methods and elements that exist, in the WSDL's order, none missing that must be there
 import json
@@ -16,10 +17,21 @@ VIM = "{urn:vim25}"
 XSI = "{http://www.w3.org/2001/XMLSchema-instance}type"
 
 
-def inventory(url, user, password, authority):
+def connect(url, user, password, authority):
     host, port = url.split("/")[2].split(":")
     context = ssl.create_default_context(cafile=authority)
-    content = SmartConnect(host=host, port=int(port), user=user, pwd=password, sslContext=context).content
+    return SmartConnect(host=host, port=int(port), user=user, pwd=password, sslContext=context).content
+
+
+def option(url, user, password, authority, machine, key, value):
+    content = connect(url, user, password, authority)
+    machines = content.viewManager.CreateContainerView(content.rootFolder, [vim.VirtualMachine], True).view
+    found = next(one for one in machines if one.name == machine)
+    found.ReconfigVM_Task(vim.vm.ConfigSpec(extraConfig=[vim.option.OptionValue(key=key, value=value)]))
+
+
+def inventory(url, user, password, authority):
+    content = connect(url, user, password, authority)
 
     def each(kind):
         return content.viewManager.CreateContainerView(content.rootFolder, [kind], True).view
@@ -158,4 +170,4 @@ def check_value(element, kind, where):
         yield f"{where}: a {kind.__name__} has no elements"
 
 
-{"inventory": inventory, "requests": requests}[sys.argv[1]](*sys.argv[2:])
+{"inventory": inventory, "option": option, "requests": requests}[sys.argv[1]](*sys.argv[2:])

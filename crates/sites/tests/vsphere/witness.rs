@@ -161,6 +161,26 @@ fn both_read_the_same_of_a_standalone_host() {
     compare(&Bench::esxi());
 }
 
+/// What a clone has of its original: the settings, not the instance UUID.
+#[test]
+fn a_copy_of_a_machine_of_ours_is_a_machine_of_its_own() {
+    let bench = Bench::new();
+    let made = bench.machine("original", 1);
+    let copy = bench.object("DC0_H0_VM0");
+    let (url, authority) = (bench.simulator.url(), bench.simulator.authority());
+    let who = ["option", url, USER, PASSWORD, &authority.to_string_lossy()];
+    for setting in [["switchback.id", &made.id], ["switchback.mark", "conformance"]] {
+        testimony(&witness(&[&who[..], &["DC0_H0_VM0"], &setting[..]].concat()));
+    }
+    assert_eq!(bench.site.machine(&made.id).unwrap(), made);
+    let found = bench.site.machine(&copy.id).unwrap();
+    assert_eq!((found.id.as_str(), found.mark), (copy.id.as_str(), made.mark.clone()));
+    let ids: Vec<_> = bench.site.machines().unwrap().into_iter().map(|machine| machine.id).collect();
+    assert_eq!(ids.iter().filter(|id| **id == made.id).count(), 1);
+    bench.site.delete_machine(&made.id).unwrap();
+    assert!(bench.site.machine(&made.id).is_err() && bench.site.machine(&copy.id).is_ok());
+}
+
 /// Real servers want the elements in the WSDL's order, and refuse what they do not know; the simulator takes everything.
 #[test]
 fn every_request_is_as_the_api_describes_it() {

@@ -77,6 +77,8 @@ pub struct VirtualMachine {
     pub snapshots: Vec<Snapshot>,
     /// Advanced settings, by lower-case names.
     pub extra: BTreeMap<String, String>,
+    /// What the account may not read of it, by vSphere's names of properties: then what is here is not the whole.
+    pub unreadable: Vec<String>,
 }
 
 /// Whether a virtual machine runs.
@@ -238,6 +240,7 @@ impl VirtualMachine {
             snapshots: snapshots(object.get("snapshot")),
             // A server may have a setting twice; the last one counts.
             extra: object.list("config.extraConfig").filter_map(option).collect(),
+            unreadable: object.denied.iter().cloned().collect(),
         }
     }
 

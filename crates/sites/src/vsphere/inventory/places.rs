@@ -237,7 +237,7 @@ pub struct Mount {
 }
 
 impl DatastoreInfo {
-    pub(super) fn read(object: &Object) -> Self {
+    pub(in crate::vsphere) fn read(object: &Object) -> Self {
         let mount = |mount: &Node| {
             let said = |name: &str| mount.text_at(&format!("mountInfo.{name}"));
             Some(Mount {

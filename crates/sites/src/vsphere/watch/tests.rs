@@ -21,6 +21,7 @@ fn whole_values_are_taken_and_parts_are_not() {
         "<changeSet><name>config.extraConfig[\"a\"]</name><op>add</op><val/></changeSet>",
         "<changeSet><name>snapshot</name><op>assign</op></changeSet>",
         "<changeSet><name>snapshot</name><op>indirectRemove</op></changeSet>",
+        "<missingSet><path>config.files</path><fault/></missingSet>",
     ] {
         let (_, is_whole) = changes(&update(&format!("{power}{part}")));
         assert!(!is_whole, "{part}");
