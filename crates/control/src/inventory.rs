@@ -19,7 +19,7 @@ const INTERVAL_MS: std::ops::RangeInclusive<u64> = 1_000..=24 * 3_600_000;
 
 /// A component that has enrolled, as it is kept.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-struct Enrolment {
+pub(crate) struct Enrolment {
     identity: PeerIdentity,
     enrolled: UnixMillis,
 }

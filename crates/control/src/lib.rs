@@ -19,8 +19,10 @@
 //! | `jobs` | jobs, their executor, and the steps of each kind |
 //! | `reconcile` | what is looked at again and again |
 //! | `access` | tokens, audit log, events |
+//! | `backup` | backups, restores, and which of two servers is the one |
 
 mod access;
+pub mod backup;
 mod desired;
 mod error;
 mod inventory;
@@ -37,7 +39,8 @@ mod views;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use switchback_disk::Clock;
@@ -102,6 +105,11 @@ struct Inner {
     facts: Mutex<Option<(u64, Instant, Arc<Facts>)>>,
     moments: moments::Moments,
     at_work: jobs::executor::AtWork,
+    /// What belongs into backups beside the store.
+    home: OnceLock<backup::ServerHome>,
+    /// A component has reported to this process.
+    heard: AtomicBool,
+    backups: backup::keeper::Backups,
     /// Counts what may have made a job due.
     woken: Mutex<u64>,
     wake: Condvar,
@@ -112,6 +120,7 @@ struct Inner {
 pub struct Workers {
     _executor: jobs::executor::Executor,
     _reconciler: reconcile::Reconciler,
+    _keeper: backup::keeper::Keeper,
 }
 
 impl Control {
@@ -133,6 +142,9 @@ impl Control {
                 facts: Mutex::default(),
                 moments: moments::Moments::default(),
                 at_work: jobs::executor::AtWork::default(),
+                home: OnceLock::new(),
+                heard: AtomicBool::new(false),
+                backups: backup::keeper::Backups::default(),
                 woken: Mutex::default(),
                 wake: Condvar::new(),
             }),
@@ -147,7 +159,13 @@ impl Control {
         Ok(Workers {
             _executor: jobs::executor::Executor::start(self)?,
             _reconciler: reconcile::Reconciler::start(self)?,
+            _keeper: backup::keeper::Keeper::start(self)?,
         })
+    }
+
+    /// Says which files belong into backups; without, none can be made. Counts once.
+    pub fn keeps(&self, home: backup::ServerHome) {
+        let _ = self.inner.home.set(home);
     }
 
     /// Changes whenever a desired state may have changed.
@@ -160,7 +178,9 @@ impl Control {
         &self.inner.records
     }
 
-    pub(crate) fn now(&self) -> UnixMillis {
+    /// The time by its clock.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
         self.inner.config.clock.now()
     }
 

@@ -22,8 +22,8 @@ use switchback_model::UnixMillis;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, IsolationLevel, Row};
 
-use crate::statement::{self, NEXT_VERSION, Parameter, RowLock, Statement};
 use crate::snapshot::{self, ALL_RECORDS, COUNT, FINGERPRINT, LAST_VERSION, SET_LAST_VERSION};
+use crate::statement::{self, NEXT_VERSION, Parameter, RowLock, Statement};
 use crate::{Change, Fingerprint, Kind, Query, Record, Saved, Snapshot, Store, StoreError, check};
 use error::Failure;
 use pool::Pool;
@@ -185,7 +185,14 @@ impl Store for PostgresStore {
         })?;
         let row = |row: &Row| -> Result<Saved, String> {
             let cells = || {
-                Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, row.try_get(5)?))
+                Ok((
+                    row.try_get(0)?,
+                    row.try_get(1)?,
+                    row.try_get(2)?,
+                    row.try_get(3)?,
+                    row.try_get(4)?,
+                    row.try_get(5)?,
+                ))
             };
             snapshot::saved(cells().map_err(|error: tokio_postgres::Error| error.to_string())?)
         };

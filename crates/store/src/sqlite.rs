@@ -26,8 +26,8 @@ use rusqlite::{Connection, OpenFlags, Row, ToSql, TransactionBehavior, params_fr
 use switchback_model::UnixMillis;
 
 use crate::migration::{MIGRATIONS, Migration, READ_VERSION, WRITE_VERSION, pending};
-use crate::statement::{self, NEXT_VERSION, Parameter, RowLock, Statement};
 use crate::snapshot::{self, ALL_RECORDS, COUNT, FINGERPRINT, LAST_VERSION, SET_LAST_VERSION};
+use crate::statement::{self, NEXT_VERSION, Parameter, RowLock, Statement};
 use crate::{Change, Fingerprint, Kind, Query, Record, Saved, Snapshot, Store, StoreError, check};
 
 /// How long a call waits for another process that writes. A batch takes milliseconds: after this, something is stuck.

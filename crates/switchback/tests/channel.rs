@@ -25,6 +25,7 @@ fn desired(bytes_per_s_max: u64) -> Desired {
     Desired::ProcessServer(ProcessServerDesired {
         routes: Vec::new(),
         bytes_per_s_max: Some(bytes_per_s_max),
+        hold: Vec::new(),
     })
 }
 
@@ -36,6 +37,7 @@ fn compose() -> Report {
         site: "home".into(),
         started: SystemClock.now(),
         state,
+        incarnation: 0,
     }
 }
 

@@ -298,6 +298,7 @@ impl World {
             site: site.into(),
             started: UnixMillis(0),
             state,
+            incarnation: 0,
         };
         self.control.report(&peer(role, name), report).unwrap()
     }

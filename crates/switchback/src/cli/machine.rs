@@ -14,6 +14,7 @@ use serde_json::Value;
 use self::operate::OperateCommand;
 use self::protect::ProtectArgs;
 use self::wait::WaitedArgs;
+use super::confirm::ConfirmArgs;
 use super::render::{Field, bytes, count, millis, name, percent, plain, time};
 use super::session::{self, Session, SessionArgs};
 use crate::client::path::{self, id_of, text_at};
@@ -102,6 +103,13 @@ enum MachineCommand {
     Wait(WaitedArgs),
     #[command(flatten)]
     Operate(Box<OperateCommand>),
+    /// Let a machine go that a restored configuration server holds, because its view of it is right
+    Release {
+        /// The machine
+        machine: String,
+        #[command(flatten)]
+        confirm: ConfirmArgs,
+    },
     /// Print the end of a machine's console
     Console {
         /// The protected machine, or with --site any machine of that site
@@ -133,6 +141,16 @@ pub(crate) fn run(args: &MachineArgs) -> anyhow::Result<ExitCode> {
         MachineCommand::Protect(protect) => protect::run(&session, protect).await,
         MachineCommand::Wait(args) => wait::run(&session, args).await,
         MachineCommand::Operate(command) => operate::run(&session, command).await,
+        MachineCommand::Release { machine, confirm } => {
+            let found = find(&session, machine).await?;
+            confirm.confirm(&format!(
+                "{machine} will be led as the restored backup has it: {}, running at the side {:?}. If it lives elsewhere by now, its disks there can be written over.",
+                text_at(&found, "/properties/state"),
+                text_at(&found, "/properties/active"),
+            ))?;
+            let reply = session.client.post(&format!("{}/release", id_of(&found)), None).await?;
+            session.conclude(reply, session::WaitArgs::default(), &format!("{machine} is released")).await
+        }
         MachineCommand::Console { machine, site, bytes } => {
             console(&session, machine, site.as_deref(), *bytes).await
         }

@@ -69,12 +69,13 @@ pub fn run(config: ProcessServerConfig, stop: &Stop) -> anyhow::Result<()> {
             seen = count;
             match answer.map(|answer| answer.desired) {
                 Some(Desired::ProcessServer(desired)) => {
+                    let desired = desired.holding(&known);
                     if desired != known {
                         remember(&volume, &desired);
                         known = desired;
                     }
                     spools.apply(&known);
-                    if !std::mem::replace(&mut confirmed, true) {
+                    if known.hold.is_empty() && !std::mem::replace(&mut confirmed, true) {
                         spools.remove_orphans();
                     }
                 }

@@ -51,7 +51,10 @@ impl Scripted {
     /// Component `who` (`ROLE NAME`) is to be like this.
     pub(crate) fn want(&self, who: &str, desired: Desired) {
         let version = self.versions.fetch_add(1, Ordering::SeqCst) + 1;
-        self.desired.lock().unwrap().insert(who.into(), Answer { version, desired });
+        self.desired
+            .lock()
+            .unwrap()
+            .insert(who.into(), Answer { version, desired, incarnation: 0, servers: Vec::new() });
         self.changes.send_modify(|count| *count += 1);
     }
 
