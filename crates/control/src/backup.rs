@@ -364,9 +364,11 @@ impl Control {
         Ok(self.records().find(Kind::Setting, SUPERSEDED)?.map(|kept| kept.value))
     }
 
+    /// Refuses what only the server that is in charge may do.
+    ///
     /// # Errors
     /// `server.superseded` when another server has taken this one's place.
-    pub(crate) fn check_not_superseded(&self) -> Result<(), ControlError> {
+    pub fn check_not_superseded(&self) -> Result<(), ControlError> {
         self.superseded()?.map_or(Ok(()), |superseded| Err(refusal(&superseded)))
     }
 

@@ -187,6 +187,7 @@ impl Control {
     /// # Errors
     /// Those of the store.
     pub fn enrolled(&self, identity: &PeerIdentity) -> Result<(), ControlError> {
+        self.check_not_superseded()?;
         let mut batch = Batch::default();
         let enrolment = Enrolment { identity: identity.clone(), enrolled: self.now() };
         batch.put(Kind::Server, server_key(identity), Expect::Any, &enrolment);

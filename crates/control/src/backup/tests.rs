@@ -177,3 +177,60 @@ fn a_server_that_finds_a_later_ones_backup_stops_and_leaves_it() {
     assert_eq!(server.control.superseded().unwrap().unwrap().by, 9);
     assert!(file.exists());
 }
+
+/// Not a test: what a backup of a large site takes. `cargo test -p switchback-control --release -- --ignored --nocapture what_a_backup_costs`
+#[test]
+#[ignore = "a measurement"]
+fn what_a_backup_costs() {
+    let server = Server::new();
+    server.control.set_backup_policy(&server.policy()).unwrap();
+    let mut changes = Vec::new();
+    let mut put = |kind, key: String, body: String| {
+        changes.push(switchback_store::Change::Put {
+            kind,
+            key,
+            owner: None,
+            expect: Expect::Any,
+            body,
+            due: None,
+        });
+    };
+    for number in 0..1000 {
+        let item = crate::testing::item(&format!("machine{number:04}"));
+        put(Kind::Item, item.name.key(), serde_json::to_string(&item).unwrap());
+    }
+    for number in 0..100_000_u64 {
+        let event = Event {
+            time: UnixMillis(number * 1000),
+            code: "job.succeeded".into(),
+            severity: Severity::Info,
+            object: format!("machine{:04}", number % 1000),
+            message: format!("test failover of machine{:04}: Succeeded", number % 1000),
+        };
+        put(
+            Kind::Event,
+            format!("{number:015}-{:012x}", number * 7919),
+            serde_json::to_string(&event).unwrap(),
+        );
+    }
+    for chunk in changes.chunks(1000) {
+        server.control.records().store().commit(chunk).unwrap();
+    }
+    for what in ["looking", "backing up", "backing up", "restoring"] {
+        let began = std::time::Instant::now();
+        let mut len = 0;
+        match what {
+            "looking" => {
+                drop(server.control.backup_fingerprint(server.control.server_home().unwrap()).unwrap())
+            }
+            "restoring" => {
+                let home = server.control.server_home().unwrap();
+                let contents = contents::read(server.control.records().store(), home).unwrap();
+                let to = SqliteStore::open(server.directory.path().join("other.db")).unwrap();
+                switchback_store::Store::restore(&to, &contents.snapshot).unwrap();
+            }
+            _ => len = server.control.back_up(Reason::Demanded).unwrap().len,
+        }
+        println!("{what}: {} ms, {len} bytes", began.elapsed().as_millis());
+    }
+}

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod restored;
 mod world;
 
 use switchback_control::{Crash, ErrorKind, Turn};
