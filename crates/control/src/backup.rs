@@ -170,8 +170,8 @@ impl Control {
             let by = format!("the backup {} at {}", newer.name, destination.name());
             return Err(self.supersede(newer.name.incarnation, &by)?);
         }
-        let fingerprint = self.backup_fingerprint(&home)?;
-        let contents = contents::read(self.records().store(), &home)?;
+        let fingerprint = self.backup_fingerprint(home)?;
+        let contents = contents::read(self.records().store(), home)?;
         let made = self.now();
         let header = Header {
             made,

@@ -245,6 +245,9 @@ fn failed(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> RestoreEr
     move |source| RestoreError::Io { action, source }
 }
 
+/// Opens the store of a server in a directory.
+pub type OpenStore<'a> = dyn Fn(&Path) -> Result<Arc<dyn Store>, switchback_store::StoreError> + 'a;
+
 /// Writes a backup into `directory`, which must be empty, absent, or left by a restore that was interrupted, and into the store that `open` opens when
 /// the files are there. `told` hears of each step before it is done.
 ///
@@ -253,7 +256,7 @@ fn failed(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> RestoreEr
 pub fn restore(
     mut prepared: Prepared,
     directory: &Path,
-    open: &dyn Fn(&Path) -> Result<Arc<dyn Store>, switchback_store::StoreError>,
+    open: &OpenStore<'_>,
     told: &mut dyn FnMut(&str),
 ) -> Result<Prepared, RestoreError> {
     let place = directory.display().to_string();

@@ -1,3 +1,5 @@
+//! Backups of a real directory into a real destination; servers that learn that they were replaced.
+
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
@@ -221,7 +223,8 @@ fn what_a_backup_costs() {
         let mut len = 0;
         match what {
             "looking" => {
-                drop(server.control.backup_fingerprint(server.control.server_home().unwrap()).unwrap())
+                let home = server.control.server_home().unwrap();
+                server.control.backup_fingerprint(home).unwrap();
             }
             "restoring" => {
                 let home = server.control.server_home().unwrap();

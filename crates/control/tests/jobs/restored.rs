@@ -2,6 +2,7 @@
 //! refuses epochs that go back, and machines that run twice.
 
 use switchback_control::ErrorKind;
+use switchback_identity::{PeerIdentity, Role};
 use switchback_model::{Held, ItemOperation, Job, JobState, Phase, PointChoice, ReprotectOptions, Side};
 
 use super::{World, name};
@@ -34,7 +35,6 @@ impl World {
 
 /// Loses the server after each number of turns of a job, up to where it has ended before.
 fn restored_at_every_turn(begin: impl Fn() -> World, operation: &ItemOperation, ends: Phase) {
-    let mut interrupted = 0;
     for turns in 0..TURNS_MAX {
         let mut world = begin();
         let job = world.control.operate("tester", &name("web01"), operation.clone()).unwrap();
@@ -44,10 +44,9 @@ fn restored_at_every_turn(begin: impl Fn() -> World, operation: &ItemOperation, 
             }
         }
         if world.control.job(job.id).unwrap().state.is_final() {
-            assert!(interrupted > 2, "{operation:?}: {interrupted}");
+            assert!(turns > 2, "{operation:?}: {turns}");
             return;
         }
-        interrupted += 1;
         let snapshot = world.snapshot();
         world.restore(snapshot);
         world.go_on(&job);
@@ -109,14 +108,14 @@ fn a_backup_that_is_older_than_the_world_orders_nothing() {
         let mut world = World::protected();
         let old = world.snapshot();
         let operations: [&dyn Fn(&mut World); 5] = [
-            &|world| drop(world.operate(unplanned(), None)),
-            &|world| drop(world.operate(ItemOperation::Commit, None)),
+            &|world| _ = world.operate(unplanned(), None),
+            &|world| _ = world.operate(ItemOperation::Commit, None),
             &|world| {
                 world.operate(ItemOperation::Reprotect(ReprotectOptions::default()), None);
                 world.until_protected();
             },
-            &|world| drop(world.operate(ItemOperation::PlannedFailover, None)),
-            &|world| drop(world.operate(ItemOperation::Commit, None)),
+            &|world| _ = world.operate(ItemOperation::PlannedFailover, None),
+            &|world| _ = world.operate(ItemOperation::Commit, None),
         ];
         for operation in &operations[..happened] {
             operation(&mut world);
@@ -161,4 +160,23 @@ fn a_job_that_was_in_hand_can_be_cancelled() {
     world.control.cancel_job("tester", job.id).unwrap();
     let (job, _) = world.finish(&job, None);
     assert_eq!((job.state, world.item().protection.phase), (JobState::Cancelled, Phase::Protected));
+}
+
+/// A server that comes back does not work on its jobs before a component has told that it is the one.
+#[test]
+fn a_server_that_comes_back_waits_for_a_component() {
+    let mut world = World::protected();
+    let peer = PeerIdentity { role: Role::Target, name: "recovery-mt".parse().unwrap() };
+    world.control.enrolled(&peer).unwrap();
+    let job = world.control.operate("tester", &name("web01"), ItemOperation::Resynchronize).unwrap();
+    world.restart();
+    let _workers = world.control.start().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(800));
+    assert_eq!(world.control.job(job.id).unwrap().state, JobState::NotStarted);
+    world.round();
+    let began = std::time::Instant::now();
+    while world.control.job(job.id).unwrap().state != JobState::Succeeded {
+        assert!(began.elapsed().as_secs() < 30, "it does not go on");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }

@@ -263,9 +263,13 @@ fn shown(mut status: Value) -> Value {
         number("/properties/lastSuccess/ageSeconds").map_or("never".into(), |age| format!("{age} s ago"));
     let recipients = status.pointer("/properties/policy/recipients").and_then(Value::as_array);
     let recipients: Vec<_> = recipients.into_iter().flatten().filter_map(Value::as_str).collect();
+    let kept = match keep[0] {
+        0 => String::new(),
+        last => format!("the last {last}, one an hour for {} hours, one a day for {} days", keep[1], keep[2]),
+    };
     let shown = json!({
         "every": if every == 0 { "-".into() } else { duration::show(every) },
-        "kept": format!("the last {}, one an hour for {} hours, one a day for {} days", keep[0], keep[1], keep[2]),
+        "kept": kept,
         "age": age,
         "recipients": recipients.join(", "),
         "reasons": messages(&status, "/properties/reasons"),

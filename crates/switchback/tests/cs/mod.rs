@@ -45,6 +45,10 @@ pub(crate) struct Scripted {
     pub(crate) enrolled: Mutex<Vec<String>>,
     changes: watch::Sender<u64>,
     versions: AtomicU64,
+    /// Of the server that answers.
+    pub(crate) incarnation: AtomicU64,
+    /// Where else it says that it is reached.
+    pub(crate) servers: Mutex<Vec<String>>,
 }
 
 impl Scripted {
@@ -109,6 +113,11 @@ impl ComponentService for Scripted {
 
     fn desired(&self, peer: &PeerIdentity, _: Option<&str>) -> Result<Answer, ControlError> {
         let desired = self.desired.lock().unwrap().get(&peer.to_string()).cloned();
+        let desired = desired.map(|answer| Answer {
+            incarnation: self.incarnation.load(Ordering::SeqCst),
+            servers: self.servers.lock().unwrap().clone(),
+            ..answer
+        });
         desired.ok_or_else(|| ControlError::not_found("component", peer).remedy("enrol it"))
     }
 
@@ -143,6 +152,8 @@ impl Cs {
             enrolled: Mutex::default(),
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),
+            incarnation: AtomicU64::new(0),
+            servers: Mutex::default(),
         });
         let address = "127.0.0.1:0".parse().unwrap();
         let mut cs = Self { runtime, authority, clock, service, address, stop: None };

@@ -1,3 +1,5 @@
+//! What each kind of report shows of a machine.
+
 use std::collections::BTreeMap;
 
 use switchback_identity::{PeerIdentity, Role};

@@ -1,3 +1,5 @@
+//! Whatever is changed, cut off or read with another key is refused; what was put in comes out.
+
 use proptest::prelude::*;
 use zeroize::Zeroizing;
 

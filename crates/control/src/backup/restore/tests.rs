@@ -1,3 +1,5 @@
+//! A restore is harmless, whole or begun again, and never writes over anything.
+
 use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
