@@ -5,6 +5,7 @@
 //! own words, in camel case, with the unit last.
 
 mod audit_log;
+mod backup;
 mod discovery;
 mod enrolment;
 mod groups;
@@ -48,6 +49,7 @@ pub(crate) fn routes() -> Router<Arc<Api>> {
         .route("/", methods([(GET, discovery::get)]))
         .merge(inventory_routes())
         .merge(access_routes())
+        .merge(backup_routes())
 }
 
 fn at(rest: &str) -> String {
@@ -89,7 +91,17 @@ fn inventory_routes() -> Router<Arc<Api>> {
             &at("/switchbackprotectedmachines/{item}/switchprocessserver"),
             methods([(POST, machines::switch_process_server)]),
         )
+        .route(&at("/switchbackprotectedmachines/{item}/release"), methods([(POST, machines::release)]))
         .route(&at("/switchbackjobs/{job}"), methods([(GET, jobs::get)]))
+}
+
+fn backup_routes() -> Router<Arc<Api>> {
+    let backup = "/switchbackbackup/default";
+    Router::new()
+        .route(&at(backup), methods([(GET, backup::get), (PUT, backup::put), (DELETE, backup::delete)]))
+        .route(&at(&format!("{backup}/run")), methods([(POST, backup::run)]))
+        .route(&at(&format!("{backup}/backups")), methods([(GET, backup::list)]))
+        .route(&at(&format!("{backup}/backups/{{backup}}/verify")), methods([(POST, backup::verify)]))
 }
 
 fn access_routes() -> Router<Arc<Api>> {

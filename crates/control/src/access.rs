@@ -13,7 +13,7 @@ use crate::{Control, ControlError, ErrorKind};
 
 /// A token as it is kept.
 #[derive(Debug, Serialize, Deserialize)]
-struct StoredToken {
+pub(crate) struct StoredToken {
     name: ObjectName,
     role: AccessRole,
     /// BLAKE3 of the secret, in hex.

@@ -3,7 +3,7 @@
 //! Nothing is ever ordered; a component compares what it is with this. So the same facts always give the same answer, and losing an answer
 //! loses nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use switchback_identity::{PeerIdentity, Role};
@@ -11,8 +11,9 @@ use switchback_model::component::{
     AgentDesired, Answer, Desired, MasterTargetDesired, NetworkProfile, ProcessServerDesired, ProtectedDisk,
     ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State,
 };
-use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicationPath, Side};
+use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Side};
 
+use crate::backup::Superseded;
 use crate::reports::StoredReport;
 
 /// All that answers are computed from.
@@ -25,6 +26,12 @@ pub(crate) struct Facts {
     pub(crate) servers: BTreeMap<String, StoredReport>,
     /// Scripts to be run in guests, by the agent's name.
     pub(crate) scripts: BTreeMap<String, Vec<ScriptCall>>,
+    /// Which life of the configuration server this is.
+    pub(crate) incarnation: u64,
+    /// Another server has taken this one's place.
+    pub(crate) superseded: Option<Superseded>,
+    /// Where else it is reached.
+    pub(crate) addresses: Vec<String>,
 }
 
 impl Facts {
@@ -46,10 +53,39 @@ impl Facts {
     pub(crate) fn answer(&self, peer: &PeerIdentity, state: &State) -> Answer {
         let desired = match state {
             State::Agent(agent) => Desired::Agent(Box::new(self.agent(peer, &agent.system_uuid))),
-            State::ProcessServer(_) => Desired::ProcessServer(self.process_server(peer.name.as_str())),
-            State::MasterTarget(_) => Desired::MasterTarget(self.master_target(peer.name.as_str())),
+            State::ProcessServer(state) => {
+                let present = state.spools.iter().map(|spool| &spool.replica);
+                let hold = self.hold(present);
+                Desired::ProcessServer(ProcessServerDesired {
+                    hold,
+                    ..self.process_server(peer.name.as_str())
+                })
+            }
+            State::MasterTarget(state) => {
+                let present = state.replicas.iter().map(|replica| &replica.replica);
+                let hold = self.hold(present);
+                Desired::MasterTarget(MasterTargetDesired { hold, ..self.master_target(peer.name.as_str()) })
+            }
         };
-        Answer { version: version_of(&desired), desired }
+        let (incarnation, servers) = (self.incarnation, self.addresses.clone());
+        Answer { version: version_of(&desired), desired, incarnation, servers }
+    }
+
+    /// The machines for which something is ordered.
+    fn led(&self) -> impl Iterator<Item = &ProtectedItem> {
+        self.items.iter().filter(|item| item.held.is_none())
+    }
+
+    /// Which of the replicas that a component has are to stay as they are: those of machines that are held; and as long as there are such, those
+    /// of no machine that is known, as they may be what has become of one since the backup.
+    fn hold<'a>(&'a self, present: impl Iterator<Item = &'a ReplicaName>) -> Vec<ReplicaName> {
+        if self.items.iter().all(|item| item.held.is_none()) {
+            return Vec::new();
+        }
+        let led: BTreeSet<_> = self.led().flat_map(replicas_of).collect();
+        let present = present.filter(|replica| !led.contains(*replica));
+        let held = self.items.iter().filter(|item| item.held.is_some()).flat_map(replicas_of);
+        present.chain(held).cloned().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     fn agent(&self, peer: &PeerIdentity, system_uuid: &str) -> AgentDesired {
@@ -59,6 +95,9 @@ impl Facts {
         };
         let networks =
             [Side::Home, Side::Away].into_iter().filter_map(|side| network_profile(item, side)).collect();
+        if item.held.is_some() {
+            return AgentDesired { hold: true, ..AgentDesired::default() };
+        }
         if item.active().system_uuid != system_uuid {
             let active = item.active();
             let by = format!("{} at {}", item.name, active.site);
@@ -73,7 +112,7 @@ impl Facts {
             .as_ref()
             .filter(|_| item.protection.replicates())
             .and_then(|path| self.replication(item, path));
-        AgentDesired { standing: Standing::Active, replication, networks, scripts }
+        AgentDesired { standing: Standing::Active, replication, networks, scripts, hold: false }
     }
 
     fn replication(&self, item: &ProtectedItem, path: &ReplicationPath) -> Option<Replication> {
@@ -97,7 +136,7 @@ impl Facts {
     }
 
     fn process_server(&self, name: &str) -> ProcessServerDesired {
-        let routes = self.items.iter().filter(|item| item.protection.replicates()).filter_map(|item| {
+        let routes = self.led().filter(|item| item.protection.replicates()).filter_map(|item| {
             let path = item.replication.as_ref().filter(|path| path.process_server == name)?;
             Some(Route {
                 replica: path.replica.clone(),
@@ -107,7 +146,11 @@ impl Facts {
                 epoch: path.epoch,
             })
         });
-        ProcessServerDesired { routes: routes.collect(), bytes_per_s_max: None, probes: self.probes(name) }
+        ProcessServerDesired {
+            routes: routes.collect(),
+            probes: self.probes(name),
+            ..ProcessServerDesired::default()
+        }
     }
 
     /// The master targets of other sites: machines may have to go there, or come home from here.
@@ -126,7 +169,7 @@ impl Facts {
 
     fn master_target(&self, name: &str) -> MasterTargetDesired {
         let mut replicas = Vec::new();
-        for item in &self.items {
+        for item in self.led() {
             if let Some(path) = item.replication.as_ref().filter(|path| path.master_target == name) {
                 replicas.push(self.replica(item, path));
             }
@@ -142,7 +185,7 @@ impl Facts {
                 views: BTreeMap::new(),
             }));
         }
-        MasterTargetDesired { replicas }
+        MasterTargetDesired { replicas, hold: Vec::new() }
     }
 
     fn replica(&self, item: &ProtectedItem, path: &ReplicationPath) -> ReplicaDesired {
@@ -172,6 +215,12 @@ fn protected_disks(item: &ProtectedItem) -> Vec<ProtectedDisk> {
         size: *size,
     };
     item.disk_sizes.iter().enumerate().map(disk).collect()
+}
+
+/// All replicas that a machine has or had.
+fn replicas_of(item: &ProtectedItem) -> impl Iterator<Item = &ReplicaName> {
+    let current = item.replication.iter().map(|path| &path.replica);
+    current.chain(item.retired.iter().map(|retired| &retired.replica))
 }
 
 /// The settings of an instance's network cards, for the agent that wakes up there.

@@ -19,7 +19,7 @@ const INTERVAL_MS: std::ops::RangeInclusive<u64> = 1_000..=24 * 3_600_000;
 
 /// A component that has enrolled, as it is kept.
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
-struct Enrolment {
+pub(crate) struct Enrolment {
     identity: PeerIdentity,
     enrolled: UnixMillis,
 }
@@ -187,6 +187,7 @@ impl Control {
     /// # Errors
     /// Those of the store.
     pub fn enrolled(&self, identity: &PeerIdentity) -> Result<(), ControlError> {
+        self.check_not_superseded()?;
         let mut batch = Batch::default();
         let enrolment = Enrolment { identity: identity.clone(), enrolled: self.now() };
         batch.put(Kind::Server, server_key(identity), Expect::Any, &enrolment);

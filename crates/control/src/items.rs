@@ -2,9 +2,10 @@
 
 use switchback_identity::Role;
 use switchback_model::component::{Activity, ReplicationState};
-use switchback_model::{JobError, ObjectName, Phase, ProtectedItem, RecoveryPoint, UnixMillis};
+use switchback_model::{JobError, ObjectName, Operation, Phase, ProtectedItem, RecoveryPoint, UnixMillis};
 use switchback_store::Kind;
 
+use crate::backup::behind;
 use crate::desired::Facts;
 use crate::reports::StoredReport;
 use crate::{Control, ControlError, Health, ItemView};
@@ -65,8 +66,12 @@ impl Control {
         let health = reasons.iter().map(|(health, _)| *health).max().unwrap_or(Health::Normal);
         Ok(ItemView {
             group: facts.group(item).map_or_else(|| item.group.clone(), |group| group.name.clone()),
-            allowed: if item.job.is_some() { Vec::new() } else { item.protection.allowed() },
             verdicts: self.last_verdicts(&item.name),
+            allowed: match (&item.job, &item.held) {
+                (None, None) => item.protection.allowed(),
+                (None, Some(_)) => vec![Operation::Disable],
+                (Some(_), _) => Vec::new(),
+            },
             health,
             reasons: reasons.into_iter().map(|(_, reason)| reason).collect(),
             rpo_ms,
@@ -127,6 +132,10 @@ fn reasons(
     now: UnixMillis,
 ) -> Vec<(Health, JobError)> {
     let mut reasons = Reasons::default();
+    if let Some(held) = &item.held {
+        let (health, reason) = behind::reason(&item.name, held);
+        reasons.0.push((health, reason));
+    }
     if item.stale_seen.is_some() {
         let message = format!(
             "stale: the instance at {} is superseded by its copy at {}",

@@ -24,6 +24,7 @@ use switchback_model::{
 };
 use switchback_store::{Expect, Kind, Query};
 
+use crate::backup::{behind, restore};
 use crate::inventory::busy;
 use crate::records::{Batch, Versioned};
 use crate::{Control, ControlError, ErrorKind};
@@ -101,6 +102,7 @@ impl Control {
         if let Some(other) = item.job.filter(|other| *other != job.id) {
             return Err(busy("machine", name, other));
         }
+        check_not_held(&item, operation)?;
         if let Some(operation) = operation.operation() {
             item.protection.apply(operation)?;
         }
@@ -167,6 +169,7 @@ impl Control {
     }
 
     fn submit(&self, job: &mut Job, mut batch: Batch) -> Result<(), ControlError> {
+        self.check_not_superseded()?;
         batch.put_job(job, Expect::Absent, Some(job.created));
         self.records().commit(batch)?;
         self.wake();
@@ -214,6 +217,7 @@ impl Control {
             if job.state.is_final() {
                 return Err(ended(job, "cancelled"));
             }
+            self.check_job_not_held(job)?;
             if next::is_past_return(job, &steps_of(job)?) {
                 let message = "the job has gone too far to be cancelled: let it end, then use the next operation (for a failover: cancel it, or change its recovery point)";
                 return Err(ControlError::new(ErrorKind::IllegalState, "job.past-return", message));
@@ -222,6 +226,7 @@ impl Control {
             job.cancel_requested = true;
             if job.state == JobState::Suspended {
                 job.state = JobState::InProgress;
+                self.wake_restored(job);
             }
             Ok(Batch::default())
         })
@@ -238,6 +243,7 @@ impl Control {
                 return Err(ControlError::new(ErrorKind::IllegalState, "job.not-failed", message));
             }
             tracing::info!(job = %job.id, by, "a job is restarted");
+            self.check_job_not_held(job)?;
             let batch = self.lock_again(job)?;
             plan::forget_failed(self, job)?;
             for task in &mut job.tasks {
@@ -252,6 +258,27 @@ impl Control {
             job.notes.retain(|note, _| !note.starts_with("attempts-"));
             Ok(batch)
         })
+    }
+
+    /// A restored server does not let go on what concerns a machine of which it is not known how it stands.
+    fn check_job_not_held(&self, job: &Job) -> Result<(), ControlError> {
+        match &job.request {
+            JobRequest::Operate { item, operation } => match self.stored_item(item) {
+                Ok(item) => check_not_held(&item.value, operation),
+                Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            },
+            JobRequest::Protect(request) => match self.stored_item(&request.name) {
+                Ok(item) => item
+                    .value
+                    .held
+                    .as_ref()
+                    .map_or(Ok(()), |held| Err(behind::refusal(&item.value.name, held))),
+                Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+            },
+            JobRequest::Plan { .. } => Ok(()),
+        }
     }
 
     /// Marks the objects of a job that ended, as worked on once more.
@@ -300,6 +327,13 @@ impl Control {
                 let message = format!("only a suspended job waits to be resumed; this one is {}", job.state);
                 return Err(ControlError::new(ErrorKind::IllegalState, "job.not-suspended", message));
             }
+            self.check_job_not_held(job)?;
+            if job.notes.contains_key(restore::NOTE) {
+                tracing::info!(job = %job.id, by, comments, "a job goes on that a restore had suspended");
+                self.wake_restored(job);
+                job.state = JobState::InProgress;
+                return Ok(Batch::default());
+            }
             let Some(index) = job.tasks.iter().position(|task| task.state == TaskState::Suspended) else {
                 return Err(ControlError::new(
                     ErrorKind::Internal,
@@ -316,6 +350,18 @@ impl Control {
         })
     }
 
+    /// A job that a restore had suspended is as it was before, but that its waiting begins anew.
+    fn wake_restored(&self, job: &mut Job) {
+        if job.notes.remove(restore::NOTE).is_none() {
+            return;
+        }
+        for task in job.tasks.iter_mut().filter(|task| task.state == TaskState::Suspended) {
+            (task.state, task.started, task.message) =
+                (TaskState::InProgress, Some(self.now()), String::new());
+        }
+        job.notes.retain(|note, _| !note.starts_with("attempts-"));
+    }
+
     /// Changes a job and lets the executor look at it; tries again when the executor was faster.
     fn change_job(
         &self,
@@ -323,6 +369,7 @@ impl Control {
         change: impl Fn(&mut Job) -> Result<Batch, ControlError>,
     ) -> Result<Job, ControlError> {
         const ATTEMPTS: usize = 20;
+        self.check_not_superseded()?;
         for _ in 0..ATTEMPTS {
             let Versioned { value: mut job, version } = self.stored_job(id)?;
             let mut batch = change(&mut job)?;
@@ -356,6 +403,16 @@ impl Control {
             }
         }
         Ok(calls)
+    }
+}
+
+/// Of a machine that is held nothing may be asked but to end its protection, which leaves its instances alone.
+fn check_not_held(item: &ProtectedItem, operation: &ItemOperation) -> Result<(), ControlError> {
+    match &item.held {
+        Some(held) if !matches!(operation, ItemOperation::Disable { clean_up: false }) => {
+            Err(behind::refusal(&item.name, held))
+        }
+        _ => Ok(()),
     }
 }
 

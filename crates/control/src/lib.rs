@@ -19,8 +19,10 @@
 //! | `jobs` | jobs, their executor, and the steps of each kind |
 //! | `reconcile` | what is looked at again and again |
 //! | `access` | tokens, audit log, events |
+//! | `backup` | backups, restores, and which of two servers is the one |
 
 mod access;
+pub mod backup;
 mod desired;
 mod error;
 mod inventory;
@@ -38,7 +40,8 @@ mod views;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use switchback_disk::Clock;
@@ -105,6 +108,11 @@ struct Inner {
     /// As of the last look, by the machine's key.
     readiness: Mutex<BTreeMap<String, switchback_model::Readiness>>,
     at_work: jobs::executor::AtWork,
+    /// What belongs into backups beside the store.
+    home: OnceLock<backup::ServerHome>,
+    /// A component has reported to this process.
+    heard: AtomicBool,
+    backups: backup::keeper::Backups,
     /// Counts what may have made a job due.
     woken: Mutex<u64>,
     wake: Condvar,
@@ -116,6 +124,7 @@ pub struct Workers {
     _executor: jobs::executor::Executor,
     _reconciler: reconcile::Reconciler,
     _readiness: readiness::Watch,
+    _keeper: backup::keeper::Keeper,
 }
 
 impl Control {
@@ -138,6 +147,9 @@ impl Control {
                 moments: moments::Moments::default(),
                 readiness: Mutex::default(),
                 at_work: jobs::executor::AtWork::default(),
+                home: OnceLock::new(),
+                heard: AtomicBool::new(false),
+                backups: backup::keeper::Backups::default(),
                 woken: Mutex::default(),
                 wake: Condvar::new(),
             }),
@@ -153,7 +165,13 @@ impl Control {
             _executor: jobs::executor::Executor::start(self)?,
             _reconciler: reconcile::Reconciler::start(self)?,
             _readiness: readiness::Watch::start(self)?,
+            _keeper: backup::keeper::Keeper::start(self)?,
         })
+    }
+
+    /// Says which files belong into backups; without, none can be made. Counts once.
+    pub fn keeps(&self, home: backup::ServerHome) {
+        let _ = self.inner.home.set(home);
     }
 
     /// Changes whenever a desired state may have changed.
@@ -166,7 +184,9 @@ impl Control {
         &self.inner.records
     }
 
-    pub(crate) fn now(&self) -> UnixMillis {
+    /// The time by its clock.
+    #[must_use]
+    pub fn now(&self) -> UnixMillis {
         self.inner.config.clock.now()
     }
 

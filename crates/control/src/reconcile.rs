@@ -14,6 +14,7 @@ use switchback_model::component::ReplicaMode;
 use switchback_model::{Event, ProtectedItem, Severity};
 use switchback_store::Kind;
 
+use crate::backup;
 use crate::inventory::values;
 use crate::records::Batch;
 use crate::{Control, ControlError, ErrorKind, Health};
@@ -73,7 +74,15 @@ impl Drop for Reconciler {
 
 impl Control {
     fn reconcile(&self, seen: &mut Seen) -> Result<(), ControlError> {
+        // Nobody reports to it any more.
+        if self.superseded()?.is_some() {
+            return Ok(());
+        }
         let mut batch = Batch::default();
+        let backup = self.backup_status()?;
+        let reasons = backup.reasons.iter().filter(|reason| reason.code != "backup.none");
+        let reasons = reasons.map(|reason| (reason.code.clone(), reason.to_string())).collect();
+        self.tell_changes(seen, &mut batch, backup::SERVER_OBJECT, backup.health, reasons);
         for view in self.items()? {
             let reasons = view.reasons.iter().map(|reason| (reason.code.clone(), reason.to_string()));
             self.tell_changes(seen, &mut batch, view.item.name.as_str(), view.health, reasons.collect());

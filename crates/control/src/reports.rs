@@ -4,16 +4,19 @@
 //! a retired replica that is gone needs no more removing. All else is read from the reports by whoever needs it. A change that meets somebody
 //! else's is left: the next report, five seconds later, does it.
 
+use std::sync::atomic::Ordering;
+
 use serde::{Deserialize, Serialize};
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
     AgentState, Answer, MasterTargetState, ProcessServerState, ReplicaActual, ReplicaMode, Report, State,
 };
 use switchback_model::{
-    Event, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq, Severity, UnixMillis,
+    Event, Held, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq, Severity, UnixMillis,
 };
 use switchback_store::{Expect, Kind, Query, StoreError};
 
+use crate::backup::behind::{BEHIND_REMEDY, Verdict, judge};
 use crate::desired::Facts;
 use crate::records::{Batch, Versioned};
 use crate::{Control, ControlError, ErrorKind};
@@ -91,6 +94,11 @@ impl Control {
             let message = format!("{peer} cannot report as a {}", role_of(&report.state));
             return Err(ControlError::new(ErrorKind::Forbidden, "component.wrong-role", message));
         }
+        let own = self.incarnation()?;
+        if report.incarnation > own {
+            return Err(self.supersede(report.incarnation, &peer.to_string())?);
+        }
+        self.check_not_superseded()?;
         let key = key_of(peer, &report.state);
         let before: Option<Versioned<StoredReport>> = self.records().find(Kind::Report, &key)?;
         let stored = StoredReport { peer: peer.clone(), received: self.now(), report };
@@ -103,6 +111,7 @@ impl Control {
             self.records().touch();
         }
         self.follow(&stored)?;
+        self.inner.heard.store(true, Ordering::Relaxed);
         self.answer(&stored)
     }
 
@@ -120,7 +129,11 @@ impl Control {
     }
 
     fn answer(&self, stored: &StoredReport) -> Result<Answer, ControlError> {
-        Ok(self.cached_facts()?.answer(&stored.peer, &stored.report.state))
+        let facts = self.cached_facts()?;
+        if let Some(superseded) = &facts.superseded {
+            return Err(crate::backup::refusal(superseded));
+        }
+        Ok(facts.answer(&stored.peer, &stored.report.state))
     }
 
     pub(crate) fn facts(&self) -> Result<Facts, ControlError> {
@@ -135,6 +148,9 @@ impl Control {
                 .map(|stored| (format!("{}/{}", stored.peer.role, stored.peer.name), stored))
                 .collect(),
             scripts: self.guest_scripts()?,
+            incarnation: self.incarnation()?,
+            superseded: self.superseded()?,
+            addresses: self.inner.home.get().map(|home| home.addresses.clone()).unwrap_or_default(),
         })
     }
 
@@ -198,6 +214,27 @@ fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> V
     let mut tell = |code: &str, severity, message: String| {
         events.push(Event { time: now, code: code.into(), severity, object: item.name.to_string(), message });
     };
+    match judge(item, stored) {
+        Some(Verdict::Confirmed) => {
+            item.held = None;
+            let message = format!(
+                "{}: its components are where the restored configuration server takes them to be",
+                item.name
+            );
+            tell("protection.confirmed", Severity::Info, message);
+        }
+        Some(Verdict::Behind(evidence)) => {
+            let message =
+                format!("nothing is ordered for {} any more: {evidence}. {BEHIND_REMEDY}", item.name);
+            tell("protection.behind", Severity::Critical, message);
+            item.held = Some(Held::Behind { evidence });
+        }
+        None => {}
+    }
+    // Nothing follows for a machine of which it is not known how it stands.
+    if item.held.is_some() {
+        return events;
+    }
     if let Some(target) = stored.master_target() {
         let name = stored.peer.name.as_str();
         // What has been removed is told as long as that is desired.

@@ -83,6 +83,39 @@ pub enum AuthorityError {
     },
 }
 
+/// The key and the certificate in an authority's file; an error says what is wrong with them.
+fn read_authority(contents: &[u8]) -> Result<(Issuer<'static, KeyPair>, CertificateDer<'static>), String> {
+    let text = std::str::from_utf8(contents).map_err(|_| "it is not text".to_owned())?;
+    let key = KeyPair::from_pem(text).map_err(|error| format!("its private key: {error}"))?;
+    let bad = |error: String| format!("its certificate: {error}");
+    let certificate = CertificateDer::from_pem_slice(contents).map_err(|error| bad(error.to_string()))?;
+    let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| bad(error.to_string()))?;
+    Ok((issuer, certificate))
+}
+
+/// Which authority a certificate (DER) is: its BLAKE3 in hex.
+#[must_use]
+pub fn fingerprint(certificate: &[u8]) -> String {
+    blake3::hash(certificate).to_hex().to_string()
+}
+
+/// Checks the two files of an authority that are to be restored (`authority.pem` and `passphrase`), and tells which one it is
+/// ([`fingerprint`]).
+///
+/// # Errors
+/// What is wrong with them: one cannot be read, or the key is not that of the certificate.
+pub fn check_files(authority: &[u8], passphrase: &[u8]) -> Result<String, String> {
+    let (issuer, certificate) = read_authority(authority)?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&certificate)
+        .map_err(|error| format!("its certificate: {error}"))?;
+    if parsed.public_key().subject_public_key.data.as_ref() != issuer.key().public_key_raw() {
+        return Err("its private key is not that of its certificate".into());
+    }
+    let text = std::str::from_utf8(passphrase).map_err(|_| "its passphrase is not text".to_owned())?;
+    text.parse::<Passphrase>().map_err(|_| "its passphrase is none".to_owned())?;
+    Ok(fingerprint(&certificate))
+}
+
 /// The certificate authority. Usable from several threads.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
@@ -145,14 +178,8 @@ impl Authority {
         let damaged =
             |file, detail: String| AuthorityError::Damaged { file, volume: volume.name().into(), detail };
         let contents = read(AUTHORITY_FILE)?;
-        let text =
-            std::str::from_utf8(&contents).map_err(|_| damaged(AUTHORITY_FILE, "it is not text".into()))?;
-        let key = KeyPair::from_pem(text)
-            .map_err(|error| damaged(AUTHORITY_FILE, format!("its private key: {error}")))?;
-        let certificate = CertificateDer::from_pem_slice(&contents)
-            .map_err(|error| damaged(AUTHORITY_FILE, format!("its certificate: {error}")))?;
-        let issuer = Issuer::from_ca_cert_der(&certificate, key)
-            .map_err(|error| damaged(AUTHORITY_FILE, format!("its certificate: {error}")))?;
+        let (issuer, certificate) =
+            read_authority(&contents).map_err(|detail| damaged(AUTHORITY_FILE, detail))?;
         let passphrase = read(PASSPHRASE_FILE)?;
         let passphrase = std::str::from_utf8(&passphrase)
             .map_err(|_| InvalidPassphrase)

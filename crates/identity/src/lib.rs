@@ -25,7 +25,9 @@ mod web;
 #[cfg(test)]
 mod memory;
 
-pub use authority::{Authority, AuthorityError, CERTIFICATE_LIFETIME_MS, CLOCK_SKEW_MS};
+pub use authority::{
+    Authority, AuthorityError, CERTIFICATE_LIFETIME_MS, CLOCK_SKEW_MS, check_files, fingerprint,
+};
 pub use certificate::{Certificate, CertificateError};
 pub use credentials::{Credentials, CredentialsError, KeyRequest, LiveCredentials};
 pub use enrol::{

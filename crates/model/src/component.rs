@@ -42,6 +42,9 @@ pub struct Report {
     pub started: UnixMillis,
     /// What is particular to its role.
     pub state: State,
+    /// The highest incarnation of the configuration server that it has met (see [`Answer::incarnation`]).
+    #[serde(default)]
+    pub incarnation: u64,
 }
 
 /// What a component of a role tells.
@@ -63,6 +66,12 @@ pub struct Answer {
     pub version: u64,
     /// What the component is to be like.
     pub desired: Desired,
+    /// Which life of the configuration server answers: higher after each restore. Whoever has met a higher one takes nothing from a lower.
+    #[serde(default)]
+    pub incarnation: u64,
+    /// Further addresses of the configuration server, `HOST:PORT`, to be kept and tried when the known ones do not answer.
+    #[serde(default)]
+    pub servers: Vec<String>,
 }
 
 /// A long poll.
@@ -103,6 +112,9 @@ pub struct AgentDesired {
     /// Scripts of recovery plans to be run once each; the answers come in [`AgentState::scripts`].
     #[serde(default)]
     pub scripts: Vec<ScriptCall>,
+    /// Go on as you are, whatever the rest says: a restored configuration server does not know yet how things stand.
+    #[serde(default)]
+    pub hold: bool,
 }
 
 /// A script to be run in the guest, once for each token.
@@ -370,6 +382,21 @@ pub struct ProcessServerDesired {
     /// `HOST:PORT` of master targets that it may have to reach one day: to be tried now and then.
     #[serde(default)]
     pub probes: Vec<String>,
+    /// Replicas that are to stay as they are: a restored configuration server does not know yet how they stand.
+    #[serde(default)]
+    pub hold: Vec<ReplicaName>,
+}
+
+impl ProcessServerDesired {
+    /// With what was desired before of the replicas that are held.
+    #[must_use]
+    pub fn holding(mut self, before: &Self) -> Self {
+        let is_held = |route: &&Route| self.hold.contains(&route.replica);
+        let held: Vec<_> = before.routes.iter().filter(is_held).cloned().collect();
+        self.routes.retain(|route| !self.hold.contains(&route.replica));
+        self.routes.extend(held);
+        self
+    }
 }
 
 /// Where a replica's data goes.
@@ -422,6 +449,21 @@ pub struct SpoolState {
 pub struct MasterTargetDesired {
     /// Replicas it keeps. One that is not named any more is closed and left alone; see [`ReplicaMode::Remove`].
     pub replicas: Vec<ReplicaDesired>,
+    /// Replicas that are to stay as they are: a restored configuration server does not know yet how they stand.
+    #[serde(default)]
+    pub hold: Vec<ReplicaName>,
+}
+
+impl MasterTargetDesired {
+    /// With what was desired before of the replicas that are held.
+    #[must_use]
+    pub fn holding(mut self, before: &Self) -> Self {
+        let is_held = |replica: &&ReplicaDesired| self.hold.contains(&replica.replica);
+        let held: Vec<_> = before.replicas.iter().filter(is_held).cloned().collect();
+        self.replicas.retain(|replica| !self.hold.contains(&replica.replica));
+        self.replicas.extend(held);
+        self
+    }
 }
 
 /// A replica as it should be.

@@ -183,6 +183,25 @@ pub struct ProtectedItem {
     /// The job that works on it: another is refused.
     #[serde(default)]
     pub job: Option<JobId>,
+    /// Nothing is ordered for it: the configuration server was restored from a backup that may be older than what has happened to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// Why nothing is ordered for a machine after a restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Held {
+    /// Its components have not reported yet: it is not known whether the backup tells how things are.
+    Unconfirmed {
+        /// When the server was restored.
+        since: UnixMillis,
+    },
+    /// They have shown that the backup is older than the machine's last change of direction: a person decides.
+    Behind {
+        /// What they have shown.
+        evidence: String,
+    },
 }
 
 impl ProtectedItem {
@@ -215,6 +234,7 @@ impl ProtectedItem {
             last_failover: None,
             last_test_failover: None,
             job: None,
+            held: None,
         }
     }
 

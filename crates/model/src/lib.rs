@@ -33,7 +33,7 @@ pub use ids::{
     ReplicaName, Seq, WriterId,
 };
 pub use inventory::{
-    FailoverRecord, Instance, InstanceNic, NetworkMapping, PointChoice, ProtectedItem, ProtectionGroup,
+    FailoverRecord, Held, Instance, InstanceNic, NetworkMapping, PointChoice, ProtectedItem, ProtectionGroup,
     ReplicationPath, ReplicationPolicy, RetiredReplica, Site, SiteKind, TestCopy,
 };
 pub use job::{

@@ -46,7 +46,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use switchback_delta::DeltaKey;
 use switchback_disk::{Disk, Volume, VolumeLock};
-use switchback_model::{DiskIndex, RecoveryPoint, ReplicaId, RetentionPolicy, Seq};
+use switchback_model::{DiskIndex, Epoch, RecoveryPoint, ReplicaId, RetentionPolicy, Seq};
 
 pub use fsck::{Finding, FsckReport};
 pub use session::DiskSession;
@@ -151,6 +151,8 @@ pub struct ReplicaSummary {
     pub moving: bool,
     /// Bytes that staged cycles and the ways back to older points take.
     pub kept_bytes: u64,
+    /// The newest epoch that it has been fenced with, or written under.
+    pub epoch: Epoch,
 }
 
 impl ReplicaSummary {
@@ -168,6 +170,7 @@ impl ReplicaSummary {
             moving: manifest.work.is_some_and(|work| !matches!(work, Work::Apply { .. })),
             points: manifest.points,
             applied: manifest.applied,
+            epoch: manifest.epoch,
         })
     }
 }

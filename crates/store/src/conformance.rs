@@ -8,6 +8,7 @@
 mod batches;
 mod leases;
 mod queries;
+mod snapshots;
 
 use std::sync::Arc;
 
@@ -29,6 +30,7 @@ pub fn stores<F: Fixture>(fresh: impl Fn() -> F) {
     batches::run(&fresh);
     queries::run(&fresh);
     leases::run(&fresh);
+    snapshots::run(&fresh);
 }
 
 /// A put of a record without owner.

@@ -15,6 +15,7 @@ pub mod conformance;
 mod migration;
 mod open;
 mod postgres;
+mod snapshot;
 mod sqlite;
 mod statement;
 pub mod testing;
@@ -22,6 +23,7 @@ pub mod testing;
 pub use check::{BODY_LEN_MAX, CHANGES_MAX, KEY_LEN_MAX};
 pub use open::open;
 pub use postgres::{PostgresLimits, PostgresStore};
+pub use snapshot::{Fingerprint, Saved, Snapshot};
 pub use sqlite::SqliteStore;
 
 use std::fmt::Debug;
@@ -56,6 +58,49 @@ pub enum Kind {
     Token,
     /// The configuration server's own: its vault's name, what it was last told.
     Setting,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Site,
+        Self::Server,
+        Self::Report,
+        Self::Group,
+        Self::NetworkMapping,
+        Self::Item,
+        Self::Plan,
+        Self::Job,
+        Self::Event,
+        Self::Audit,
+        Self::Token,
+        Self::Setting,
+    ];
+
+    /// What it is called in databases and backups: never changes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Site => "site",
+            Self::Server => "server",
+            Self::Report => "report",
+            Self::Group => "group",
+            Self::NetworkMapping => "network-mapping",
+            Self::Item => "item",
+            Self::Plan => "plan",
+            Self::Job => "job",
+            Self::Event => "event",
+            Self::Audit => "audit",
+            Self::Token => "token",
+            Self::Setting => "setting",
+        }
+    }
+
+    /// The kind of that name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
 }
 
 /// A record.
@@ -199,6 +244,24 @@ pub trait Store: Send + Sync + Debug {
     /// # Errors
     /// [`StoreError`].
     fn prune(&self, kind: Kind, key: &str) -> Result<u64, StoreError>;
+
+    /// Everything, as of one moment: for a backup.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn snapshot(&self) -> Result<Snapshot, StoreError>;
+
+    /// What changes with every change of what is to be kept; see there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    fn fingerprint(&self) -> Result<Fingerprint, StoreError>;
+
+    /// Fills a store that has never had a record, durably, with all of a snapshot or nothing. Nothing is leased.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when it has records, or the snapshot holds what no store takes.
+    fn restore(&self, snapshot: &Snapshot) -> Result<(), StoreError>;
 }
 
 /// Why a store did not do what it was asked.

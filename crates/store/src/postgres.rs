@@ -20,10 +20,11 @@ use std::time::Duration;
 
 use switchback_model::UnixMillis;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, IsolationLevel, Row};
 
+use crate::snapshot::{self, ALL_RECORDS, COUNT, FINGERPRINT, LAST_VERSION, SET_LAST_VERSION};
 use crate::statement::{self, NEXT_VERSION, Parameter, RowLock, Statement};
-use crate::{Change, Kind, Query, Record, Store, StoreError, check};
+use crate::{Change, Fingerprint, Kind, Query, Record, Saved, Snapshot, Store, StoreError, check};
 use error::Failure;
 use pool::Pool;
 
@@ -172,6 +173,84 @@ impl Store for PostgresStore {
         check::bound(key)?;
         self.execute_alone("removing old records", &statement::prune(kind, key))
     }
+
+    fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        let (last_version, rows) = self.pool.run("reading everything", async |client| {
+            let as_of_one_moment = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
+            let transaction = as_of_one_moment.read_only(true).start().await?;
+            let last: i64 = transaction.query_typed_one(LAST_VERSION, &[]).await?.try_get(0)?;
+            let rows = transaction.query_typed(ALL_RECORDS, &[]).await?;
+            transaction.rollback().await?;
+            Ok((last, rows))
+        })?;
+        let row = |row: &Row| -> Result<Saved, String> {
+            let cells = || {
+                Ok((
+                    row.try_get(0)?,
+                    row.try_get(1)?,
+                    row.try_get(2)?,
+                    row.try_get(3)?,
+                    row.try_get(4)?,
+                    row.try_get(5)?,
+                ))
+            };
+            snapshot::saved(cells().map_err(|error: tokio_postgres::Error| error.to_string())?)
+        };
+        let records = rows.iter().map(row).collect::<Result<_, _>>();
+        let records = records.map_err(|detail| self.pool.corrupt(detail))?;
+        Ok(Snapshot { last_version: u64::try_from(last_version).unwrap_or(0), records })
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint, StoreError> {
+        let (count, versions): (i64, i64) = self.pool.run("looking for changes", async |client| {
+            let row = client.query_typed_one(FINGERPRINT, &[]).await?;
+            Ok((row.try_get(0)?, row.try_get(1)?))
+        })?;
+        Ok(Fingerprint { count: count.unsigned_abs(), versions: versions.unsigned_abs() })
+    }
+
+    fn restore(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        snapshot::check(snapshot)?;
+        let place = self.pool.place();
+        self.pool.run("restoring records", async |client| restore(client, place, snapshot).await)
+    }
+}
+
+/// Fills an empty database, some hundred records for each round trip.
+async fn restore(client: &mut Client, place: &str, snapshot: &Snapshot) -> Result<(), Failure> {
+    const INSERT: &str = "INSERT INTO record (kind, key, owner, version, body, due) \
+         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::int8[], $5::text[], $6::int8[])";
+    let transaction = client.transaction().await?;
+    // In order with every other batch.
+    transaction.query_typed(NEXT_VERSION, &[(&0_i64, Type::INT8)]).await?;
+    let present: i64 = transaction.query_typed_one(COUNT, &[]).await?.try_get(0)?;
+    if present > 0 {
+        transaction.rollback().await?;
+        return Err(Failure::Store(snapshot::not_empty(place, present)));
+    }
+    for chunk in snapshot.records.chunks(500) {
+        let kinds: Vec<_> = chunk.iter().map(|saved| saved.record.kind.as_str()).collect();
+        let keys: Vec<_> = chunk.iter().map(|saved| saved.record.key.as_str()).collect();
+        let owners: Vec<_> = chunk.iter().map(|saved| saved.record.owner.as_deref()).collect();
+        let version = |saved: &Saved| i64::try_from(saved.record.version).unwrap_or(i64::MAX);
+        let versions: Vec<_> = chunk.iter().map(version).collect();
+        let bodies: Vec<_> = chunk.iter().map(|saved| saved.record.body.as_str()).collect();
+        let due = |saved: &Saved| saved.due.map(|due| i64::try_from(due.0).unwrap_or(i64::MAX));
+        let dues: Vec<_> = chunk.iter().map(due).collect();
+        let values: [(&(dyn ToSql + Sync), Type); 6] = [
+            (&kinds, Type::TEXT_ARRAY),
+            (&keys, Type::TEXT_ARRAY),
+            (&owners, Type::TEXT_ARRAY),
+            (&versions, Type::INT8_ARRAY),
+            (&bodies, Type::TEXT_ARRAY),
+            (&dues, Type::INT8_ARRAY),
+        ];
+        transaction.execute_typed(INSERT, &values).await?;
+    }
+    let last = snapshot::last_version(snapshot);
+    transaction.execute_typed(SET_LAST_VERSION, &[(&last, Type::INT8)]).await?;
+    transaction.commit().await?;
+    Ok(())
 }
 
 async fn commit(client: &mut Client, changes: &[Change]) -> Result<Vec<u64>, Failure> {

@@ -26,8 +26,9 @@ use rusqlite::{Connection, OpenFlags, Row, ToSql, TransactionBehavior, params_fr
 use switchback_model::UnixMillis;
 
 use crate::migration::{MIGRATIONS, Migration, READ_VERSION, WRITE_VERSION, pending};
+use crate::snapshot::{self, ALL_RECORDS, COUNT, FINGERPRINT, LAST_VERSION, SET_LAST_VERSION};
 use crate::statement::{self, NEXT_VERSION, Parameter, RowLock, Statement};
-use crate::{Change, Kind, Query, Record, Store, StoreError, check};
+use crate::{Change, Fingerprint, Kind, Query, Record, Saved, Snapshot, Store, StoreError, check};
 
 /// How long a call waits for another process that writes. A batch takes milliseconds: after this, something is stuck.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
@@ -149,6 +150,60 @@ impl Store for SqliteStore {
         check::bound(key)?;
         self.execute("removing old records", &statement::prune(kind, key))
     }
+
+    fn snapshot(&self) -> Result<Snapshot, StoreError> {
+        // On a connection of its own: those who write go on meanwhile.
+        let read = || {
+            let mut connection = connect(&self.path)?;
+            let transaction = connection.transaction()?;
+            let last_version: i64 = transaction.query_row(LAST_VERSION, [], |row| row.get(0))?;
+            let mut prepared = transaction.prepare(ALL_RECORDS)?;
+            let rows = prepared.query_map([], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+            })?;
+            Ok((last_version, rows.collect::<rusqlite::Result<Vec<snapshot::Row>>>()?))
+        };
+        let (last_version, rows) = read().map_err(self.failed("reading everything"))?;
+        let records = rows.into_iter().map(snapshot::saved).collect::<Result<_, _>>();
+        let records = records.map_err(|detail| error::corrupt(&self.path, detail))?;
+        Ok(Snapshot { last_version: u64::try_from(last_version).unwrap_or(0), records })
+    }
+
+    fn fingerprint(&self) -> Result<Fingerprint, StoreError> {
+        let found = self.connection().query_row(FINGERPRINT, [], |row| Ok((row.get(0)?, row.get(1)?)));
+        let (count, versions): (i64, i64) = found.map_err(self.failed("looking for changes"))?;
+        Ok(Fingerprint { count: count.unsigned_abs(), versions: versions.unsigned_abs() })
+    }
+
+    fn restore(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        snapshot::check(snapshot)?;
+        let mut connection = self.connection();
+        let present = restore(&mut connection, snapshot).map_err(self.failed("restoring records"))?;
+        if present > 0 {
+            return Err(snapshot::not_empty(&self.path.display().to_string(), present));
+        }
+        Ok(())
+    }
+}
+
+/// Fills an empty database; returns how many records there were already, if there were.
+fn restore(connection: &mut Connection, snapshot: &Snapshot) -> rusqlite::Result<i64> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let present: i64 = transaction.query_row(COUNT, [], |row| row.get(0))?;
+    if present > 0 {
+        return Ok(present);
+    }
+    let sql = "INSERT INTO record (kind, key, owner, version, body, due) VALUES ($1, $2, $3, $4, $5, $6)";
+    let mut insert = transaction.prepare(sql)?;
+    for Saved { record, due } in &snapshot.records {
+        let version = i64::try_from(record.version).unwrap_or(i64::MAX);
+        let due = due.map(|due| i64::try_from(due.0).unwrap_or(i64::MAX));
+        insert.execute((record.kind.as_str(), &record.key, &record.owner, version, &record.body, due))?;
+    }
+    drop(insert);
+    transaction.execute(SET_LAST_VERSION, [snapshot::last_version(snapshot)])?;
+    transaction.commit()?;
+    Ok(0)
 }
 
 /// Why a batch was not done.

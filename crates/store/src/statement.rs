@@ -40,22 +40,9 @@ pub(crate) const NEXT_VERSION: &str =
 /// The columns of a record, in the order in which both stores read them. The kind is known from the question.
 const COLUMNS: &str = "key, owner, version, body";
 
-/// What a kind is called in the database: never changes.
+/// What a kind is called in the database.
 pub(crate) const fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Site => "site",
-        Kind::Server => "server",
-        Kind::Report => "report",
-        Kind::Group => "group",
-        Kind::NetworkMapping => "network-mapping",
-        Kind::Item => "item",
-        Kind::Plan => "plan",
-        Kind::Job => "job",
-        Kind::Event => "event",
-        Kind::Audit => "audit",
-        Kind::Token => "token",
-        Kind::Setting => "setting",
-    }
+    kind.as_str()
 }
 
 fn text(value: &str) -> Parameter<'_> {

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line is where output belongs")]
 
 mod agent;
+mod backup;
 mod component;
 mod configuration_server;
 mod confirm;
@@ -100,6 +101,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Who asked for what, and how it was answered
     Audit(records::AuditArgs),
+    /// Back up the configuration server
+    Backup(backup::BackupArgs),
     /// Print the passphrase with which components join
     Passphrase(token::PassphraseArgs),
     /// Which configuration servers this user knows
@@ -150,6 +153,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::NetworkMapping(args) => network_mapping::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Audit(args) => records::audit(&args),
+        Command::Backup(args) => backup::run(&args),
         Command::Passphrase(args) => token::passphrase(&args),
         Command::Profile(args) => profile::run(&args),
         Command::Completions(args) => Ok(shell::completions(&args, Cli::command())),

@@ -5,14 +5,15 @@
 //! is something new. Only the reporter's answers count, and it has one question at a time: so an old answer can never overtake a newer one.
 //! What it never does: act on what it is told; that is the roles' part.
 //!
-//! Several addresses of the configuration server may be given: whichever answered last is asked first, the others when it does not. So a
-//! server that was restored elsewhere is found. Who answers must be a configuration server of our authority, at any address.
+//! Several addresses of the configuration server may be given, and it can tell others: whichever answered last is asked first, the others when it
+//! does not. So a server that was restored elsewhere is found. Who answers must be a configuration server of our authority, at any address; and one
+//! that was replaced by a restored one is not listened to any more (see `servers`).
 //! The certificate is renewed here, long before it expires.
 
 mod error;
 mod line;
+mod servers;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ use tokio::task::JoinHandle;
 
 pub use error::ChannelError;
 use line::Line;
+use servers::{Known, Servers};
 
 /// Between two reports, unless something changes.
 pub const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -82,8 +84,7 @@ struct Inner {
     config: ChannelConfig,
     tls: Arc<ClientConfig>,
     compose: Arc<Compose>,
-    /// The server that answered last.
-    at: AtomicUsize,
+    servers: Mutex<Servers>,
     /// A report is wanted now.
     wanted: Notify,
     heard: Mutex<Heard>,
@@ -123,11 +124,12 @@ impl Channel {
         let tls = control_client_config(&config.credentials, config.clock.clone())
             .context("the authority's certificate of this host")?;
         let runtime = config.runtime.clone();
+        let servers = Servers::new(config.servers.clone(), Known::load(&*config.volume));
         let inner = Arc::new(Inner {
             config,
             tls,
             compose,
-            at: AtomicUsize::new(0),
+            servers: Mutex::new(servers),
             wanted: Notify::new(),
             heard: Mutex::default(),
             news: Condvar::new(),
@@ -176,10 +178,10 @@ impl Channel {
         inner.config.runtime.block_on(async {
             let mut line = inner.meeting.lock().await;
             let body = encode(call);
-            let meet = inner.ask(&mut line, "/components/v1/moment", body, limit);
+            let meet = inner.ask(&mut line, "/components/v1/moment", body, limit, &|_| None);
             // Over all addresses together: file systems may be standing still.
             tokio::time::timeout(limit, meet).await.unwrap_or_else(|_| {
-                Err(ChannelError::TimedOut { server: inner.server().into(), limit_s: limit.as_secs() })
+                Err(ChannelError::TimedOut { server: inner.server(), limit_s: limit.as_secs() })
             })
         })
     }
@@ -194,44 +196,47 @@ impl Inner {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn server(&self) -> &str {
-        let servers = &self.config.servers;
-        &servers[self.at.load(Ordering::Relaxed) % servers.len()]
+    fn servers(&self) -> MutexGuard<'_, Servers> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the server that answered last; the next one when it does not, once around.
+    fn server(&self) -> String {
+        self.servers().current().to_owned()
+    }
+
+    /// Asks the server that answered last; the next one when it does not, once around. `unfit` says why an answer does not count, if it does not:
+    /// the next server is asked then too.
     async fn ask<T: DeserializeOwned>(
         &self,
         line: &mut Option<Line>,
         path: &str,
         body: Bytes,
         limit: Duration,
+        unfit: &(dyn Fn(&T) -> Option<(u64, u64)> + Send + Sync),
     ) -> Result<T, ChannelError> {
-        let bytes = self.ask_bytes(line, path, body, limit).await?;
-        serde_json::from_slice(&bytes).map_err(|error| ChannelError::Protocol {
-            server: self.server().into(),
-            detail: error.to_string(),
-        })
-    }
-
-    async fn ask_bytes(
-        &self,
-        line: &mut Option<Line>,
-        path: &str,
-        body: Bytes,
-        limit: Duration,
-    ) -> Result<Bytes, ChannelError> {
         self.config.credentials.current().check(self.config.clock.now())?;
         let mut last = None;
-        for _ in 0..self.config.servers.len() {
-            let server = self.at.load(Ordering::Relaxed);
-            match Box::pin(self.ask_once(line, path, body.clone(), limit)).await {
+        let count = self.servers().count();
+        for _ in 0..count {
+            let server = self.server();
+            let answered = Box::pin(self.ask_once(line, &server, path, body.clone(), limit)).await;
+            let judged = answered.and_then(|bytes| {
+                let parsed: T = serde_json::from_slice(&bytes).map_err(|error| ChannelError::Protocol {
+                    server: server.clone(),
+                    detail: error.to_string(),
+                })?;
+                match unfit(&parsed) {
+                    Some((found, known)) => {
+                        Err(ChannelError::Outdated { server: server.clone(), found, known })
+                    }
+                    None => Ok(parsed),
+                }
+            });
+            match judged {
                 Err(error) if error.is_of_this_server() => {
                     *line = None;
                     last = Some(error);
-                    // Unless another task has gone on meanwhile.
-                    let next = (server + 1) % self.config.servers.len();
-                    let _ = self.at.compare_exchange(server, next, Ordering::Relaxed, Ordering::Relaxed);
+                    self.servers().leave(&server);
                 }
                 other => return other,
             }
@@ -239,15 +244,22 @@ impl Inner {
         Err(last.expect("there is one server at least"))
     }
 
+    /// What [`Inner::ask`] needs to know of an answer with a desired state: the incarnation that it comes from, if it is not to be followed.
+    fn is_outdated(&self, answer: &Answer) -> Option<(u64, u64)> {
+        let known = self.servers().incarnation();
+        (answer.incarnation < known).then_some((answer.incarnation, known))
+    }
+
     async fn ask_once(
         &self,
         line: &mut Option<Line>,
+        server: &str,
         path: &str,
         body: Bytes,
         limit: Duration,
     ) -> Result<Bytes, ChannelError> {
         let attempt = async {
-            let was_open = line.as_ref().is_some_and(Line::is_open);
+            let was_open = line.as_ref().is_some_and(|line| line.is_open_to(server));
             if was_open && let Some(line) = line.as_mut() {
                 match line.post(path, body.clone()).await {
                     // The server may have ended an idle connection just now: that is no failure of the server.
@@ -255,12 +267,23 @@ impl Inner {
                     other => return other,
                 }
             }
-            let fresh = line.insert(Line::open(self.server(), self.tls.clone()).await?);
+            let fresh = line.insert(Line::open(server, self.tls.clone()).await?);
             fresh.post(path, body).await
         };
         tokio::time::timeout(limit, attempt).await.unwrap_or_else(|_| {
-            Err(ChannelError::TimedOut { server: self.server().into(), limit_s: limit.as_secs() })
+            Err(ChannelError::TimedOut { server: server.into(), limit_s: limit.as_secs() })
         })
+    }
+
+    /// Keeps what an answer teaches of where the server is and which one it is, before anything is done of what it says.
+    async fn learn(&self, answer: &Answer) {
+        let Some(learnt) = self.servers().learn(answer) else { return };
+        let volume = self.config.volume.clone();
+        tracing::info!(incarnation = learnt.incarnation, addresses = ?learnt.addresses, "the configuration server tells where it is");
+        let stored = tokio::task::spawn_blocking(move || learnt.store(&*volume)).await;
+        if let Err(error) = stored.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            tracing::error!(%error, "where the configuration server is could not be kept: a restart may follow an older one");
+        }
     }
 
     fn take(&self, outcome: Result<Answer, ChannelError>) {
@@ -268,7 +291,7 @@ impl Inner {
         match outcome {
             Ok(answer) => {
                 if heard.failure.take().is_some() {
-                    tracing::info!(server = self.server(), "the configuration server answers again");
+                    tracing::info!(server = %self.server(), "the configuration server answers again");
                 }
                 let version = answer.version;
                 heard.count += 1;
@@ -300,7 +323,8 @@ impl Inner {
         }
         let key = KeyRequest::generate();
         let request = Bytes::copy_from_slice(key.der());
-        let answer = self.ask_bytes(line, "/components/v1/renew", request, REPORT_MAX).await?;
+        let server = self.server();
+        let answer = self.ask_once(line, &server, "/components/v1/renew", request, REPORT_MAX).await?;
         let renewed = key.into_renewed(&answer, &current)?;
         // Stored before it is shown: after a crash the newer one may be gone, but never the only one.
         let (stored, volume) = (renewed.clone(), config.volume.clone());
@@ -325,8 +349,13 @@ async fn report(inner: Arc<Inner>) {
                 tracing::warn!(%error, "the certificate could not be renewed yet");
             }
         }
-        let body = encode(&(inner.compose)());
-        let outcome = inner.ask::<Answer>(&mut line, "/components/v1/report", body, REPORT_MAX).await;
+        let report = Report { incarnation: inner.servers().incarnation(), ..(inner.compose)() };
+        let unfit = |answer: &Answer| inner.is_outdated(answer);
+        let asked = inner.ask(&mut line, "/components/v1/report", encode(&report), REPORT_MAX, &unfit);
+        let outcome = asked.await;
+        if let Ok(answer) = &outcome {
+            inner.learn(answer).await;
+        }
         let failed = outcome.is_err();
         inner.take(outcome);
         if failed {
@@ -357,7 +386,8 @@ async fn wait(inner: Arc<Inner>) {
         };
         let body = encode(&Wait { version, system_uuid });
         let limit = Duration::from_secs(WAIT_S) + REPORT_MAX;
-        match inner.ask::<Answer>(&mut line, "/components/v1/wait", body, limit).await {
+        let unfit = |answer: &Answer| inner.is_outdated(answer);
+        match inner.ask(&mut line, "/components/v1/wait", body, limit, &unfit).await {
             Ok(answer) if answer.version != version => {
                 pause = PAUSE_MIN;
                 inner.wanted.notify_one();

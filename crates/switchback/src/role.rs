@@ -154,6 +154,8 @@ pub(crate) fn report(address: &str, site: &str, started: UnixMillis, state: Stat
         site: site.into(),
         started,
         state,
+        // The channel says what it has met.
+        incarnation: 0,
     }
 }
 

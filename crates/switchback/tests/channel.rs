@@ -26,6 +26,7 @@ fn desired(bytes_per_s_max: u64) -> Desired {
         routes: Vec::new(),
         bytes_per_s_max: Some(bytes_per_s_max),
         probes: Vec::new(),
+        hold: Vec::new(),
     })
 }
 
@@ -37,6 +38,7 @@ fn compose() -> Report {
         site: "home".into(),
         started: SystemClock.now(),
         state,
+        incarnation: 0,
     }
 }
 
@@ -105,6 +107,56 @@ fn a_server_that_was_restored_elsewhere_is_found() {
     cs.service.want(WHO, desired(2));
     until(&ps.channel, |answer| answer.desired == desired(2));
     assert_eq!(ps.channel.failure(), None);
+}
+
+#[test]
+fn a_server_that_was_replaced_is_not_listened_to_also_after_a_restart() {
+    let cs = Cs::new();
+    cs.service.incarnation.store(5, Ordering::SeqCst);
+    cs.service.want(WHO, desired(1));
+    let servers = [cs.address.to_string()];
+    let ps = component(&cs, &servers, cs.live(Role::ProcessServer, "ps1"));
+    until(&ps.channel, |answer| answer.desired == desired(1));
+    wait_until("it says whom it has met", || {
+        cs.service.report_of(WHO).is_some_and(|report| report.incarnation == 5)
+    });
+    // The old one, at the same address.
+    cs.service.incarnation.store(4, Ordering::SeqCst);
+    cs.service.want(WHO, desired(2));
+    let outdated = |channel: &Channel| {
+        matches!(channel.failure(), Some(ChannelError::Outdated { found: 4, known: 5, .. }))
+    };
+    wait_until("it notices", || outdated(&ps.channel));
+    let Component { channel, credentials, directory } = ps;
+    let heard = channel.next(0, Duration::ZERO).1.unwrap();
+    assert_eq!(heard.desired, desired(1), "nothing was taken from it");
+    drop(channel);
+    let config = ChannelConfig {
+        servers: servers.to_vec(),
+        credentials,
+        volume: Arc::new(DirVolume::open(directory.path()).unwrap()),
+        clock: cs.clock.clone(),
+        runtime: cs.runtime.handle().clone(),
+    };
+    let again = Channel::start(config, Arc::new(compose)).unwrap();
+    wait_until("it remembers", || outdated(&again));
+    cs.service.incarnation.store(6, Ordering::SeqCst);
+    until(&again, |answer| answer.desired == desired(2));
+}
+
+#[test]
+fn an_address_that_the_server_told_is_kept_and_tried() {
+    let mut cs = Cs::new();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    *cs.service.servers.lock().unwrap() = vec![other.to_string()];
+    cs.service.want(WHO, desired(1));
+    let first = cs.address.to_string();
+    let ps = component(&cs, &[first], cs.live(Role::ProcessServer, "ps1"));
+    until(&ps.channel, |answer| answer.desired == desired(1));
+    cs.stop();
+    cs.listen(other);
+    cs.service.want(WHO, desired(2));
+    until(&ps.channel, |answer| answer.desired == desired(2));
 }
 
 #[test]

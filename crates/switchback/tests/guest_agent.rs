@@ -96,12 +96,13 @@ impl Protected {
             replication: Some(self.replication.clone()),
             networks: Vec::new(),
             scripts: vec![ScriptCall { token: "s1".into(), script: "hello".into(), limit_s: 30 }],
+            hold: false,
         };
         self.site.cs.service.want(AGENT, Desired::Agent(Box::new(desired)));
     }
 
     fn tell_master_target(&self) {
-        let desired = MasterTargetDesired { replicas: vec![self.replica.clone()] };
+        let desired = MasterTargetDesired { replicas: vec![self.replica.clone()], hold: Vec::new() };
         self.site.cs.service.want(MT, Desired::MasterTarget(desired));
     }
 
@@ -113,7 +114,7 @@ impl Protected {
             peer: "mt1".into(),
             epoch: Epoch(epoch),
         };
-        let desired = ProcessServerDesired { routes: vec![route], bytes_per_s_max: None, probes: Vec::new() };
+        let desired = ProcessServerDesired { routes: vec![route], ..ProcessServerDesired::default() };
         self.site.cs.service.want("process-server ps1", Desired::ProcessServer(desired));
     }
 

@@ -43,7 +43,7 @@ impl Wanted {
 
     fn tell(&self, site: &Site) {
         let replicas = vec![self.replica.clone()];
-        site.cs.service.want(MT, Desired::MasterTarget(MasterTargetDesired { replicas }));
+        site.cs.service.want(MT, Desired::MasterTarget(MasterTargetDesired { replicas, hold: Vec::new() }));
     }
 }
 
@@ -55,7 +55,7 @@ fn route(site: &Site, ps: &str, next: &str, epoch: u64) {
         peer: "mt1".into(),
         epoch: Epoch(epoch),
     };
-    let desired = ProcessServerDesired { routes: vec![route], bytes_per_s_max: None, probes: Vec::new() };
+    let desired = ProcessServerDesired { routes: vec![route], ..ProcessServerDesired::default() };
     site.cs.service.want(&format!("process-server {ps}"), Desired::ProcessServer(desired));
 }
 

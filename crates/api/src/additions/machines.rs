@@ -84,6 +84,13 @@ pub(crate) fn switch_process_server(control: &Control, call: &Call) -> Result<An
     Ok(Answer::Accepted { resource: call.vault.protected_item(&item.home.site, &name), job: job.id })
 }
 
+/// Lets a machine go that the restored server holds.
+pub(crate) fn release(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let name = call.name("item")?;
+    control.release_item(&call.by, &name)?;
+    Ok(Answer::Ok(show(call, &control.item(&name)?)?))
+}
+
 fn show(call: &Call, view: &ItemView) -> Result<Value, ArmError> {
     let item = &view.item;
     let instance = |instance: &Instance| json!({ "site": instance.site, "id": instance.id, "createdByUs": instance.created_by_us });
@@ -110,6 +117,7 @@ fn show(call: &Call, view: &ItemView) -> Result<Value, ArmError> {
         "lastFailover": item.last_failover.map(show_time),
         "lastTestFailover": item.last_test_failover.map(show_time),
         "job": item.job.map(job_name),
+        "held": item.held,
         "health": view.health,
         "readiness": view.verdicts.map(|[failover, failback]| json!({ "failover": failover, "failback": failback })),
         "reasons": view.reasons,

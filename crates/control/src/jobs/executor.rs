@@ -71,7 +71,10 @@ impl Executor {
             let (control, stop) = (control.clone(), Arc::clone(&stop));
             let run = move || {
                 while !stop.load(Ordering::Relaxed) {
-                    match control.work_once(None) {
+                    let turn = control
+                        .may_work()
+                        .and_then(|may| if may { control.work_once(None) } else { Ok(Turn::Idle) });
+                    match turn {
                         Ok(Turn::Worked) => {}
                         Ok(_) => control.sleep_until_woken(IDLE),
                         Err(error) => {
@@ -137,6 +140,14 @@ impl Control {
                 Err(error) => tracing::warn!(job = key, %error, "the lease of a job could not be prolonged"),
             }
         }
+    }
+
+    /// Whether jobs may go on. Not before a component has reported to this process: a server that comes back when another one has been
+    /// restored in its place would work on what is no longer its own, and components that follow the other one do not report here. Whoever reports
+    /// and has met the other one, says so.
+    fn may_work(&self) -> Result<bool, ControlError> {
+        Ok(self.superseded()?.is_none()
+            && (self.inner.heard.load(Ordering::Relaxed) || self.servers()?.is_empty()))
     }
 
     /// Claims a job that is due, and does one step of it.

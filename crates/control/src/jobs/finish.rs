@@ -93,6 +93,12 @@ fn wait_until_removed(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         }
         return Ok(Outcome::done());
     };
+    if item.held.is_some() {
+        return Ok(Outcome::Skipped(format!(
+            "it is not known how the replica {} at {} stands: it is left alone",
+            left.replica, left.master_target
+        )));
+    }
     // One whose server was taken out of service for good has nothing to remove.
     if work.control.server_report(Role::Target, &left.master_target)?.is_none() {
         return Ok(Outcome::Skipped(format!(

@@ -5,14 +5,17 @@
 //! disk of a replica is written while a machine runs above it without a snapshot.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use switchback_control::backup::contents::{Contents, SavedFile};
+use switchback_control::backup::format::{Header, Reason};
+use switchback_control::backup::restore::{prepare, restore};
 use switchback_control::{Control, ControlConfig, ControlError};
-use switchback_disk::Clock;
-use switchback_identity::{PeerIdentity, Role};
+use switchback_disk::{Clock, DirVolume};
+use switchback_identity::{Authority, PeerIdentity, Role};
 use switchback_model::component::{
     Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, MasterTargetState, Problem,
     ProcessServerState, ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State,
@@ -24,7 +27,7 @@ use switchback_model::{
 use switchback_sites::{
     Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, Site, SiteError, Target,
 };
-use switchback_store::SqliteStore;
+use switchback_store::{Snapshot, SqliteStore, Store, StoreError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Seconds(AtomicU64);
@@ -55,7 +58,7 @@ impl MemorySite {
     }
 
     /// Whether a master target in that machine has the disk at a path.
-    fn has(&self, to: &str, path: &std::path::Path) -> bool {
+    fn has(&self, to: &str, path: &Path) -> bool {
         let lent = self.lent.lock().unwrap();
         self.machines().values().any(|machine| {
             machine.disks.iter().any(|disk| disk.path == path)
@@ -348,6 +351,45 @@ impl World {
         self.control = control(&self.store, &self.clock, [self.home.clone(), self.recovery.clone()]);
     }
 
+    /// What a backup would hold of the store.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.store.snapshot().unwrap()
+    }
+
+    /// The configuration server is lost; another one is restored from what a backup held, and the components find it.
+    pub(crate) fn restore(&mut self, snapshot: Snapshot) {
+        let identity = self._directory.path().join("identity");
+        if !identity.exists() {
+            std::fs::create_dir(&identity).unwrap();
+            let volume = DirVolume::open(&identity).unwrap();
+            Authority::create(Arc::new(volume), self.clock.clone()).unwrap();
+        }
+        let file = |name: &str| SavedFile {
+            path: format!("identity/{name}"),
+            executable: false,
+            contents: std::fs::read(identity.join(name)).unwrap().into(),
+        };
+        let contents = Contents { files: vec![file("authority.pem"), file("passphrase")], snapshot };
+        let header = Header {
+            made: self.clock.now(),
+            build: "test".into(),
+            reason: Reason::Continuous,
+            incarnation: self.control.incarnation().unwrap(),
+            authority: contents.authority_fingerprint().unwrap(),
+            settings: BTreeMap::new(),
+            records: contents.counts(),
+            files: 2,
+        };
+        let prepared = prepare(header, contents, self.clock.now()).unwrap();
+        let directory = self._directory.path().join(prepared.incarnation.number.to_string());
+        let open = |directory: &Path| -> Result<Arc<dyn Store>, StoreError> {
+            Ok(Arc::new(SqliteStore::open(directory.join("store.db"))?))
+        };
+        restore(prepared, &directory, &open, &mut |_| {}).unwrap();
+        self.store = Arc::new(SqliteStore::open(directory.join("store.db")).unwrap());
+        self.restart();
+    }
+
     fn report(&self, role: Role, name: &str, site: &str, state: State) -> Answer {
         let report = Report {
             build: "test".into(),
@@ -355,6 +397,7 @@ impl World {
             site: site.into(),
             started: UnixMillis(0),
             state,
+            incarnation: 0,
         };
         self.control.report(&peer(role, name), report).unwrap()
     }
@@ -418,7 +461,8 @@ impl World {
             panic!()
         };
         // As a real one does: what is removed is told until it is not asked for any more.
-        let wanted: Vec<_> = desired.replicas.iter().map(|wanted| wanted.replica.clone()).collect();
+        let wanted: Vec<_> =
+            desired.replicas.iter().map(|wanted| &wanted.replica).chain(&desired.hold).cloned().collect();
         self.replicas.retain(|(target, replica), actual| {
             target != name || wanted.contains(replica) || actual.reached != Some(ReplicaMode::Remove)
         });

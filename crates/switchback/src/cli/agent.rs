@@ -15,7 +15,7 @@ use crate::role::agent::{self, AgentConfig};
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
     /// HOST:PORT of the configuration server; again for each other address it may have
-    #[arg(long = "server", required = true, value_name = "HOST:PORT")]
+    #[arg(long = "server", required = true, value_delimiter = ',', value_name = "HOST:PORT")]
     servers: Vec<String>,
     /// Where the agent keeps what must survive a restart, also one at another site: on a protected disk
     #[arg(long, default_value = "/var/lib/switchback/agent", value_name = "DIRECTORY")]

@@ -9,11 +9,14 @@
 //! ca.pem         the authority's certificate, for users' programs
 //! admin-token    a Contributor's token, written at the first start (mode 0600)
 //! ```
-//! A first start makes all of it; a first start that was interrupted is completed by the next.
+//! A first start makes all of it; a first start that was interrupted is completed by the next. `configuration-server restore` makes it from a
+//! backup, and leaves a file `restoring` in it until all is there: with that no server starts.
+
+mod restore;
 
 use std::fs::Permissions;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,9 +24,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Args;
+use clap::{Args, Subcommand};
 use switchback_api::listener::{Limits, ListenerConfig, serve};
 use switchback_api::{ApiConfig, ApiLimits, Vault};
+use switchback_control::backup::ServerHome;
+use switchback_control::backup::restore::check_finished;
 use switchback_control::{Control, ControlConfig};
 use switchback_disk::{Clock, DirVolume, SystemClock, Volume};
 use switchback_identity::tls::control_server_config;
@@ -34,7 +39,6 @@ use switchback_identity::{
 use switchback_model::{AccessRole, ObjectName};
 use switchback_store::{SqliteStore, Store};
 use switchback_transport::RenewalTask;
-use tokio::net::TcpListener;
 
 use super::network::{default_name, runtime};
 use crate::engine::Stop;
@@ -45,15 +49,19 @@ const ADMIN_TOKEN: &str = "admin-token";
 const ADMIN: &str = "admin";
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct ConfigurationServerArgs {
+    #[command(subcommand)]
+    command: Option<ConfigurationServerCommand>,
     /// Directory of everything it keeps
     #[arg(long, default_value = "/var/lib/switchback/configuration-server", value_name = "DIRECTORY")]
     data: PathBuf,
     /// Address and port to listen on
     #[arg(long, default_value = "0.0.0.0:443", value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
-    /// Host names and addresses that users reach it at; their programs check them in its certificate [default: its host name and localhost]
-    #[arg(long = "advertise", value_name = "NAME")]
+    /// Host names and addresses, with a port if it is another than is listened on, that it is or will be reached at: users' programs check them in its
+    /// certificate, and components are told them [default: its host name and localhost, and components are told none]
+    #[arg(long = "advertise", value_delimiter = ',', value_name = "NAME[:PORT]")]
     names: Vec<String>,
     /// This server's name in the site [default: its host name]
     #[arg(long)]
@@ -67,8 +75,18 @@ pub(crate) struct ConfigurationServerArgs {
     address_file: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+enum ConfigurationServerCommand {
+    /// Make a configuration server from a backup, here or elsewhere; nothing is written over
+    Restore(restore::RestoreArgs),
+}
+
 pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
+    if let Some(ConfigurationServerCommand::Restore(args)) = &args.command {
+        return restore::run(args);
+    }
     let data = std::path::absolute(&args.data)?;
+    check_finished(&data)?;
     let name = args.name.clone().map_or_else(default_name, Ok)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let volume = open_directory(&data)?;
@@ -86,27 +104,71 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
     };
     let control = Control::open(config)?;
     admin_token(&control, &data)?;
+    let listener = TcpListener::bind(args.listen)
+        .with_context(|| format!("listening on {} (is another process there?)", args.listen))?;
+    listener.set_nonblocking(true)?;
+    control.keeps(home(args, data, &name, listener.local_addr()?.port()));
     let _workers = control.start()?;
     let stop = Stop::default();
     super::stop_on_interrupt(&stop)?;
-    let web_names = if args.names.is_empty() { vec![name, "localhost".into()] } else { args.names.clone() };
-    runtime()?.block_on(listen(args, (authority, credentials, identity), web_names, control, clock, stop))?;
+    let advertised = args.names.iter().map(|name| host_and_port(name).0.to_owned()).collect();
+    let web_names = if args.names.is_empty() { vec![name, "localhost".into()] } else { advertised };
+    let identity = (authority, credentials, identity);
+    runtime()?.block_on(listen(
+        args.address_file.as_deref(),
+        (listener, web_names),
+        identity,
+        control,
+        clock,
+        stop,
+    ))?;
     Ok(ExitCode::SUCCESS)
 }
 
 type Identity = (Arc<Authority>, Arc<LiveCredentials>, Arc<dyn Volume>);
 
+/// A name as it was given, taken apart.
+fn host_and_port(name: &str) -> (&str, Option<u16>) {
+    match name.rsplit_once(':') {
+        // An IPv6 address has colons of its own, and brackets when it has a port.
+        Some((host, port)) if !host.contains(':') || host.starts_with('[') => match port.parse() {
+            Ok(port) => (host.trim_start_matches('[').trim_end_matches(']'), Some(port)),
+            Err(_) => (name, None),
+        },
+        _ => (name, None),
+    }
+}
+
+/// What goes into backups beside the store, and what components are told.
+fn home(args: &ConfigurationServerArgs, directory: PathBuf, name: &str, port: u16) -> ServerHome {
+    let address = |name: &String| {
+        let (host, own) = host_and_port(name);
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        format!("{host}:{}", own.unwrap_or(port))
+    };
+    let settings = [
+        ("name", name.to_owned()),
+        ("listen", args.listen.to_string()),
+        ("advertise", args.names.join(",")),
+        ("database", if args.database_file.is_some() { "PostgreSQL" } else { "SQLite" }.to_owned()),
+    ];
+    ServerHome {
+        directory,
+        build: env!("CARGO_PKG_VERSION").into(),
+        settings: settings.map(|(name, value)| (name.to_owned(), value)).into(),
+        addresses: args.names.iter().map(address).collect(),
+    }
+}
+
 async fn listen(
-    args: &ConfigurationServerArgs,
+    address_file: Option<&Path>,
+    (listener, names): (TcpListener, Vec<String>),
     (authority, credentials, identity): Identity,
-    names: Vec<String>,
     control: Control,
     clock: Arc<dyn Clock>,
     stop: Stop,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(args.listen)
-        .await
-        .with_context(|| format!("listening on {} (is another process there?)", args.listen))?;
+    let listener = tokio::net::TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
     let web_certificate = WebCertificate::issue(Arc::clone(&authority), names)?;
     let api = ApiConfig {
@@ -128,7 +190,7 @@ async fn listen(
     };
     let handle = tokio::runtime::Handle::current();
     let _renewal = RenewalTask::start_local(authority, Arc::clone(&credentials), identity, &handle);
-    if let Some(file) = &args.address_file {
+    if let Some(file) = address_file {
         std::fs::write(file, address.to_string()).with_context(|| format!("writing {}", file.display()))?;
     }
     println!("{} listens on {address}", credentials.current().identity());
@@ -223,4 +285,18 @@ fn admin_token(control: &Control, data: &Path) -> anyhow::Result<()> {
     std::fs::File::open(data)?.sync_all()?;
     println!("a Contributor's token is in {}: make your own tokens with it, then remove it", path.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::host_and_port;
+
+    #[test]
+    fn names_are_taken_apart() {
+        assert_eq!(host_and_port("cs.example"), ("cs.example", None));
+        assert_eq!(host_and_port("cs.example:8443"), ("cs.example", Some(8443)));
+        assert_eq!(host_and_port("192.0.2.7:443"), ("192.0.2.7", Some(443)));
+        assert_eq!(host_and_port("2001:db8::1"), ("2001:db8::1", None));
+        assert_eq!(host_and_port("[2001:db8::1]:8443"), ("2001:db8::1", Some(8443)));
+    }
 }

@@ -2,12 +2,15 @@
 //!
 //! Invariant: nothing is done unasked: without `--yes` and without a terminal to ask on, it is refused; only a clear yes is one.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
 
 use clap::Args;
+use zeroize::Zeroizing;
 
 /// Longest answer in bytes that is read.
 const ANSWER_LEN_MAX: u64 = 64;
+/// Longest secret.
+const SECRET_LEN_MAX: u64 = 4096;
 
 #[derive(Clone, Copy, Debug, Default, Args)]
 pub(crate) struct ConfirmArgs {
@@ -30,6 +33,27 @@ pub(crate) enum NotConfirmed {
     /// The terminal broke.
     #[error("the answer cannot be read ({0}); nothing was done")]
     Io(String),
+}
+
+/// Asks for a secret, which is not shown while it is typed; without a terminal it is the first line of standard input.
+pub(crate) fn ask_secret(prompt: &str) -> std::io::Result<Zeroizing<String>> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+    let input = std::io::stdin();
+    let before = if input.is_terminal() { Some(tcgetattr(&input)?) } else { None };
+    if let Some(before) = &before {
+        write!(std::io::stderr(), "{prompt}")?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(&input, OptionalActions::Flush, &silent)?;
+    }
+    let mut line = Zeroizing::new(String::new());
+    let read = input.lock().take(SECRET_LEN_MAX).read_line(&mut line);
+    if let Some(before) = &before {
+        tcsetattr(&input, OptionalActions::Now, before)?;
+        writeln!(std::io::stderr())?;
+    }
+    read?;
+    Ok(Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_owned()))
 }
 
 impl ConfirmArgs {

@@ -16,6 +16,7 @@ use self::operate::OperateCommand;
 use self::protect::ProtectArgs;
 use self::readiness::ReadinessArgs;
 use self::wait::WaitedArgs;
+use super::confirm::ConfirmArgs;
 use super::render::{Field, bytes, count, millis, name, percent, plain, time};
 use super::session::{self, Session, SessionArgs};
 use crate::client::path::{self, id_of, text_at};
@@ -109,6 +110,13 @@ enum MachineCommand {
     Readiness(ReadinessArgs),
     #[command(flatten)]
     Operate(Box<OperateCommand>),
+    /// Let a machine go that a restored configuration server holds, because its view of it is right
+    Release {
+        /// The machine
+        machine: String,
+        #[command(flatten)]
+        confirm: ConfirmArgs,
+    },
     /// Print the end of a machine's console
     Console {
         /// The protected machine, or with --site any machine of that site
@@ -141,6 +149,16 @@ pub(crate) fn run(args: &MachineArgs) -> anyhow::Result<ExitCode> {
         MachineCommand::Wait(args) => wait::run(&session, args).await,
         MachineCommand::Readiness(args) => readiness::run(&session, args).await,
         MachineCommand::Operate(command) => operate::run(&session, command).await,
+        MachineCommand::Release { machine, confirm } => {
+            let found = find(&session, machine).await?;
+            confirm.confirm(&format!(
+                "{machine} will be led as the restored backup has it: {}, running at the side {:?}. If it lives elsewhere by now, its disks there can be written over.",
+                text_at(&found, "/properties/state"),
+                text_at(&found, "/properties/active"),
+            ))?;
+            let reply = session.client.post(&format!("{}/release", id_of(&found)), None).await?;
+            session.conclude(reply, session::WaitArgs::default(), &format!("{machine} is released")).await
+        }
         MachineCommand::Console { machine, site, bytes } => {
             console(&session, machine, site.as_deref(), *bytes).await
         }

@@ -15,7 +15,7 @@ use crate::role::master_target::{self, MasterTargetConfig};
 #[derive(Debug, Args)]
 pub(crate) struct MasterTargetArgs {
     /// HOST:PORT of the configuration server; again for each other address it may have
-    #[arg(long = "server", required = true, value_name = "HOST:PORT")]
+    #[arg(long = "server", required = true, value_delimiter = ',', value_name = "HOST:PORT")]
     servers: Vec<String>,
     /// The site it serves
     #[arg(long)]

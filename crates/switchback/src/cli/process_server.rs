@@ -30,6 +30,7 @@ pub(crate) struct ProcessServerArgs {
         long = "server",
         required_unless_present = "next",
         conflicts_with = "next",
+        value_delimiter = ',',
         value_name = "HOST:PORT"
     )]
     servers: Vec<String>,

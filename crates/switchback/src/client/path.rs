@@ -25,6 +25,8 @@ pub const MACHINES: &str = "switchbackProtectedMachines";
 pub const NETWORK_MAPPINGS: &str = "switchbackNetworkMappings";
 /// Jobs with the progress of their tasks.
 pub const JOB_PROGRESS: &str = "switchbackJobs";
+/// Where the configuration server is backed up to, and below it its backups.
+pub const BACKUP: &str = "switchbackBackup/default";
 /// Tokens.
 pub const TOKENS: &str = "switchbackTokens";
 /// The audit log.

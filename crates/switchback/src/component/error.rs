@@ -36,6 +36,19 @@ pub enum ChannelError {
         /// Its words.
         error: Box<JobError>,
     },
+    /// It has been replaced.
+    #[error(
+        "the configuration server at {server} has been replaced by one that was restored from its backup (incarnation {known}, this one {found}): nothing is \
+         taken from it any more; stop it"
+    )]
+    Outdated {
+        /// Address.
+        server: String,
+        /// Its incarnation.
+        found: u64,
+        /// The highest that was met.
+        known: u64,
+    },
     /// It did not answer in time.
     #[error(
         "the configuration server at {server} has not answered within {limit_s} s; the machine or the network between is too busy"
@@ -67,7 +80,11 @@ pub enum ChannelError {
 impl ChannelError {
     /// Whether another address of the configuration server may do better.
     pub(super) fn is_of_this_server(&self) -> bool {
-        !matches!(self, Self::Refused { .. } | Self::Credentials { .. })
+        match self {
+            Self::Refused { error, .. } => error.code == "server.superseded",
+            Self::Credentials { .. } => false,
+            _ => true,
+        }
     }
 }
 

@@ -88,9 +88,9 @@ impl Line {
         Ok(Self { server: server.into(), sender, task })
     }
 
-    /// Whether a request can be sent.
-    pub(super) fn is_open(&self) -> bool {
-        !self.sender.is_closed()
+    /// Whether a request can be sent to `server`.
+    pub(super) fn is_open_to(&self, server: &str) -> bool {
+        self.server == server && !self.sender.is_closed()
     }
 
     /// Sends a request and waits for its answer; after an error that is not [`ChannelError::Refused`] the connection is of no use.

@@ -167,6 +167,9 @@ struct Agent {
 impl Agent {
     /// Takes over a desired state.
     fn take(&mut self, desired: AgentDesired) {
+        if desired.hold {
+            return;
+        }
         self.heard = true;
         if let Err(error) = network::keep(&*self.volume, &desired.networks) {
             self.problem(

@@ -72,7 +72,8 @@ pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
     replicas.apply(&known, false);
     let served = port.serve(&role, replicas.clone(), &runtime, stop)?;
     tracing::info!(address = served.address, "the master target listens");
-    let state = Arc::new(Mutex::new(MasterTargetState::default()));
+    // What is kept is told from the first report on: a configuration server that was restored judges by it.
+    let state = Arc::new(Mutex::new(replicas.state()));
     let (shown, address, site, started) = (state.clone(), served.address.clone(), role.site.clone(), now());
     let compose = move || {
         let state = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -88,6 +89,7 @@ pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
             seen = count;
             match answer.map(|answer| answer.desired) {
                 Some(Desired::MasterTarget(desired)) => {
+                    let desired = desired.holding(&known);
                     if desired != known {
                         remember(&volume, &desired);
                         known = desired;

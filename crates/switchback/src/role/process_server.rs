@@ -72,13 +72,14 @@ pub fn run(config: ProcessServerConfig, stop: &Stop) -> anyhow::Result<()> {
             seen = count;
             match answer.map(|answer| answer.desired) {
                 Some(Desired::ProcessServer(desired)) => {
+                    let desired = desired.holding(&known);
                     if desired != known {
                         remember(&volume, &desired);
                         known = desired;
                     }
                     spools.apply(&known);
                     prober.want(&known.probes);
-                    if !std::mem::replace(&mut confirmed, true) {
+                    if known.hold.is_empty() && !std::mem::replace(&mut confirmed, true) {
                         spools.remove_orphans();
                     }
                 }

@@ -45,13 +45,20 @@ pub(crate) struct Scripted {
     pub(crate) enrolled: Mutex<Vec<String>>,
     changes: watch::Sender<u64>,
     versions: AtomicU64,
+    /// Of the server that answers.
+    pub(crate) incarnation: AtomicU64,
+    /// Where else it says that it is reached.
+    pub(crate) servers: Mutex<Vec<String>>,
 }
 
 impl Scripted {
     /// Component `who` (`ROLE NAME`) is to be like this.
     pub(crate) fn want(&self, who: &str, desired: Desired) {
         let version = self.versions.fetch_add(1, Ordering::SeqCst) + 1;
-        self.desired.lock().unwrap().insert(who.into(), Answer { version, desired });
+        self.desired
+            .lock()
+            .unwrap()
+            .insert(who.into(), Answer { version, desired, incarnation: 0, servers: Vec::new() });
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -106,6 +113,11 @@ impl ComponentService for Scripted {
 
     fn desired(&self, peer: &PeerIdentity, _: Option<&str>) -> Result<Answer, ControlError> {
         let desired = self.desired.lock().unwrap().get(&peer.to_string()).cloned();
+        let desired = desired.map(|answer| Answer {
+            incarnation: self.incarnation.load(Ordering::SeqCst),
+            servers: self.servers.lock().unwrap().clone(),
+            ..answer
+        });
         desired.ok_or_else(|| ControlError::not_found("component", peer).remedy("enrol it"))
     }
 
@@ -140,6 +152,8 @@ impl Cs {
             enrolled: Mutex::default(),
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),
+            incarnation: AtomicU64::new(0),
+            servers: Mutex::default(),
         });
         let address = "127.0.0.1:0".parse().unwrap();
         let mut cs = Self { runtime, authority, clock, service, address, stop: None };

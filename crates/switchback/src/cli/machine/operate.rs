@@ -269,6 +269,12 @@ pub(crate) fn check_allowed(machine: &Value, operation: Operation) -> anyhow::Re
         return Ok(());
     }
     let (name, state) = (text_at(machine, "/name"), text_at(machine, "/properties/state"));
+    if machine.pointer("/properties/held").is_some_and(|held| !held.is_null()) {
+        let why = super::messages(machine, "/properties/reasons");
+        bail!(
+            "{operation} is not possible with {name}, which is held since the configuration server was restored:\n{why}"
+        );
+    }
     let possible: Vec<_> = allowed.iter().filter_map(Value::as_str).collect();
     let possible =
         if possible.is_empty() { "nothing, while a job works on it".to_owned() } else { possible.join(", ") };

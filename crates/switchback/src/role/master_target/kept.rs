@@ -211,6 +211,10 @@ impl Kept {
 
     /// Brings it to where it should be. The mode that is reached: none yet, if that is not for this process to decide now.
     fn make(&self, desired: &ReplicaDesired, confirmed: bool) -> Result<Option<ReplicaMode>, Obstacle> {
+        // Before anything is opened: the machine may be running on these disks.
+        if let Some(summary) = self.summary().filter(|summary| summary.epoch > desired.epoch) {
+            return Err(ReplicaError::StaleEpoch { given: desired.epoch, current: summary.epoch }.into());
+        }
         match desired.mode {
             ReplicaMode::Receive => {
                 if let Some(summary) = self.summary()
@@ -458,6 +462,7 @@ impl Kept {
             actual.applied = summary.standing.or(summary.applied);
             actual.points = summary.points;
             actual.retention_bytes = summary.kept_bytes;
+            actual.epoch = actual.epoch.max(summary.epoch);
         }
         Some(actual)
     }

@@ -1,0 +1,239 @@
+//! Backups of a real directory into a real destination; servers that learn that they were replaced.
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use switchback_disk::{DirVolume, SystemClock};
+use switchback_identity::{Authority, PeerIdentity, Role};
+use switchback_model::component::{ProcessServerState, Report, State};
+use switchback_model::{AccessRole, UnixMillis};
+use switchback_store::SqliteStore;
+
+use super::*;
+use crate::ControlConfig;
+
+/// A server with a directory, and a destination.
+struct Server {
+    directory: tempfile::TempDir,
+    control: Control,
+    public: String,
+}
+
+impl Server {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        for name in ["identity", "scripts"] {
+            std::fs::create_dir_all(data.join(name)).unwrap();
+        }
+        std::fs::create_dir(directory.path().join("backups")).unwrap();
+        Authority::create(Arc::new(DirVolume::open(data.join("identity")).unwrap()), Arc::new(SystemClock))
+            .unwrap();
+        let control = Control::open(ControlConfig {
+            store: Arc::new(SqliteStore::open(data.join("store.db")).unwrap()),
+            clock: Arc::new(SystemClock),
+            owner: "test".into(),
+            scripts: data.join("scripts"),
+            opener: Arc::new(crate::open_site),
+        })
+        .unwrap();
+        control.keeps(ServerHome {
+            directory: data,
+            build: "1".into(),
+            settings: BTreeMap::new(),
+            addresses: Vec::new(),
+        });
+        let (_, public) = format::new_identity(None).unwrap();
+        Self { directory, control, public }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    fn policy(&self) -> BackupPolicy {
+        BackupPolicy {
+            destination: self.path("backups"),
+            recipients: vec![self.public.clone()],
+            continuous: true,
+            every_ms: 0,
+            keep: Keep { last: 2, hours: 0, days: 0 },
+        }
+    }
+}
+
+fn report(incarnation: u64) -> Report {
+    let state = State::ProcessServer(ProcessServerState::default());
+    Report {
+        build: "x".into(),
+        address: "ps:9443".into(),
+        site: "home".into(),
+        started: UnixMillis(0),
+        state,
+        incarnation,
+    }
+}
+
+#[test]
+fn a_backup_is_made_verified_listed_and_thinned() {
+    let server = Server::new();
+    let error = server.control.back_up(Reason::Demanded).unwrap_err();
+    assert_eq!(error.error.code, "backup.none");
+    server.control.set_backup_policy(&server.policy()).unwrap();
+    let names: Vec<_> = (0..4).map(|_| server.control.back_up(Reason::Demanded).unwrap().name).collect();
+    let listed: Vec<_> = server.control.backups().unwrap().into_iter().map(|made| made.name).collect();
+    assert_eq!(listed, [names[3].clone(), names[2].clone()], "the last two are kept");
+    let header = server.control.verify_backup(&names[3]).unwrap();
+    assert_eq!((header.reason, header.records["setting"], header.files), (Reason::Demanded, 1, 2));
+    let status = server.control.backup_status().unwrap();
+    assert_eq!((status.health, status.last_success.unwrap().name), (Health::Normal, names[3].clone()));
+    // For its owner only.
+    let file = server.directory.path().join("backups").join(names[3].to_string());
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.pop();
+    std::fs::write(&file, bytes).unwrap();
+    let error = server.control.verify_backup(&names[3]).unwrap_err();
+    assert_eq!(error.error.code, "backup.damaged");
+}
+
+#[test]
+fn a_policy_that_cannot_work_is_refused() {
+    let server = Server::new();
+    let code =
+        |policy: &BackupPolicy| server.control.set_backup_policy(policy).unwrap_err().error.code.clone();
+    let good = server.policy();
+    assert_eq!(code(&BackupPolicy { recipients: Vec::new(), ..good.clone() }), "backup.recipient");
+    assert_eq!(code(&BackupPolicy { every_ms: 5, ..good.clone() }), "backup.policy");
+    let inside = server.path("data/scripts");
+    assert_eq!(code(&BackupPolicy { destination: inside, ..good.clone() }), "backup.policy");
+    for destination in
+        [server.path("missing"), "relative".into(), "s3://key:secret@bucket/x".into(), "ftp://a/b".into()]
+    {
+        let error =
+            server.control.set_backup_policy(&BackupPolicy { destination, ..good.clone() }).unwrap_err();
+        assert_eq!(error.error.code, "backup.destination", "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+    assert_eq!(server.control.backup_policy().unwrap(), None);
+}
+
+#[test]
+fn a_destination_that_has_gone_is_told_and_forgotten_when_it_is_back() {
+    let server = Server::new();
+    server.control.set_backup_policy(&server.policy()).unwrap();
+    server.control.back_up(Reason::Continuous).unwrap();
+    let (there, away) = (server.path("backups"), server.path("away"));
+    std::process::Command::new("mv").args([&there, &away]).status().unwrap();
+    assert_eq!(server.control.back_up(Reason::Continuous).unwrap_err().error.code, "backup.destination");
+    let status = server.control.backup_status().unwrap();
+    assert_eq!((status.health, status.reasons[0].code.as_str()), (Health::Warning, "backup.failed"));
+    assert!(status.last_success.is_some());
+    std::process::Command::new("mv").args([&away, &there]).status().unwrap();
+    server.control.back_up(Reason::Continuous).unwrap();
+    assert_eq!(server.control.backup_status().unwrap().health, Health::Normal);
+}
+
+#[test]
+fn what_changes_is_seen_and_what_does_not_is_not() {
+    let server = Server::new();
+    let home = server.control.server_home().unwrap();
+    let seen = || server.control.backup_fingerprint(home).unwrap();
+    let before = seen();
+    let peer = PeerIdentity { role: Role::ProcessServer, name: "ps1".parse().unwrap() };
+    server.control.report(&peer, report(0)).unwrap();
+    assert_eq!(seen(), before, "a report");
+    std::fs::write(home.directory.join("scripts/a.sh"), "x").unwrap();
+    let script = seen();
+    assert_ne!(script, before, "a script");
+    server.control.create_token(&"t".parse().unwrap(), AccessRole::Reader).unwrap();
+    assert_ne!(seen(), script, "a token");
+}
+
+#[test]
+fn a_server_that_hears_of_a_later_one_stops() {
+    let server = Server::new();
+    let peer = PeerIdentity { role: Role::ProcessServer, name: "ps1".parse().unwrap() };
+    assert_eq!(server.control.report(&peer, report(0)).unwrap().incarnation, 0);
+    server.control.set_backup_policy(&server.policy()).unwrap();
+    let refused = server.control.report(&peer, report(7)).unwrap_err();
+    assert_eq!(refused.error.code, "server.superseded");
+    // Also to those that have not met the other one.
+    assert_eq!(server.control.report(&peer, report(0)).unwrap_err().error.code, "server.superseded");
+    assert_eq!(server.control.desired(&peer, None).unwrap_err().error.code, "server.superseded");
+    assert_eq!(server.control.back_up(Reason::Demanded).unwrap_err().error.code, "server.superseded");
+    assert_eq!(server.control.superseded().unwrap().unwrap().by, 7);
+    assert!(server.control.backups().unwrap().is_empty());
+    let events = server.control.events(10).unwrap();
+    assert!(events.iter().any(|event| event.code == "server.superseded"), "{events:?}");
+}
+
+#[test]
+fn a_server_that_finds_a_later_ones_backup_stops_and_leaves_it() {
+    let server = Server::new();
+    server.control.set_backup_policy(&server.policy()).unwrap();
+    let later = BackupName::new(UnixMillis(1), Reason::Continuous, 9).unwrap();
+    let file = server.directory.path().join("backups").join(later.to_string());
+    std::fs::write(&file, "x").unwrap();
+    assert_eq!(server.control.back_up(Reason::Demanded).unwrap_err().error.code, "server.superseded");
+    assert_eq!(server.control.superseded().unwrap().unwrap().by, 9);
+    assert!(file.exists());
+}
+
+/// Not a test: what a backup of a large site takes. `cargo test -p switchback-control --release -- --ignored --nocapture what_a_backup_costs`
+#[test]
+#[ignore = "a measurement"]
+fn what_a_backup_costs() {
+    let server = Server::new();
+    server.control.set_backup_policy(&server.policy()).unwrap();
+    let mut changes = Vec::new();
+    let mut put = |kind, key: String, body: String| {
+        changes.push(switchback_store::Change::Put {
+            kind,
+            key,
+            owner: None,
+            expect: Expect::Any,
+            body,
+            due: None,
+        });
+    };
+    for number in 0..1000 {
+        let item = crate::testing::item(&format!("machine{number:04}"));
+        put(Kind::Item, item.name.key(), serde_json::to_string(&item).unwrap());
+    }
+    for number in 0..100_000_u64 {
+        let event = Event {
+            time: UnixMillis(number * 1000),
+            code: "job.succeeded".into(),
+            severity: Severity::Info,
+            object: format!("machine{:04}", number % 1000),
+            message: format!("test failover of machine{:04}: Succeeded", number % 1000),
+        };
+        put(
+            Kind::Event,
+            format!("{number:015}-{:012x}", number * 7919),
+            serde_json::to_string(&event).unwrap(),
+        );
+    }
+    for chunk in changes.chunks(1000) {
+        server.control.records().store().commit(chunk).unwrap();
+    }
+    for what in ["looking", "backing up", "backing up", "restoring"] {
+        let began = std::time::Instant::now();
+        let mut len = 0;
+        match what {
+            "looking" => {
+                let home = server.control.server_home().unwrap();
+                server.control.backup_fingerprint(home).unwrap();
+            }
+            "restoring" => {
+                let home = server.control.server_home().unwrap();
+                let contents = contents::read(server.control.records().store(), home).unwrap();
+                let to = SqliteStore::open(server.directory.path().join("other.db")).unwrap();
+                switchback_store::Store::restore(&to, &contents.snapshot).unwrap();
+            }
+            _ => len = server.control.back_up(Reason::Demanded).unwrap().len,
+        }
+        println!("{what}: {} ms, {len} bytes", began.elapsed().as_millis());
+    }
+}
