@@ -108,12 +108,6 @@ impl Options {
         self.argument("-idle").argument(&format!("{}ms", limit.as_millis()))
     }
 
-    /// Before every answer.
-    #[must_use]
-    pub fn delay(self, delay: Duration) -> Self {
-        self.argument("-delay").argument(&delay.as_millis().to_string())
-    }
-
     /// Writes every request to this file, one JSON string a line.
     #[must_use]
     pub fn record(self, file: &Path) -> Self {

@@ -109,6 +109,7 @@ type middleware struct {
 	mu   sync.Mutex
 	ro   map[string]bool // session cookies of the read-only account
 	*sessions
+	pages
 }
 
 type recorder struct {
@@ -192,6 +193,10 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	if name == "ContinueRetrievePropertiesEx" {
+		m.more(w, body, cookie(r))
+		return
+	}
 	if name == "QueryChangedDiskAreas" {
 		m.changed(w, body)
 		return
@@ -228,6 +233,9 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fixDisks()
 	}
 
+	if name == "RetrievePropertiesEx" {
+		out = m.cut(body, out, cookie(r))
+	}
 	if name == "Login" && rec.code == http.StatusOK {
 		res := http.Response{Header: w.Header()}
 		for _, c := range res.Cookies() {
