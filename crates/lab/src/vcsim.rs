@@ -248,7 +248,8 @@ impl Simulator {
     }
 
     /// Lets the next `count` calls of a method fail with a fault, by its name in the API. A `…_Task` method starts a task that fails; with
-    /// the fault `stuck`, one that never ends; with `ignored`, one that ends well and has done nothing.
+    /// the fault `stuck`, one that never ends; with `ignored`, one that ends well and has done nothing; with
+    /// `partly`, one that ends well and has left out the last device.
     ///
     /// # Panics
     /// When the simulator does not answer.
