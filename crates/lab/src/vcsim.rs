@@ -108,12 +108,6 @@ impl Options {
         self.argument("-idle").argument(&format!("{}ms", limit.as_millis()))
     }
 
-    /// Before every answer.
-    #[must_use]
-    pub fn delay(self, delay: Duration) -> Self {
-        self.argument("-delay").argument(&delay.as_millis().to_string())
-    }
-
     /// Writes every request to this file, one JSON string a line.
     #[must_use]
     pub fn record(self, file: &Path) -> Self {
@@ -254,7 +248,8 @@ impl Simulator {
     }
 
     /// Lets the next `count` calls of a method fail with a fault, by its name in the API. A `…_Task` method starts a task that fails; with
-    /// the fault `stuck`, one that never ends; with `ignored`, one that ends well and has done nothing.
+    /// the fault `stuck`, one that never ends; with `ignored`, one that ends well and has done nothing; with
+    /// `partly`, one that ends well and has left out the last device.
     ///
     /// # Panics
     /// When the simulator does not answer.

@@ -109,6 +109,7 @@ type middleware struct {
 	mu   sync.Mutex
 	ro   map[string]bool // session cookies of the read-only account
 	*sessions
+	pages
 }
 
 type recorder struct {
@@ -171,6 +172,10 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		kind = kind[:i]
 	}
 	m.mu.Unlock()
+	if bad && kind == "partly" { // done without its last device, and nothing is said
+		body = withoutLastDevice(body)
+		bad = false
+	}
 	if bad {
 		if kind == "stuck" || kind == "ignored" { // a task that never ends, or ends well and has done nothing
 			newTask(w, body, name, nil, kind == "ignored")
@@ -191,6 +196,10 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			soapFault(w, "Current license or ESXi version prohibits execution of the requested operation.", "RestrictedVersion", "")
 			return
 		}
+	}
+	if name == "ContinueRetrievePropertiesEx" {
+		m.more(w, body, cookie(r))
+		return
 	}
 	if name == "QueryChangedDiskAreas" {
 		m.changed(w, body)
@@ -228,6 +237,9 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fixDisks()
 	}
 
+	if name == "RetrievePropertiesEx" {
+		out = m.cut(body, out, cookie(r))
+	}
 	if name == "Login" && rec.code == http.StatusOK {
 		res := http.Response{Header: w.Header()}
 		for _, c := range res.Cookies() {
@@ -304,6 +316,14 @@ func newFault(kind string) types.BaseMethodFault {
 // failTask answers a *_Task method with a task that ends in state error, as real servers do.
 func failTask(w http.ResponseWriter, body []byte, name string, f types.BaseMethodFault) {
 	newTask(w, body, name, f, true)
+}
+
+func withoutLastDevice(body []byte) []byte {
+	begin, end := bytes.LastIndex(body, []byte("<deviceChange>")), bytes.LastIndex(body, []byte("</deviceChange>"))
+	if begin < 0 || end < begin {
+		return body
+	}
+	return append(append([]byte{}, body[:begin]...), body[end+len("</deviceChange>"):]...)
 }
 
 func newTask(w http.ResponseWriter, body []byte, name string, f types.BaseMethodFault, ends bool) {

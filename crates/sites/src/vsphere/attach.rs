@@ -367,6 +367,7 @@ fn existing_disk(key: i32, controller: i32, place: &DiskPlace) -> Xml {
     Xml::new().text("operation", "add").typed("device", "VirtualDisk", device)
 }
 
-fn ignored(action: &str) -> SiteError {
+/// What to say of a change that is not there after the server has said that it is done.
+pub(super) fn ignored(action: &str) -> SiteError {
     SiteError::failed(action, "the server says it is done, and it is not [vsphere-ignored]")
 }

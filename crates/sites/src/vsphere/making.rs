@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::attach::{ATTACHED_MODE, CONTROLLERS_MAX, UNITS};
+use super::attach::{ATTACHED_MODE, CONTROLLERS_MAX, UNITS, ignored};
 use super::inventory::{
     DatastoreInfo, Host, Inventory, NetworkInfo, VirtualDisk, VirtualMachine, encoded_name,
 };
@@ -54,7 +54,22 @@ impl VsphereSite {
             .group("config", machine)
             .reference("pool", &place.pool)
             .reference("host", &place.host.object);
-        self.session.task(&place.folder, "CreateVM_Task", arguments).map(drop).map_err(failed(making))
+        self.session.task(&place.folder, "CreateVM_Task", arguments).map_err(failed(&making))?;
+        self.must_be_whole(new, &making)
+    }
+
+    /// A server that leaves out a device says nothing. On an error nothing of the machine is left.
+    fn must_be_whole(&self, new: &NewMachine, making: &str) -> Result<(), SiteError> {
+        let made = match self.find(&new.id) {
+            Err(SiteError::NoSuchMachine { .. }) => return Err(ignored(making)),
+            made => made?,
+        };
+        let sizes = made.disks.iter().map(|disk| disk.size);
+        if sizes.eq(new.disks.iter().map(|disk| disk.size)) && made.cards.len() == new.nics.len() {
+            return Ok(());
+        }
+        self.remove(&new.id)?;
+        Err(ignored(making))
     }
 
     fn place<'a>(&self, inventory: &'a Inventory) -> Result<Place<'a>, VimError> {

@@ -132,6 +132,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_documented_settings_are_settings() {
+        let guide = include_str!("../../../../docs/vsphere-site.md");
+        let block = guide.split("```").nth(1).and_then(|block| block.strip_prefix("toml")).unwrap();
+        let settings: VsphereSettings = toml::from_str(block).unwrap();
+        assert_eq!(settings.limits, Limits::default(), "the limits that are shown are the defaults");
+        assert!(settings.placement.folder.is_some() && settings.datastore_directories.len() == 1);
+        let fingerprint =
+            block.replace("authority =", "# authority =").replace("# fingerprint = \"AB:CD:…\"", &{
+                format!("fingerprint = \"{}\"", vec!["AB"; 32].join(":"))
+            });
+        let settings: VsphereSettings = toml::from_str(&fingerprint).unwrap();
+        assert!(matches!(settings.trust, Trust::Fingerprint(_)));
+    }
+
+    #[test]
     fn credentials_show_nothing() {
         let credentials = Credentials::new("replication@vsphere.local", "secret".to_owned());
         let shown = format!("{credentials:?} {credentials:#?}");

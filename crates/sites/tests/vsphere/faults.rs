@@ -190,6 +190,14 @@ fn what_was_not_done_is_noticed() {
     ignore("ReconfigVM_Task", &|| bench.site.enable_disk_uuids(&foreign));
     bench.site.detach_disk(&owner.id, &place.file).unwrap();
     ignore("ReconfigVM_Task", &|| bench.site.restore_disks(&owner.id, std::slice::from_ref(&place)));
+    ignore("CreateVM_Task", &|| bench.site.create_machine(&bench.describe("new")).map(drop));
+    bench.simulator.fail("CreateVM_Task", "partly", 1);
+    let partly = bench.site.create_machine(&bench.describe("partly"));
+    assert!(
+        bench.site.machines().unwrap().iter().all(|machine| machine.name != "Conformance partly"),
+        "it is left"
+    );
+    ignored.push(partly.map(drop));
     for result in ignored {
         let Err(SiteError::Failed { detail, .. }) = result else { panic!("{result:?}") };
         assert!(detail.contains("it is not") || detail.contains("is not where it was"), "{detail}");

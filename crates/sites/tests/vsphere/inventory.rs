@@ -4,7 +4,7 @@ use switchback_lab::vcsim::Simulator;
 use switchback_sites::Site;
 use switchback_sites::vsphere::{Inventory, Limits, VmPower};
 
-use crate::bench::{Bench, DATASTORE, HOST};
+use crate::bench::{Bench, DATASTORE, HOST, requests};
 
 fn host<'a>(inventory: &'a Inventory, name: &str) -> &'a switchback_sites::vsphere::Host {
     inventory.hosts.iter().find(|host| host.name == name).unwrap()
@@ -67,13 +67,19 @@ fn machines_are_told_with_all_they_have() {
     assert_eq!((two.parent.as_ref(), two.is_current), (Some(&one.object), true));
 }
 
+/// In pages, of which the rest goes with the session.
 #[test]
 fn a_hundred_machines_are_read() {
-    let bench = Bench::limited(
-        Simulator::options().machines(60),
-        Limits { page_objects_max: 7, ..Limits::default() },
-    );
-    assert_eq!(bench.site.machines().unwrap().len(), 120);
+    let files = tempfile::tempdir().unwrap();
+    let record = files.path().join("requests");
+    let limits = Limits { page_objects_max: 7, ..Limits::default() };
+    let bench = Bench::limited(Simulator::options().machines(60).record(&record), limits);
+    let machines = bench.site.machines().unwrap();
+    assert_eq!(machines.len(), 120);
+    assert_eq!(requests(&record, "ContinueRetrievePropertiesEx"), 120 / 7);
+    bench.simulator.end_session_after("ContinueRetrievePropertiesEx");
+    assert_eq!(bench.site.machines().unwrap(), machines);
+    assert_eq!(requests(&record, "Login"), 2);
 }
 
 #[test]

@@ -186,11 +186,12 @@ fn a_copy_of_a_machine_of_ours_is_a_machine_of_its_own() {
 fn every_request_is_as_the_api_describes_it() {
     let files = tempfile::tempdir().unwrap();
     let record = files.path().join("requests");
-    let limits = Limits { watch_seconds: 1, ..Limits::default() };
+    let limits = Limits { watch_seconds: 1, page_objects_max: 2, ..Limits::default() };
     let bench = Bench::limited(Simulator::options().record(&record), limits);
     everything(&bench);
     let checked = testimony(&witness(&["requests", &record.to_string_lossy()]));
     for method in [
+        "ContinueRetrievePropertiesEx",
         "CreateContainerView",
         "CreateFilter",
         "CreatePropertyCollector",

@@ -1,4 +1,4 @@
-//! Pages, with answers written by hand: the simulator sends everything in one.
+//! Pages, with answers written by hand: odd ones, of which the simulator sends none.
 
 use std::cell::RefCell;
 
