@@ -125,13 +125,26 @@ fn a_destination_that_has_gone_is_told_and_forgotten_when_it_is_back() {
     server.control.back_up(Reason::Continuous).unwrap();
     let (there, away) = (server.path("backups"), server.path("away"));
     std::process::Command::new("mv").args([&there, &away]).status().unwrap();
-    assert_eq!(server.control.back_up(Reason::Continuous).unwrap_err().error.code, "backup.destination");
+    let error = server.control.back_up(Reason::Continuous).unwrap_err();
+    assert_eq!(error.error.code, "backup.destination");
+    assert!(error.to_string().contains("create it, or mount the drive"), "{error}");
     let status = server.control.backup_status().unwrap();
     assert_eq!((status.health, status.reasons[0].code.as_str()), (Health::Warning, "backup.failed"));
     assert!(status.last_success.is_some());
     std::process::Command::new("mv").args([&away, &there]).status().unwrap();
     server.control.back_up(Reason::Continuous).unwrap();
     assert_eq!(server.control.backup_status().unwrap().health, Health::Normal);
+}
+
+#[test]
+fn a_failure_is_told_with_the_systems_own_words() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("writing failed")]
+    struct Outer(#[source] std::io::Error);
+    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    assert_eq!(destination::words(&Outer(full)), "writing failed: no storage space");
+    let twice = std::io::Error::other("writing failed");
+    assert_eq!(destination::words(&Outer(twice)), "writing failed");
 }
 
 #[test]
