@@ -4,6 +4,7 @@
 //! for (sites and their inventory, intervals in seconds, progress, tokens, the audit log) is here, one file per resource. Their `properties` use our
 //! own words, in camel case, with the unit last.
 
+mod accounts;
 mod audit_log;
 mod backup;
 mod discovery;
@@ -108,6 +109,13 @@ fn access_routes() -> Router<Arc<Api>> {
     Router::new()
         .route(&at("/switchbacktokens"), methods([(GET, tokens::list)]))
         .route(&at("/switchbacktokens/{token}"), methods([(PUT, tokens::put), (DELETE, tokens::delete)]))
+        .route(&at("/switchbackaccounts"), methods([(GET, accounts::list)]))
+        .route(
+            &at("/switchbackaccounts/{account}"),
+            methods([(GET, accounts::get), (PUT, accounts::put), (DELETE, accounts::delete)]),
+        )
+        .route(&at("/switchbackaccounts/{account}/rotate"), methods([(POST, accounts::rotate)]))
+        .route(&at("/switchbackaccounts/{account}/test"), methods([(POST, accounts::test)]))
         .route(&at("/switchbackaudit"), methods([(GET, audit_log::list)]))
         .route(
             &at("/switchbackenrolment/default/showpassphrase"),

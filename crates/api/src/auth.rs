@@ -35,7 +35,8 @@ const OPERATOR_ACTIONS: [&str; 12] = [
     "unplannedfailover",
 ];
 /// Types, by their segment, that only a Contributor may even look at: they tell who has access.
-const CONTRIBUTOR_TYPES: [&str; 3] = ["switchbacktokens", "switchbackaudit", "switchbackenrolment"];
+const CONTRIBUTOR_TYPES: [&str; 4] =
+    ["switchbacktokens", "switchbackaudit", "switchbackenrolment", "switchbackaccounts"];
 
 /// The role that a request needs; `path` is normalised.
 pub(crate) fn role_needed(method: &Method, path: &str) -> AccessRole {

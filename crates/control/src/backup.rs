@@ -6,7 +6,7 @@
 //! certificates of components (they have their own), or a secret of the place that backups go to; remove what a newer server has written.
 //!
 //! The path of one backup: the *keeper* looks every [`LOOK_EVERY`] whether the store's fingerprint or a file has changed, and whether the last backup is
-//! long enough ago; everything is read as of one moment ([`switchback_store::Store::snapshot`]); [`format`] makes the file of it; the [`destination`] takes it
+//! long enough ago; everything is read as of one moment ([`switchback_store::Store::snapshot`]); [`mod@format`] makes the file of it; the [`destination`] takes it
 //! under a name of its own, whole or not at all, and it is read back and compared; [`retention`] says which older ones go. On the worst day,
 //! [`restore`] checks all of it before anything is written, and fills an empty directory or leaves it marked as unfinished.
 //!

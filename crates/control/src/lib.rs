@@ -19,9 +19,11 @@
 //! | `jobs` | jobs, their executor, and the steps of each kind |
 //! | `reconcile` | what is looked at again and again |
 //! | `access` | tokens, audit log, events |
+//! | `accounts` | run-as accounts |
 //! | `backup` | backups, restores, and which of two servers is the one |
 
 mod access;
+mod accounts;
 pub mod backup;
 mod desired;
 mod error;
@@ -113,6 +115,8 @@ struct Inner {
     /// A component has reported to this process.
     heard: AtomicBool,
     backups: backup::keeper::Backups,
+    /// Held while the key of run-as accounts is made.
+    account_key: Mutex<()>,
     /// Counts what may have made a job due.
     woken: Mutex<u64>,
     wake: Condvar,
@@ -150,6 +154,7 @@ impl Control {
                 home: OnceLock::new(),
                 heard: AtomicBool::new(false),
                 backups: backup::keeper::Backups::default(),
+                account_key: Mutex::default(),
                 woken: Mutex::default(),
                 wake: Condvar::new(),
             }),

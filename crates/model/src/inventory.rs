@@ -34,6 +34,28 @@ pub enum SiteKind {
     },
 }
 
+/// A run-as account: a user of another system under which the configuration server works there. Without its password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// Its name here.
+    pub name: ObjectName,
+    /// What it is for.
+    pub kind: AccountKind,
+    /// The user's name there.
+    pub user: String,
+    /// When its password was last set.
+    pub changed: UnixMillis,
+}
+
+/// What an account is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum AccountKind {
+    /// vCenter or a standalone ESXi host.
+    Vsphere,
+}
+
 /// How the machines of a protection group are replicated.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicationPolicy {

@@ -33,8 +33,9 @@ pub use ids::{
     ReplicaName, Seq, WriterId,
 };
 pub use inventory::{
-    FailoverRecord, Held, Instance, InstanceNic, NetworkMapping, PointChoice, ProtectedItem, ProtectionGroup,
-    ReplicationPath, ReplicationPolicy, RetiredReplica, Site, SiteKind, TestCopy,
+    Account, AccountKind, FailoverRecord, Held, Instance, InstanceNic, NetworkMapping, PointChoice,
+    ProtectedItem, ProtectionGroup, ReplicationPath, ReplicationPolicy, RetiredReplica, Site, SiteKind,
+    TestCopy,
 };
 pub use job::{
     ItemOperation, Job, JobError, JobRequest, JobState, ProtectRequest, ReprotectOptions, Task, TaskState,

@@ -56,13 +56,15 @@ pub enum Kind {
     Audit,
     /// An API token; its key is its name.
     Token,
+    /// A run-as account; its key is its name. Its password is encrypted.
+    Account,
     /// The configuration server's own: its vault's name, what it was last told.
     Setting,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Site,
         Self::Server,
         Self::Report,
@@ -74,6 +76,7 @@ impl Kind {
         Self::Event,
         Self::Audit,
         Self::Token,
+        Self::Account,
         Self::Setting,
     ];
 
@@ -92,6 +95,7 @@ impl Kind {
             Self::Event => "event",
             Self::Audit => "audit",
             Self::Token => "token",
+            Self::Account => "account",
             Self::Setting => "setting",
         }
     }

@@ -5,6 +5,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line is where output belongs")]
 
+mod account;
 mod agent;
 mod backup;
 mod component;
@@ -101,6 +102,8 @@ enum Command {
     Token(token::TokenArgs),
     /// Who asked for what, and how it was answered
     Audit(records::AuditArgs),
+    /// Run-as accounts: under whom the configuration server works in a vCenter
+    Account(account::AccountArgs),
     /// Back up the configuration server
     Backup(backup::BackupArgs),
     /// Print the passphrase with which components join
@@ -153,6 +156,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::NetworkMapping(args) => network_mapping::run(&args),
         Command::Token(args) => token::run(&args),
         Command::Audit(args) => records::audit(&args),
+        Command::Account(args) => account::run(&args),
         Command::Backup(args) => backup::run(&args),
         Command::Passphrase(args) => token::passphrase(&args),
         Command::Profile(args) => profile::run(&args),

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use serde_json::Value;
 use switchback_control::{Control, Health, ServerView};
-use switchback_model::{JobError, ObjectName, Site};
+use switchback_model::{Account, JobError, ObjectName, Site};
 
 use super::answer::Answer;
 use super::call::Call;
@@ -45,6 +45,15 @@ struct VMware {
     protected_servers: String,
     process_servers: Vec<ProcessServer>,
     master_target_servers: Vec<MasterTarget>,
+    run_as_accounts: Vec<RunAsAccount>,
+}
+
+/// `RunAsAccount` of the contract.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RunAsAccount {
+    account_id: String,
+    account_name: String,
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
@@ -66,6 +75,12 @@ pub(crate) fn find(control: &Control, call: &Call) -> Result<Site, ArmError> {
 pub(crate) fn by_name(control: &Control, name: &ObjectName) -> Result<Site, ArmError> {
     let known = control.sites()?.into_iter().find(|site| site.name == *name);
     known.ok_or_else(|| ArmError::not_found("fabric", name.as_str()))
+}
+
+/// Accounts are the server's, not a site's: each fabric shows all.
+fn run_as(account: &Account) -> RunAsAccount {
+    let name = account.name.to_string();
+    RunAsAccount { account_id: name.clone(), account_name: name }
 }
 
 fn show_site(control: &Control, call: &Call, servers: &[ServerView], site: &Site) -> Result<Value, ArmError> {
@@ -100,6 +115,7 @@ fn show_site(control: &Control, call: &Call, servers: &[ServerView], site: &Site
             protected_servers: protected.to_string(),
             process_servers: serving.process_servers,
             master_target_servers: serving.master_targets,
+            run_as_accounts: control.accounts()?.iter().map(run_as).collect(),
         },
         health_error_details: errors,
         health: show(health),

@@ -1,7 +1,10 @@
 //! Our own resources.
 
 use serde_json::json;
+use switchback_api::Vault;
+use switchback_control::backup::ServerHome;
 use switchback_identity::{PeerIdentity, Role};
+use switchback_model::AccessRole;
 
 use crate::server::Server;
 
@@ -119,4 +122,57 @@ async fn the_passphrase_is_shown_and_that_is_recorded() {
     assert!(!passphrase.is_empty());
     let audit = server.get("switchbackAudit").await.to_string();
     assert!(audit.contains("showpassphrase") && !audit.contains(passphrase), "{audit}");
+}
+
+#[tokio::test]
+async fn a_password_goes_in_and_never_comes_out() {
+    let server = Server::new();
+    let directory = tempfile::tempdir().unwrap();
+    server.world.control.keeps(ServerHome {
+        directory: directory.path().into(),
+        build: "test".into(),
+        settings: Default::default(),
+        addresses: Vec::new(),
+    });
+    let body = |password: &str| json!({ "properties": { "kind": "vsphere", "user": "svc@vsphere", "password": password } });
+    let made = server.call("PUT", "switchbackAccounts/vc1", Some(body("first secret"))).await;
+    assert_eq!(
+        (made.status.as_u16(), &made.body["properties"]["user"]),
+        (200, &json!("svc@vsphere")),
+        "{:#}",
+        made.body
+    );
+    assert_eq!(server.call("PUT", "switchbackAccounts/vc1", Some(body("other secret"))).await.status, 409);
+    let rotated = json!({ "properties": { "password": "second secret" } });
+    assert_eq!(server.call("POST", "switchbackAccounts/vc1/rotate", Some(rotated)).await.status, 200);
+    let tested = server.call("POST", "switchbackAccounts/vc1/test", None).await;
+    assert_eq!((tested.status.as_u16(), tested.code()), (409, "account.not-testable"));
+    let fabric = server.get("replicationFabrics/home").await;
+    assert_eq!(fabric["properties"]["customDetails"]["runAsAccounts"][0]["accountName"], "vc1");
+    for path in ["switchbackAccounts", "switchbackAccounts/vc1", "switchbackAudit", "replicationFabrics"] {
+        let shown = server.get(path).await.to_string();
+        assert!(!shown.contains("secret"), "{path}: {shown}");
+    }
+    let reader = server.world.control.create_token(&"reader".parse().unwrap(), AccessRole::Reader).unwrap();
+    let uri = format!("{}/switchbackAccounts?api-version=2024-04-01", Vault::default().id());
+    assert_eq!(server.raw("GET", &uri, Some(&reader), Vec::new()).await.status, 403);
+    assert_eq!(server.call("DELETE", "switchbackAccounts/vc1", None).await.status, 204);
+    assert_eq!(server.call("GET", "switchbackAccounts/vc1", None).await.status, 404);
+}
+
+#[tokio::test]
+async fn backups_are_asked_for_and_told() {
+    let server = Server::new();
+    let shown = server.get("switchbackBackup/default").await;
+    assert_eq!(shown["properties"]["reasons"][0]["code"], "backup.none");
+    assert_eq!(server.get("switchbackBackup/default/backups").await["value"], json!([]));
+    let run = server.call("POST", "switchbackBackup/default/run", None).await;
+    assert_eq!((run.status.as_u16(), run.code()), (409, "backup.none"));
+    let policy = json!({ "properties": { "policy": { "destination": "/nowhere", "recipients": ["AGE-SECRET-KEY-1X"] } } });
+    let refused = server.call("PUT", "switchbackBackup/default", Some(policy)).await;
+    assert!(
+        refused.status.is_client_error() && !refused.body.to_string().contains("KEY-1X"),
+        "{:#}",
+        refused.body
+    );
 }

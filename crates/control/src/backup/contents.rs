@@ -24,7 +24,7 @@ const AUTHORITY: &str = "identity/authority.pem";
 /// Its passphrase.
 const PASSPHRASE: &str = "identity/passphrase";
 /// Files of the directory, beside the scripts.
-pub(super) const FILES: [&str; 3] = [AUTHORITY, PASSPHRASE, "admin-token.written"];
+pub(super) const FILES: [&str; 4] = [AUTHORITY, PASSPHRASE, "admin-token.written", crate::accounts::KEY_FILE];
 /// The scripts of recovery plans.
 pub(super) const SCRIPTS: &str = "scripts";
 /// Most bytes of all scripts.

@@ -50,7 +50,7 @@ impl Destination {
     pub fn open(location: &str) -> Result<Self, BackupError> {
         let failed = |detail: String| BackupError::Io { action: format!("opening {location}"), detail };
         if let Some(path) = as_directory(location) {
-            let volume = DirVolume::open(path).map_err(|error| failed(error.to_string()))?;
+            let volume = DirVolume::open(path).map_err(|error| failed(words(&error)))?;
             return Ok(Self { name: location.into(), place: Place::Directory(volume) });
         }
         let url = Url::parse(location)
@@ -64,9 +64,9 @@ impl Destination {
         let options = std::env::vars().filter(|(name, _)| is_key(name));
         let options = options.map(|(name, value)| (name.to_ascii_lowercase(), value));
         let (store, prefix) =
-            object_store::parse_url_opts(&url, options).map_err(|error| failed(error.to_string()))?;
+            object_store::parse_url_opts(&url, options).map_err(|error| failed(words(&error)))?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| failed(error.to_string()))?;
+        let runtime = runtime.map_err(|error| failed(words(&error)))?;
         Ok(Self { name: location.into(), place: Place::Objects { store, prefix, runtime } })
     }
 
@@ -92,7 +92,7 @@ impl Destination {
             Place::Directory(volume) => volume
                 .write_atomic(PROBE, b"")
                 .and_then(|()| volume.remove(PROBE))
-                .map_err(|error| failed(error.to_string())),
+                .map_err(|error| failed(words(&error))),
             Place::Objects { store, prefix, runtime } => {
                 let at = prefix.clone().join(PROBE);
                 limited(runtime, store.put(&at, PutPayload::from_static(b"probe"))).map_err(&failed)?;
@@ -113,7 +113,7 @@ impl Destination {
                 if let Err(error) = volume.write_atomic(&text, file) {
                     // What has been written of it would fill the drive for good.
                     let _ = volume.remove(&format!("{text}.new"));
-                    return Err(failed(error.to_string()));
+                    return Err(failed(words(&error)));
                 }
             }
             Place::Objects { store, prefix, runtime } => {
@@ -135,7 +135,7 @@ impl Destination {
         let failed = self.failed("listing the backups in");
         let found: Vec<(String, u64)> = match &self.place {
             Place::Directory(volume) => {
-                let entries = volume.list().map_err(|error| failed(error.to_string()))?;
+                let entries = volume.list().map_err(|error| failed(words(&error)))?;
                 entries.into_iter().map(|entry| (entry.name, entry.len)).collect()
             }
             Place::Objects { store, prefix, runtime } => {
@@ -156,7 +156,7 @@ impl Destination {
         let failed = self.failed(&format!("reading the backup {name} in"));
         match &self.place {
             Place::Directory(volume) => {
-                volume.read_all(&name.to_string(), FILE_LEN_MAX).map_err(|error| failed(error.to_string()))
+                volume.read_all(&name.to_string(), FILE_LEN_MAX).map_err(|error| failed(words(&error)))
             }
             Place::Objects { store, prefix, runtime } => {
                 let at = prefix.clone().join(name.to_string());
@@ -183,7 +183,7 @@ impl Destination {
         match &self.place {
             Place::Directory(volume) => match volume.remove(&name.to_string()) {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-                other => other.map_err(|error| failed(error.to_string())),
+                other => other.map_err(|error| failed(words(&error))),
             },
             Place::Objects { store, prefix, runtime } => {
                 limited(runtime, store.delete(&prefix.clone().join(name.to_string()))).map_err(failed)
@@ -198,8 +198,23 @@ fn limited<T>(
 ) -> Result<T, String> {
     runtime.block_on(async {
         match tokio::time::timeout(CALL_MAX, call).await {
-            Ok(outcome) => outcome.map_err(|error| error.to_string()),
+            Ok(outcome) => outcome.map_err(|error| words(&error)),
             Err(_) => Err(format!("no answer within {} s", CALL_MAX.as_secs())),
         }
     })
+}
+
+/// An error with what it comes from: the first says what was done, the last what the system has against it.
+pub(super) fn words(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        source = cause.source();
+    }
+    text
 }

@@ -28,6 +28,7 @@ use super::contents::{Contents, FILES, SCRIPTS};
 use super::format::{BackupError, Header};
 use super::{INCARNATION, Incarnation, SERVER_OBJECT};
 use crate::access::StoredToken;
+use crate::accounts::StoredAccount;
 use crate::inventory::Enrolment;
 use crate::reports::StoredReport;
 
@@ -173,6 +174,7 @@ fn check(record: &Record) -> Result<(), BackupError> {
         Kind::Event => read::<Event>(record).map(drop),
         Kind::Audit => read::<AuditRecord>(record).map(drop),
         Kind::Token => read::<StoredToken>(record).map(drop),
+        Kind::Account => read::<StoredAccount>(record).map(drop),
         _ => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use switchback_disk::{DirVolume, SystemClock};
 use switchback_identity::{Authority, PeerIdentity, Role};
 use switchback_model::component::{ProcessServerState, Report, State};
-use switchback_model::{AccessRole, UnixMillis};
+use switchback_model::{AccessRole, Account, AccountKind, UnixMillis};
 use switchback_store::SqliteStore;
 
 use super::*;
@@ -125,13 +125,26 @@ fn a_destination_that_has_gone_is_told_and_forgotten_when_it_is_back() {
     server.control.back_up(Reason::Continuous).unwrap();
     let (there, away) = (server.path("backups"), server.path("away"));
     std::process::Command::new("mv").args([&there, &away]).status().unwrap();
-    assert_eq!(server.control.back_up(Reason::Continuous).unwrap_err().error.code, "backup.destination");
+    let error = server.control.back_up(Reason::Continuous).unwrap_err();
+    assert_eq!(error.error.code, "backup.destination");
+    assert!(error.to_string().contains("create it, or mount the drive"), "{error}");
     let status = server.control.backup_status().unwrap();
     assert_eq!((status.health, status.reasons[0].code.as_str()), (Health::Warning, "backup.failed"));
     assert!(status.last_success.is_some());
     std::process::Command::new("mv").args([&away, &there]).status().unwrap();
     server.control.back_up(Reason::Continuous).unwrap();
     assert_eq!(server.control.backup_status().unwrap().health, Health::Normal);
+}
+
+#[test]
+fn a_failure_is_told_with_the_systems_own_words() {
+    #[derive(Debug, thiserror::Error)]
+    #[error("writing failed")]
+    struct Outer(#[source] std::io::Error);
+    let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+    assert_eq!(destination::words(&Outer(full)), "writing failed: no storage space");
+    let twice = std::io::Error::other("writing failed");
+    assert_eq!(destination::words(&Outer(twice)), "writing failed");
 }
 
 #[test]
@@ -236,4 +249,65 @@ fn what_a_backup_costs() {
         }
         println!("{what}: {} ms, {len} bytes", began.elapsed().as_millis());
     }
+}
+
+fn account(name: &str) -> Account {
+    Account {
+        name: name.parse().unwrap(),
+        kind: AccountKind::Vsphere,
+        user: "admin@vsphere".into(),
+        changed: UnixMillis(1),
+    }
+}
+
+#[test]
+fn a_password_is_kept_encrypted_shown_to_nobody_and_in_backups() {
+    let server = Server::new();
+    let control = &server.control;
+    let password = zeroize::Zeroizing::new("correct horse".to_owned());
+    control.add_account(account("vc"), &password).unwrap();
+    assert_eq!(control.add_account(account("VC"), &password).unwrap_err().error.code, "name.taken");
+    let (found, secret) = control.account_secret(&"vc".parse().unwrap()).unwrap();
+    assert_eq!((found, secret.as_str()), (account("vc"), "correct horse"));
+    let kept = control.records().store().get(Kind::Account, "vc").unwrap().unwrap().body;
+    assert!(!kept.contains("correct") && kept.contains("admin@vsphere"), "{kept}");
+    let home = control.server_home().unwrap();
+    let key = home.directory.join("accounts.key");
+    assert_eq!(std::fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+    let contents = contents::read(control.records().store(), home).unwrap();
+    assert!(contents.files.iter().any(|file| file.path == "accounts.key" && file.contents.len() == 32));
+    // Another nonce each time; the old password is gone.
+    let new = zeroize::Zeroizing::new("battery staple".to_owned());
+    control.rotate_account(&"vc".parse().unwrap(), Some("root".into()), &new).unwrap();
+    let (found, secret) = control.account_secret(&"vc".parse().unwrap()).unwrap();
+    assert_eq!((found.user.as_str(), secret.as_str()), ("root", "battery staple"));
+    let error = control.test_account(&"vc".parse().unwrap()).unwrap_err();
+    assert_eq!(error.error.code, "account.not-testable");
+    control.remove_account(&"vc".parse().unwrap()).unwrap();
+    assert!(control.accounts().unwrap().is_empty());
+    assert!(control.add_account(account("a"), &zeroize::Zeroizing::default()).is_err(), "an empty password");
+}
+
+#[test]
+fn a_password_is_bound_to_its_account_and_its_key() {
+    let server = Server::new();
+    let control = &server.control;
+    control.add_account(account("vc"), &zeroize::Zeroizing::new("one".into())).unwrap();
+    control.add_account(account("other"), &zeroize::Zeroizing::new("two".into())).unwrap();
+    let body = |key: &str| control.records().store().get(Kind::Account, key).unwrap().unwrap().body;
+    let mut moved: serde_json::Value = serde_json::from_str(&body("vc")).unwrap();
+    moved["sealed"] = serde_json::from_str::<serde_json::Value>(&body("other")).unwrap()["sealed"].clone();
+    let mut batch = Batch::default();
+    batch.put(Kind::Account, "vc", Expect::Any, &moved);
+    control.records().commit(batch).unwrap();
+    let code = |name: &str| control.account_secret(&name.parse().unwrap()).unwrap_err().error.code.clone();
+    assert_eq!(code("vc"), "account.unreadable");
+    assert!(control.account_secret(&"other".parse().unwrap()).is_ok());
+    std::fs::remove_file(control.server_home().unwrap().directory.join("accounts.key")).unwrap();
+    assert_eq!(code("other"), "account.unreadable");
+    let error = control.add_account(account("third"), &zeroize::Zeroizing::new("x".into())).unwrap_err();
+    assert_eq!(
+        error.error.code, "account.unreadable",
+        "no second key is made beside the first one's secrets"
+    );
 }

@@ -144,7 +144,8 @@ fn secret(path: &Path) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     Ok(contents)
 }
 
-fn passphrase(path: &Path) -> anyhow::Result<Zeroizing<String>> {
+/// The first line of a file that holds a secret.
+pub(super) fn passphrase(path: &Path) -> anyhow::Result<Zeroizing<String>> {
     let contents = secret(path)?;
     let text = std::str::from_utf8(&contents).with_context(|| format!("{} is no text", path.display()))?;
     Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))

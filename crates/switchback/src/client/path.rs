@@ -27,6 +27,8 @@ pub const NETWORK_MAPPINGS: &str = "switchbackNetworkMappings";
 pub const JOB_PROGRESS: &str = "switchbackJobs";
 /// Where the configuration server is backed up to, and below it its backups.
 pub const BACKUP: &str = "switchbackBackup/default";
+/// Run-as accounts.
+pub const ACCOUNTS: &str = "switchbackAccounts";
 /// Tokens.
 pub const TOKENS: &str = "switchbackTokens";
 /// The audit log.
