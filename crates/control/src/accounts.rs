@@ -10,7 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use rand::TryRngCore;
 use serde::{Deserialize, Serialize};
 use switchback_disk::{DirVolume, Volume};
-use switchback_model::{Account, AccountKind, ObjectName};
+use switchback_model::{Account, CheckState, ObjectName, ReadinessCheck};
+use switchback_sites::Target;
 use switchback_store::{Expect, Kind, StoreError};
 use zeroize::Zeroizing;
 
@@ -99,6 +100,7 @@ impl Control {
         let mut batch = Batch::default();
         batch.replace(Kind::Account, name.key(), version, &stored);
         self.records().commit(batch)?;
+        self.reopen_sites();
         Ok(stored.account)
     }
 
@@ -129,30 +131,44 @@ impl Control {
     /// [`ErrorKind::NotFound`].
     pub fn remove_account(&self, name: &ObjectName) -> Result<(), ControlError> {
         let stored = self.stored_account(name)?;
+        if let Some(site) = self.sites_with(name)?.first() {
+            let message = format!("the site {} is entered with the account {name}", site.name);
+            return Err(ControlError::new(ErrorKind::Conflict, "account.in-use", message)
+                .remedy("remove the site first, or rotate the account"));
+        }
         let mut batch = Batch::default();
         batch.delete(Kind::Account, name.key(), Expect::Version(stored.version));
         Ok(self.records().commit(batch)?)
     }
 
-    /// Tries whether an account is good for what it is for.
+    /// Tries whether an account is good for what it is for, at each site that it enters.
     ///
     /// # Errors
-    /// Why it is not; [`ErrorKind::IllegalState`] for a kind that this build cannot try.
+    /// Why it is not: it is refused, lacks privileges (a read-only role), the server takes no changes; [`ErrorKind::IllegalState`] while no site uses it.
     pub fn test_account(&self, name: &ObjectName) -> Result<(), ControlError> {
-        let (account, _password) = self.account_secret(name)?;
-        match account.kind {
-            AccountKind::Vsphere => {
-                let message = format!(
-                    "the password of {name} can be decrypted; whether vCenter takes it cannot be tried: this build has no sites of kind vsphere"
-                );
-                Err(ControlError::new(ErrorKind::IllegalState, "account.not-testable", message))
-            }
-            _ => Err(ControlError::new(
-                ErrorKind::Invalid,
-                "account.unknown-kind",
-                "this build does not know accounts of that kind",
-            )),
+        self.account_secret(name)?;
+        let sites = self.sites_with(name)?;
+        if sites.is_empty() {
+            let message =
+                format!("no site is entered with the account {name}, so there is nothing to try it at");
+            return Err(ControlError::new(ErrorKind::IllegalState, "account.unused", message)
+                .remedy("`switchback site add NAME --vsphere HOST --account NAME` tries it, too"));
         }
+        for site in sites {
+            let checks = self.site(&site.name)?.check_targets(&[Target::default()])?;
+            let matters = |check: &&ReadinessCheck| {
+                check.state == CheckState::Failed
+                    && ["site.privileges", "site.edition"].contains(&check.code.as_str())
+            };
+            if let Some(check) = checks.iter().flatten().find(matters) {
+                let error = check.as_error();
+                let message = format!("at {}: {}", site.name, error.message);
+                return Err(ControlError::new(ErrorKind::IllegalState, &error.code, message)
+                    .cause(error.cause)
+                    .remedy(error.remedy));
+            }
+        }
+        Ok(())
     }
 
     /// An account with its password, for what works with it: the opener of a site.

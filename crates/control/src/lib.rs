@@ -49,6 +49,7 @@ use std::time::{Duration, Instant};
 use switchback_disk::Clock;
 use switchback_model::{SiteKind, UnixMillis};
 use switchback_sites::Site;
+use switchback_sites::vsphere::Credentials;
 use switchback_store::Store;
 
 pub use error::{ControlError, ErrorKind};
@@ -59,7 +60,8 @@ use desired::Facts;
 use records::Records;
 
 /// Opens sites.
-pub type SiteOpener = Arc<dyn Fn(&SiteKind) -> Result<Arc<dyn Site>, ControlError> + Send + Sync>;
+pub type SiteOpener =
+    Arc<dyn Fn(&SiteKind, Option<Credentials>) -> Result<Arc<dyn Site>, ControlError> + Send + Sync>;
 
 /// How long what was read for answers to components may be used: others may write the same store.
 const FACTS_FOR: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 //! What it is: plain data, as it is stored and shown. What it never does: decide (that is [`Protection`]'s table and the control plane's), know
 //! how a site is reached.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -32,6 +33,36 @@ pub enum SiteKind {
         /// An absolute path.
         directory: PathBuf,
     },
+    /// A vCenter or a standalone ESXi host.
+    Vsphere(Box<VsphereKind>),
+}
+
+/// Where a vCenter or ESXi host is, and what is to be known of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VsphereKind {
+    /// Its name or address, or `https://HOST[:PORT]/sdk`.
+    pub url: String,
+    /// The run-as account with which it is entered.
+    pub account: ObjectName,
+    /// SHA-256 of its certificate, in hexadecimal digits; or `authority`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// Certificates of the authorities that may have issued its certificate, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
+    /// The ESXi host that machines are made on, the master target's; `None`: the one there is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The resource pool they are made in; `None`: the root of the host or its cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_pool: Option<String>,
+    /// The folder they are made in; `None`: the datacenter's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
+    /// Where datastores are mounted on the master targets, by the datastores' names. Disks elsewhere are attached to the master target's machine.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub datastore_directories: BTreeMap<String, PathBuf>,
 }
 
 /// A run-as account: a user of another system under which the configuration server works there. Without its password.

@@ -35,7 +35,7 @@ pub use ids::{
 pub use inventory::{
     Account, AccountKind, FailoverRecord, Held, Instance, InstanceNic, NetworkMapping, PointChoice,
     ProtectedItem, ProtectionGroup, ReplicationPath, ReplicationPolicy, RetiredReplica, Site, SiteKind,
-    TestCopy,
+    TestCopy, VsphereKind,
 };
 pub use job::{
     ItemOperation, Job, JobError, JobRequest, JobState, ProtectRequest, ReprotectOptions, Task, TaskState,

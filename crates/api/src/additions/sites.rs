@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use switchback_control::{Control, ControlError, DiscoveredMachine};
-use switchback_model::{ObjectName, Site, SiteKind};
+use switchback_model::{ObjectName, Site, SiteKind, VsphereKind};
 use switchback_sites::{Boot, Machine, Power};
 
 use crate::arm::{Answer, ArmError, Call, encode, page, resource};
@@ -23,6 +23,7 @@ struct Put {
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum PutProperties {
     Local { directory: PathBuf },
+    Vsphere(Box<VsphereKind>),
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
@@ -36,15 +37,18 @@ pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
 
 /// Makes a site known. One that is known already, as it is said to be, is no error.
 pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let PutProperties::Local { directory } = call.json::<Put>()?.properties;
-    if !directory.is_absolute() {
-        return Err(ArmError::invalid(format!(
-            "the directory {} is not an absolute path",
-            directory.display()
-        ))
-        .cause("it is one of the configuration server's host"));
-    }
-    let site = Site { name: call.name("site")?, kind: SiteKind::Local { directory } };
+    let kind = match call.json::<Put>()?.properties {
+        PutProperties::Local { directory } if directory.is_absolute() => SiteKind::Local { directory },
+        PutProperties::Local { directory } => {
+            return Err(ArmError::invalid(format!(
+                "the directory {} is not an absolute path",
+                directory.display()
+            ))
+            .cause("it is one of the configuration server's host"));
+        }
+        PutProperties::Vsphere(vsphere) => SiteKind::Vsphere(vsphere),
+    };
+    let site = Site { name: call.name("site")?, kind };
     let known = control.sites()?.into_iter().find(|known| known.name == site.name);
     if known.as_ref().is_none_or(|known| known.kind != site.kind) {
         control.add_site(&site)?;
@@ -118,6 +122,12 @@ fn find(control: &Control, name: &ObjectName) -> Result<Site, ArmError> {
 fn show(call: &Call, site: &Site) -> Result<Value, ArmError> {
     let properties = match &site.kind {
         SiteKind::Local { directory } => json!({ "kind": "local", "directory": directory }),
+        SiteKind::Vsphere(vsphere) => {
+            let mut properties =
+                serde_json::to_value(vsphere).map_err(|error| ArmError::invalid(error.to_string()))?;
+            properties["kind"] = "vsphere".into();
+            properties
+        }
         _ => json!({ "kind": "other" }),
     };
     resource(

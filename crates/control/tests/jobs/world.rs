@@ -290,7 +290,9 @@ pub(crate) struct World {
 
 fn control(store: &Arc<SqliteStore>, clock: &Arc<Seconds>, sites: [Arc<MemorySite>; 2]) -> Control {
     let [home, recovery] = sites;
-    let opener = move |kind: &SiteKind| -> Result<Arc<dyn Site>, ControlError> {
+    let opener = move |kind: &SiteKind,
+                       _: Option<switchback_sites::vsphere::Credentials>|
+          -> Result<Arc<dyn Site>, ControlError> {
         let SiteKind::Local { directory } = kind else { panic!("only local ones here") };
         Ok(if directory.ends_with("home") { home.clone() } else { recovery.clone() })
     };

@@ -109,7 +109,10 @@ impl<'a> Look<'a> {
     fn objects(&self) -> Vec<MoRef> {
         let machines =
             [self.machine, self.master_target].into_iter().flatten().map(|machine| &machine.object);
-        let datastores = self.datastores().into_iter().map(|datastore| &datastore.object);
+        // Of a machine that is to be made it is not known yet where.
+        let all = || self.inventory.datastores.iter().filter(|one| one.is_accessible).collect();
+        let datastores = if self.machine.is_some() { self.datastores() } else { all() };
+        let datastores = datastores.into_iter().map(|datastore| &datastore.object);
         machines.chain(datastores).cloned().collect()
     }
 

@@ -1,8 +1,8 @@
 //! `switchback site`: the places that machines run at.
 
+mod add;
 mod create;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -16,7 +16,7 @@ use crate::client::path::{self, text_at};
 const SITE: &[Field] = &[
     plain("NAME", &["/name"]),
     plain("KIND", &["/properties/kind"]),
-    plain("WHERE", &["/properties/directory"]),
+    plain("WHERE", &["/properties/directory", "/properties/url"]),
     plain("HEALTH", &["/shown/health"]),
     plain("PROCESS SERVERS", &["/shown/processServers"]),
     plain("MASTER TARGETS", &["/shown/masterTargets"]),
@@ -53,9 +53,8 @@ enum SiteCommand {
     Add {
         /// Its name
         site: String,
-        /// QEMU machines described in this directory of the configuration server's host (an absolute path there)
-        #[arg(long, required = true, value_name = "DIRECTORY")]
-        local: PathBuf,
+        #[command(flatten)]
+        kind: Box<add::KindArgs>,
     },
     /// Forget a site; its machines stay as they are
     Remove {
@@ -102,8 +101,8 @@ pub(crate) fn run(args: &SiteArgs) -> anyhow::Result<ExitCode> {
                 Ok(session.print(SITE, &site))
             }
             SiteCommand::Create(args) => create::run(args),
-            SiteCommand::Add { site, local } => {
-                let body = json!({"properties": {"kind": "local", "directory": local}});
+            SiteCommand::Add { site, kind } => {
+                let body = json!({"properties": kind.properties()?});
                 let reply = client.put(&id(site, ""), &body).await?;
                 session.conclude(reply, WaitArgs::default(), &format!("the site {site} is known")).await
             }

@@ -24,6 +24,8 @@ use super::VimError;
 pub enum Trust {
     /// A PEM file with the authorities that may have issued its certificate. A vCenter's own is at `https://VCENTER/certs/download.zip`.
     Authority(PathBuf),
+    /// The same, as the text of that file.
+    AuthorityPem(String),
     /// SHA-256 of its certificate. What ESXi shows in its console, or `openssl x509 -fingerprint -sha256`.
     Fingerprint(Fingerprint),
 }
@@ -97,7 +99,11 @@ impl Trust {
             .with_safe_default_protocol_versions()
             .map_err(|error| VimError::Settings(format!("TLS cannot be set up: {error}")))?;
         Ok(match self {
-            Self::Authority(file) => builder.with_root_certificates(roots(file)?).with_no_client_auth(),
+            Self::Authority(file) => builder.with_root_certificates(roots_in(file)?).with_no_client_auth(),
+            Self::AuthorityPem(text) => {
+                let what = "the trusted authorities";
+                builder.with_root_certificates(roots(text.as_bytes(), what)?).with_no_client_auth()
+            }
             Self::Fingerprint(fingerprint) => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Pinned::new(*fingerprint, &provider)))
@@ -106,12 +112,16 @@ impl Trust {
     }
 }
 
-fn roots(file: &Path) -> Result<RootCertStore, VimError> {
-    let wrong = |detail: String| {
-        VimError::Settings(format!("the file of trusted authorities {}: {detail}", file.display()))
-    };
+fn roots_in(file: &Path) -> Result<RootCertStore, VimError> {
+    let what = format!("the file of trusted authorities {}", file.display());
+    let text = std::fs::read(file).map_err(|error| VimError::Settings(format!("{what}: {error}")))?;
+    roots(&text, &what)
+}
+
+fn roots(pem: &[u8], what: &str) -> Result<RootCertStore, VimError> {
+    let wrong = |detail: String| VimError::Settings(format!("{what}: {detail}"));
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| wrong(error.to_string()))? {
+    for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
         roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
     }
