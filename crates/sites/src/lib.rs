@@ -137,7 +137,7 @@ pub struct NewMachine {
 pub struct NewDisk {
     /// Bytes.
     pub size: u64,
-    /// Serial number; empty: the site chooses.
+    /// Serial number; empty: the site chooses. A site whose disks cannot show it takes what comes nearest.
     pub serial: String,
     /// What it begins with.
     pub origin: DiskOrigin,

@@ -24,6 +24,9 @@ struct Arguments {
     /// Play what fails around protected machines instead: a network that is cut, a process server that is lost for good, disks that change
     #[arg(long)]
     faults: bool,
+    /// Play a failover from a vCenter (simulated but for the bytes of its disks) and the failback to the original virtual machine instead
+    #[arg(long, conflicts_with = "faults")]
+    vmware: bool,
     /// Leave everything running at the end, and print how to look around
     #[arg(long)]
     keep: bool,
@@ -62,7 +65,11 @@ fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot listen for signals")?;
     }
     let ledger = beside.join("switchback-ledger");
-    let story = if arguments.faults { Story::Faults } else { Story::WholeCycle };
+    let story = match (arguments.faults, arguments.vmware) {
+        (true, _) => Story::Faults,
+        (_, true) => Story::Vmware,
+        _ => Story::WholeCycle,
+    };
     let options =
         Options { switchback, ledger, directory: directory.clone(), story, keep: arguments.keep, stop };
     let screen = Screen::new(Box::new(std::io::stdout()), std::io::stdout().is_terminal());

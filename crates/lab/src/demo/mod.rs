@@ -14,8 +14,10 @@
 //! | `stage` | all of that together, and the waits and looks that the story is told in |
 //! | `story` | the eight steps |
 //! | `faults` | the other story: what fails around protected machines, and is noticed and mended |
+//! | `vmware`, `esx` | the third: home is a vCenter, simulated but for the bytes of its disks |
 
 mod command_line;
+mod esx;
 mod faults;
 mod places;
 mod roles;
@@ -23,6 +25,7 @@ mod screen;
 mod stage;
 mod story;
 mod table;
+mod vmware;
 
 pub use command_line::{CommandLine, CommandLineError};
 pub use roles::{Role, Roles, RolesError};
@@ -59,6 +62,8 @@ pub enum Story {
     /// The network between the sites is cut for more than a minute; a process server is lost for good and another takes its place; a machine gains a disk,
     /// another's grows.
     Faults,
+    /// A virtual machine of a (simulated) vCenter is failed over to a local site and comes home to its original machine.
+    Vmware,
 }
 
 /// Plays the demo. Returns what was verified, and how far it came: an error is what it cannot go on after; a check that does not hold is in the
@@ -71,6 +76,7 @@ pub fn run(options: &Options, screen: Screen) -> (Table, anyhow::Result<()>) {
     let played = match options.story {
         Story::WholeCycle => story::play(&mut stage),
         Story::Faults => faults::play(&mut stage),
+        Story::Vmware => vmware::play(&mut stage),
     };
     stage.end(played.is_ok() && options.keep);
     (stage.into_table(), played)

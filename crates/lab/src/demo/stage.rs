@@ -3,7 +3,9 @@
 //! Whatever way the demo ends, nothing of it goes on running, unless it is to be kept.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -233,6 +235,17 @@ impl Stage {
 
     /// The same, under a name of its own.
     pub(super) fn start_server_called(&mut self, kind: &str, at: At, name: &str) -> anyhow::Result<()> {
+        self.start_server_with(kind, at, name, &[])
+    }
+
+    /// The same, with more arguments.
+    pub(super) fn start_server_with(
+        &mut self,
+        kind: &str,
+        at: At,
+        name: &str,
+        more: &[&str],
+    ) -> anyhow::Result<()> {
         let site = self.place(at).name;
         let data = self.path(name);
         let (port, entrance) = match &self.wires {
@@ -271,11 +284,30 @@ impl Stage {
         fs::create_dir_all(&data).with_context(|| format!("cannot make {data}"))?;
         self.roles.start(Role {
             name: name.to_owned(),
-            arguments: words.map(str::to_owned).to_vec(),
+            arguments: words.iter().chain(more).map(|word| (*word).to_owned()).collect(),
             environment: environment.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         })?;
         self.screen.say(&format!("{name} at {advertise}"));
         Ok(())
+    }
+
+    /// Waits until so many process servers and master targets report.
+    pub(super) fn wait_for_servers(&mut self, count: usize) -> anyhow::Result<()> {
+        self.wait(&format!("all {count} servers have joined and report"), FOLLOW_LIMIT, |stage| {
+            let servers = stage.ask(&["server", "list"])?;
+            let reports =
+                |server: &&Value| !server.pointer("/properties/lastReport").is_none_or(Value::is_null);
+            let alive = servers.as_array().into_iter().flatten().filter(reports).count();
+            Ok((alive == count).then_some(()))
+        })
+    }
+
+    /// Writes a secret to a file that is its owner's alone; its path.
+    pub(super) fn write_secret(&self, name: &str, secret: &str) -> anyhow::Result<String> {
+        let path = self.options.directory.join(name);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(secret.as_bytes())?;
+        Ok(path.to_string_lossy().into_owned())
     }
 
     // ---- The command line

@@ -63,12 +63,7 @@ pub(super) fn found_sites(stage: &mut Stage) -> anyhow::Result<()> {
         stage.note(&["network-mapping", "set", "home", network, "recovery", network])?;
         stage.note(&["network-mapping", "set", "recovery", network, "home", network])?;
     }
-    stage.wait("all four servers have joined and report", FOLLOW_LIMIT, |stage| {
-        let servers = stage.ask(&["server", "list"])?;
-        let reports = |server: &&Value| !server.pointer("/properties/lastReport").is_none_or(Value::is_null);
-        let alive = servers.as_array().into_iter().flatten().filter(reports).count();
-        Ok((alive == 4).then_some(()))
-    })?;
+    stage.wait_for_servers(4)?;
     stage.screen.say("all have joined with the passphrase and report over mutual TLS");
     Ok(())
 }
@@ -360,7 +355,11 @@ fn commit(stage: &mut Stage, at: At) -> anyhow::Result<()> {
 }
 
 fn work_goes_on(stage: &mut Stage, at: At) -> anyhow::Result<()> {
-    for cast in CAST {
+    work_goes_on_for(stage, at, &CAST)
+}
+
+pub(super) fn work_goes_on_for(stage: &mut Stage, at: At, casts: &[Cast]) -> anyhow::Result<()> {
+    for cast in casts {
         let id = stage.instance(cast.name, at)?;
         let from = stage.place(at).newest_said(&id)?;
         let what = format!("{} goes on writing", cast.name);

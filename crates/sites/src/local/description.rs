@@ -21,7 +21,7 @@ use super::toml_file::TomlFile;
 use crate::{Boot, SiteError};
 
 /// Serial numbers of virtio-blk have 20 bytes (VIRTIO 1.2, section 5.2.6: `VIRTIO_BLK_T_GET_ID`).
-const SERIAL_LEN_MAX: usize = 20;
+pub(super) const SERIAL_LEN_MAX: usize = 20;
 /// A PCI bus has 32 slots; QEMU's own devices take a few.
 const DEVICES_MAX: usize = 26;
 /// As QEMU's machine type `pc` has it.

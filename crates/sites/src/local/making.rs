@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use switchback_disk::Volume;
 
-use super::description::{Description, DiskDescription, NicDescription};
+use super::description::{Description, DiskDescription, NicDescription, SERIAL_LEN_MAX};
 use super::toml_file::TomlFile;
 use super::{LocalSite, MACHINE, MACHINES, images, locks};
 use crate::{DiskOrigin, NewMachine, SiteError};
@@ -125,7 +125,8 @@ impl LocalSite {
         };
         Ok(DiskDescription {
             path,
-            serial: disk.serial.clone(),
+            // Another site's may be longer than virtio shows: as much of it as a guest would see.
+            serial: disk.serial.chars().filter(char::is_ascii_graphic).take(SERIAL_LEN_MAX).collect(),
             datastore: Some(datastore.clone()),
             read_only: !layers.is_empty(),
             layers,
