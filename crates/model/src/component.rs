@@ -590,3 +590,6 @@ pub enum MomentAnswer {
 pub fn is_group_point(point: &RecoveryPoint, tag: &str) -> bool {
     point.group_tag.as_deref() == Some(tag) && point.consistency >= Consistency::CrashConsistent
 }
+
+#[cfg(test)]
+mod tests;

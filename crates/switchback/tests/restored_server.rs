@@ -3,7 +3,11 @@
 //!
 //! The judges are the sites (which machine runs), and what master target, agent and servers themselves tell.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests; a failed one shows its processes' last words"
+)]
 
 mod rig;
 
@@ -53,6 +57,18 @@ struct World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let logs = ["old.log", "second.log", "process-server-home.log"];
+            for (name, log) in
+                logs.map(|name| (name, std::fs::read_to_string(self.path(name)).unwrap_or_default()))
+            {
+                println!(
+                    "== {name}, its end:\n{}",
+                    log.lines().rev().take(12).collect::<Vec<_>>().join("\n")
+                );
+            }
+            println!("== backup show: {:?}", self.command("backup show").output());
+        }
         for site in [&self.home, &self.recovery] {
             for machine in site.machines().unwrap_or_default() {
                 let _ = site.power_off(&machine.id);

@@ -316,3 +316,23 @@ fn it_can_be_dropped_by_async_code() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async { drop(store) });
 }
+
+/// As a configuration server is restored into the other database than it was backed up from.
+#[test]
+fn what_sqlite_held_goes_into_postgres_and_back() {
+    let server = PostgresServer::start();
+    let directory = tempfile::tempdir().unwrap();
+    let sqlite = |name: &str| switchback_store::SqliteStore::open(directory.path().join(name)).unwrap();
+    let from = sqlite("from.db");
+    for key in ["b", "a", "B", "é", "🦀", "a-b"] {
+        from.commit(&[put(Kind::Item, key, r#"{"x":"\u0007é"}"#), put(Kind::Job, key, "1")]).unwrap();
+    }
+    let snapshot = from.snapshot().unwrap();
+    let postgres = PostgresStore::open(&server.database("moved")).unwrap();
+    postgres.restore(&snapshot).unwrap();
+    assert_eq!(postgres.snapshot().unwrap(), snapshot);
+    let back = sqlite("back.db");
+    back.restore(&postgres.snapshot().unwrap()).unwrap();
+    assert_eq!(back.snapshot().unwrap(), snapshot);
+    assert!(postgres.restore(&snapshot).is_err(), "it is not empty any more");
+}

@@ -1,0 +1,55 @@
+//! What is held stays as it was desired before, whatever a restored server says of it.
+
+use super::*;
+use crate::RetentionPolicy;
+
+fn replica(name: &str, epoch: u64) -> ReplicaDesired {
+    ReplicaDesired {
+        replica: name.parse().unwrap(),
+        targets: Vec::new(),
+        sizes: Vec::new(),
+        owners: Vec::new(),
+        epoch: Epoch(epoch),
+        retention: RetentionPolicy::keep_all(),
+        mode: ReplicaMode::Receive,
+        views: BTreeMap::new(),
+    }
+}
+
+fn route(name: &str, epoch: u64) -> Route {
+    let (source, next, peer) = ("a".into(), "mt:9443".into(), "mt".into());
+    Route { replica: name.parse().unwrap(), source, next, peer, epoch: Epoch(epoch) }
+}
+
+#[test]
+fn a_held_replica_stays_others_follow() {
+    let before = MasterTargetDesired {
+        replicas: vec![replica("held", 4), replica("led", 1), replica("gone", 1)],
+        hold: Vec::new(),
+    };
+    let hold = vec!["held".parse().unwrap(), "never-known".parse().unwrap()];
+    let told = MasterTargetDesired { replicas: vec![replica("held", 3), replica("led", 2)], hold };
+    let follows = told.holding(&before);
+    assert_eq!(follows.replicas, [replica("led", 2), replica("held", 4)]);
+    let released = MasterTargetDesired { replicas: vec![replica("led", 2)], hold: Vec::new() };
+    assert_eq!(released.clone().holding(&follows), released);
+}
+
+#[test]
+fn a_held_route_stays_others_follow() {
+    let with = |routes: &[Route], hold: &[&str]| ProcessServerDesired {
+        routes: routes.to_vec(),
+        hold: hold.iter().map(|name| name.parse().unwrap()).collect(),
+        bytes_per_s_max: None,
+    };
+    let before = with(&[route("held", 4), route("led", 1)], &[]);
+    let follows = with(&[route("led", 2)], &["held"]).holding(&before);
+    assert_eq!(follows.routes, [route("led", 2), route("held", 4)]);
+}
+
+#[test]
+fn messages_of_components_from_before_backups_are_read() {
+    let answer = r#"{"version":1,"desired":{"role":"process-server","routes":[]}}"#;
+    let answer: Answer = serde_json::from_str(answer).unwrap();
+    assert_eq!((answer.incarnation, answer.servers.len()), (0, 0));
+}
