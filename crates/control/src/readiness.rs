@@ -74,7 +74,9 @@ impl Drop for Watch {
 }
 
 /// What a site says of the machines that may be replicated to there, by machine.
-type SiteAnswers = BTreeMap<ObjectName, Result<(Option<Machine>, Vec<ReadinessCheck>), String>>;
+type SiteAnswers = BTreeMap<ObjectName, SiteAnswer>;
+/// The machine, if it is there, and the site's own checks; or why it cannot be asked.
+type SiteAnswer = Result<(Option<Machine>, Vec<ReadinessCheck>), String>;
 
 impl Control {
     /// Whether a machine could fail over and come home, checked now.
@@ -207,7 +209,7 @@ impl Control {
         facts: &Facts,
         item: &ProtectedItem,
         to: Side,
-        answer: Option<&Result<(Option<Machine>, Vec<ReadinessCheck>), String>>,
+        answer: Option<&SiteAnswer>,
     ) -> Vec<ReadinessCheck> {
         let mut checks = vec![self.check_servers(facts, item, to)];
         checks.extend(self.check_way(facts, item, to));

@@ -41,6 +41,7 @@ fn a_held_route_stays_others_follow() {
         routes: routes.to_vec(),
         hold: hold.iter().map(|name| name.parse().unwrap()).collect(),
         bytes_per_s_max: None,
+        probes: Vec::new(),
     };
     let before = with(&[route("held", 4), route("led", 1)], &[]);
     let follows = with(&[route("led", 2)], &["held"]).holding(&before);

@@ -321,14 +321,9 @@ fn request(command: &OperateCommand, places: &Places) -> Request {
             )
         }
         OperateCommand::ChangeRecoveryPoint { point, .. } => {
-            let details = point.details(places.provider_towards_active());
-            let body = json!({"providerSpecificDetails": details});
-            ask(
-                "applyRecoveryPoint",
-                body,
-                places.change_recovery_point(point),
-                "the recovery point was changed",
-            )
+            let body = json!({"providerSpecificDetails": point.details(places.provider_towards_active())});
+            let question = places.change_recovery_point(point);
+            ask("applyRecoveryPoint", body, question, "the recovery point was changed")
         }
         OperateCommand::CancelFailover(_) => {
             ask("failoverCancel", json!({}), places.cancel_failover(), "the failover was taken back")

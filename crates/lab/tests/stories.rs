@@ -1,4 +1,7 @@
-//! What fails around protected machines, with everything real: guests, agents, servers, the command line. See `switchback_lab::demo`.
+//! The stories beside the demo's main one: what fails around protected machines, and a vCenter at home; with everything real: guests, agents, servers, the
+//! command line. See `switchback_lab::demo`.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test; its record is shown when it fails")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,14 +10,23 @@ use switchback_lab::demo::{self, Options, Screen, Story};
 
 #[test]
 fn guest_faults_are_noticed_and_mended_and_nothing_is_lost() {
+    play(Story::Faults);
+}
+
+#[test]
+fn guest_comes_home_to_its_original_machine_in_a_vcenter() {
+    play(Story::Vmware);
+}
+
+fn play(story: Story) {
     let ledger = Path::new(env!("CARGO_BIN_EXE_switchback-ledger"));
-    let directory = tempfile::Builder::new().prefix("switchback-faults-").tempdir_in("/var/tmp").unwrap();
+    let directory = tempfile::Builder::new().prefix("switchback-story-").tempdir_in("/var/tmp").unwrap();
     let options = Options {
         // Built with the workspace's tests.
         switchback: ledger.with_file_name("switchback"),
         ledger: ledger.to_owned(),
         directory: directory.path().to_owned(),
-        story: Story::Faults,
+        story,
         keep: false,
         stop: Arc::default(),
     };
