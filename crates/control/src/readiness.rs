@@ -235,6 +235,7 @@ impl Control {
         }
         checks.push(self.check_networks(item, to));
         checks.extend(self.check_replication(facts, item, to));
+        checks.push(self.check_backup());
         checks
     }
 
@@ -380,6 +381,25 @@ impl Control {
         }
         let remedy = "see the machine's health; an unplanned failover loses what came after that point";
         Some(ReadinessCheck::raised(CheckState::Warning, check, found, "replication does not get on", remedy))
+    }
+
+    /// The worst day takes the configuration server along: without a backup elsewhere nobody leads the failover.
+    fn check_backup(&self) -> ReadinessCheck {
+        let check = ("backup.fresh", "The configuration server is backed up");
+        let remedy =
+            "`switchback backup schedule` to the other site; `switchback backup show` tells how it stands";
+        let raised = |facts: String| {
+            let cause = "a configuration server that is lost with its site is restored from its backup at the other one";
+            ReadinessCheck::raised(CheckState::Warning, check, facts, cause, remedy)
+        };
+        match self.backup_status() {
+            Ok(status) if status.policy.is_none() => raised("nothing is backed up".into()),
+            Ok(status) => match status.reasons.first() {
+                Some(reason) => raised(reason.message.clone()),
+                None => ReadinessCheck::passed(check.0, check.1, ""),
+            },
+            Err(error) => raised(error.to_string()),
+        }
     }
 
     /// Refuses what the checks of the site and the machine there say would not work, in their words.

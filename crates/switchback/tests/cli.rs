@@ -119,9 +119,9 @@ fn tables_are_for_people_and_json_is_what_the_api_said() {
     user.server.play("GET", "switchbackProtectedMachines", &[list(&all)]);
     assert_eq!(
         user.print(&["machine", "list"]),
-        "NAME   STATE      RUNS AT  OTHER SITE  GROUP  RPO      POINTS  RESYNC  HEALTH\n\
-         db01   protected  munich   azure       PG1    4200 ms  12      -       Warning\n\
-         web01  protected  azure    munich      PG1    4200 ms  12      -       Warning\n"
+        "NAME   STATE      RUNS AT  OTHER SITE  GROUP  RPO      POINTS  RESYNC  HEALTH   HOME?\n\
+         db01   protected  munich   azure       PG1    4200 ms  12      -       Warning  -\n\
+         web01  protected  azure    munich      PG1    4200 ms  12      -       Warning  -\n"
     );
     let printed: Value = serde_json::from_str(&user.print(&["machine", "list", "--output", "json"])).unwrap();
     assert_eq!(printed, json!(all));

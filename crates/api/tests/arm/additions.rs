@@ -146,7 +146,7 @@ async fn a_password_goes_in_and_never_comes_out() {
     let rotated = json!({ "properties": { "password": "second secret" } });
     assert_eq!(server.call("POST", "switchbackAccounts/vc1/rotate", Some(rotated)).await.status, 200);
     let tested = server.call("POST", "switchbackAccounts/vc1/test", None).await;
-    assert_eq!((tested.status.as_u16(), tested.code()), (409, "account.not-testable"));
+    assert_eq!((tested.status.as_u16(), tested.code()), (409, "account.unused"));
     let fabric = server.get("replicationFabrics/home").await;
     assert_eq!(fabric["properties"]["customDetails"]["runAsAccounts"][0]["accountName"], "vc1");
     for path in ["switchbackAccounts", "switchbackAccounts/vc1", "switchbackAudit", "replicationFabrics"] {

@@ -282,7 +282,7 @@ fn a_password_is_kept_encrypted_shown_to_nobody_and_in_backups() {
     let (found, secret) = control.account_secret(&"vc".parse().unwrap()).unwrap();
     assert_eq!((found.user.as_str(), secret.as_str()), ("root", "battery staple"));
     let error = control.test_account(&"vc".parse().unwrap()).unwrap_err();
-    assert_eq!(error.error.code, "account.not-testable");
+    assert_eq!(error.error.code, "account.unused");
     control.remove_account(&"vc".parse().unwrap()).unwrap();
     assert!(control.accounts().unwrap().is_empty());
     assert!(control.add_account(account("a"), &zeroize::Zeroizing::default()).is_err(), "an empty password");
