@@ -20,10 +20,13 @@
 //! | `reconcile` | what is looked at again and again |
 //! | `access` | tokens, audit log, events |
 //! | `accounts` | run-as accounts |
+//! | `readiness` | whether machines could fail over and come home |
+//! | `background` | threads that look again and again |
 //! | `backup` | backups, restores, and which of two servers is the one |
 
 mod access;
 mod accounts;
+mod background;
 pub mod backup;
 mod desired;
 mod error;
@@ -128,9 +131,9 @@ struct Inner {
 #[derive(Debug)]
 pub struct Workers {
     _executor: jobs::executor::Executor,
-    _reconciler: reconcile::Reconciler,
-    _readiness: readiness::Watch,
-    _keeper: backup::keeper::Keeper,
+    _reconciler: background::Background,
+    _readiness: background::Background,
+    _keeper: background::Background,
 }
 
 impl Control {
@@ -170,9 +173,9 @@ impl Control {
     pub fn start(&self) -> Result<Workers, ControlError> {
         Ok(Workers {
             _executor: jobs::executor::Executor::start(self)?,
-            _reconciler: reconcile::Reconciler::start(self)?,
-            _readiness: readiness::Watch::start(self)?,
-            _keeper: backup::keeper::Keeper::start(self)?,
+            _reconciler: reconcile::watch(self)?,
+            _readiness: readiness::watch(self)?,
+            _keeper: backup::keeper::watch(self)?,
         })
     }
 

@@ -7,9 +7,7 @@
 //! results are kept in memory; a verdict that changes becomes an event.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use switchback_identity::Role;
@@ -19,6 +17,7 @@ use switchback_model::{
 };
 use switchback_sites::{Machine, Power, SiteError, Target};
 
+use crate::background::Background;
 use crate::desired::Facts;
 use crate::items::points;
 use crate::jobs::failover::SNAPSHOT;
@@ -29,48 +28,18 @@ use crate::{Control, ControlError, ErrorKind};
 
 /// Between two looks at everything.
 const EVERY: Duration = Duration::from_mins(1);
-/// How often the thread looks whether it is to end.
-const STEP: Duration = Duration::from_millis(200);
 /// Of a machine's disks, what should be free on the retention drive: histories grow with what changes.
 const RETENTION_PERCENT_MIN: u64 = 10;
 
-/// The thread that checks, until dropped.
-#[derive(Debug)]
-pub(crate) struct Watch {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Watch {
-    pub(crate) fn start(control: &Control) -> Result<Self, ControlError> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (control, stopped) = (control.clone(), Arc::clone(&stop));
-        let run = move || {
-            while !stopped.load(Ordering::Relaxed) {
-                if let Err(error) = control.check_readiness() {
-                    tracing::error!(%error, "the readiness of machines cannot be checked for the moment");
-                }
-                let mut left = EVERY;
-                while !left.is_zero() && !stopped.load(Ordering::Relaxed) {
-                    std::thread::sleep(STEP);
-                    left = left.saturating_sub(STEP);
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("readiness".into()).spawn(run).map_err(|error| {
-            ControlError::new(ErrorKind::Internal, "readiness.no-thread", error.to_string())
-        })?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread that checks readiness had panicked");
+/// Checks until it is dropped.
+pub(crate) fn watch(control: &Control) -> Result<Background, ControlError> {
+    let control = control.clone();
+    Background::start("readiness", move |ending| {
+        if let Err(error) = control.check_readiness() {
+            tracing::error!(%error, "the readiness of machines cannot be checked for the moment");
         }
-    }
+        ending.pause(EVERY);
+    })
 }
 
 /// What a site says of the machines that may be replicated to there, by machine.

@@ -4,9 +4,6 @@
 //! anew at any time; then it tells once more of what is not well.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use switchback_identity::Role;
@@ -14,10 +11,11 @@ use switchback_model::component::ReplicaMode;
 use switchback_model::{Event, ProtectedItem, Severity};
 use switchback_store::Kind;
 
+use crate::background::Background;
 use crate::backup;
 use crate::inventory::values;
 use crate::records::Batch;
-use crate::{Control, ControlError, ErrorKind, Health};
+use crate::{Control, ControlError, Health};
 
 const EVERY: Duration = Duration::from_secs(3);
 /// How long events, the audit log and ended jobs are kept, in milliseconds: 90 days.
@@ -34,42 +32,17 @@ struct Seen {
     rounds: u32,
 }
 
-/// The thread that does it, until dropped.
-#[derive(Debug)]
-pub(crate) struct Reconciler {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Reconciler {
-    pub(crate) fn start(control: &Control) -> Result<Self, ControlError> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (control, stopped) = (control.clone(), Arc::clone(&stop));
-        let run = move || {
-            let mut seen = Seen::default();
-            while !stopped.load(Ordering::Relaxed) {
-                if let Err(error) = control.reconcile(&mut seen) {
-                    tracing::error!(%error, "the configuration server cannot look at its machines for the moment");
-                }
-                control.sleep_until_woken(EVERY);
-                // Woken for jobs only.
-                std::thread::sleep(Duration::from_millis(200));
-            }
-        };
-        let thread = std::thread::Builder::new().name("reconciler".into()).spawn(run).map_err(|error| {
-            ControlError::new(ErrorKind::Internal, "reconciler.no-thread", error.to_string())
-        })?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Reconciler {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the reconciler had panicked");
+/// Looks until it is dropped.
+pub(crate) fn watch(control: &Control) -> Result<Background, ControlError> {
+    let (control, mut seen) = (control.clone(), Seen::default());
+    Background::start("reconciler", move |ending| {
+        if let Err(error) = control.reconcile(&mut seen) {
+            tracing::error!(%error, "the configuration server cannot look at its machines for the moment");
         }
-    }
+        control.sleep_until_woken(EVERY);
+        // Woken for jobs only.
+        ending.pause(Duration::from_millis(200));
+    })
 }
 
 impl Control {

@@ -3,9 +3,7 @@
 //! Level-triggered: each look compares what is with what the last backup held, so nothing that changes while a backup is made is missed, and a
 //! restart begins with a backup if the server cannot tell that nothing has changed since the last.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use switchback_model::{JobError, UnixMillis};
 use switchback_store::Fingerprint;
@@ -13,7 +11,8 @@ use switchback_store::Fingerprint;
 use super::destination::Destination;
 use super::format::Reason;
 use super::{BackupPolicy, GAP_MS, LOOK_EVERY, Made, RETRY_MS};
-use crate::{Control, ControlError, ErrorKind};
+use crate::background::Background;
+use crate::{Control, ControlError};
 
 /// What changes when something does that a backup would hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,46 +92,17 @@ fn due(policy: &BackupPolicy, state: &State, seen: Seen, now: UnixMillis) -> Opt
     (policy.continuous && has_changed && last.is_none_or(|age| age >= GAP_MS)).then_some(Reason::Continuous)
 }
 
-/// The thread that does it, until dropped.
-#[derive(Debug)]
-pub(crate) struct Keeper {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Keeper {
-    pub(crate) fn start(control: &Control) -> Result<Self, ControlError> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let (control, stopped) = (control.clone(), Arc::clone(&stop));
-        let run = move || {
-            let mut said = String::new();
-            while !stopped.load(Ordering::Relaxed) {
-                let text = control.keep_backups().err().map(|error| error.to_string()).unwrap_or_default();
-                if text != said && !text.is_empty() {
-                    tracing::error!(error = text, "the configuration server is not backed up");
-                }
-                said = text;
-                let until = std::time::Instant::now() + LOOK_EVERY;
-                while std::time::Instant::now() < until && !stopped.load(Ordering::Relaxed) {
-                    std::thread::sleep(std::time::Duration::from_millis(100));
-                }
-            }
-        };
-        let thread = std::thread::Builder::new()
-            .name("backup".into())
-            .spawn(run)
-            .map_err(|error| ControlError::new(ErrorKind::Internal, "backup.no-thread", error.to_string()))?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the backup's thread had panicked");
+/// Makes them until it is dropped.
+pub(crate) fn watch(control: &Control) -> Result<Background, ControlError> {
+    let (control, mut said) = (control.clone(), String::new());
+    Background::start("backup", move |ending| {
+        let text = control.keep_backups().err().map(|error| error.to_string()).unwrap_or_default();
+        if text != said && !text.is_empty() {
+            tracing::error!(error = text, "the configuration server is not backed up");
         }
-    }
+        said = text;
+        ending.pause(LOOK_EVERY);
+    })
 }
 
 impl Control {

@@ -72,7 +72,7 @@ fn cut_the_network(stage: &mut Stage) -> anyhow::Result<()> {
     }
     let listed = stage.ask(&["recovery-point", "list", CAST[0].name, "--limit", "1"])?;
     let newest_before = time_of(listed.get(0)).context("there is no recovery point")?;
-    stage.wires.as_ref().context("there is no wire to cut")?.cut();
+    stage.data_wire.as_ref().context("there is no wire to cut")?.wire.cut();
     let began = Instant::now();
     let mut told = stage.wait("the cut network raises an alarm", CUT_FOR, |stage| {
         let shown = stage.machine(CAST[0].name)?;
@@ -85,14 +85,14 @@ fn cut_the_network(stage: &mut Stage) -> anyhow::Result<()> {
         std::thread::sleep(Duration::from_secs(1));
         told = stage.machine(CAST[0].name)?;
     }
-    let is_alarmed = told["health"] == "Critical" && codes(&told).contains("server.no-heartbeat");
+    let is_alarmed = told["health"] == "Critical" && codes(&told) == "process-server.waiting, rpo.exceeded";
     stage.check(
         "while the network is cut: the alarm, and its cause",
-        "Critical: rpo.exceeded, server.no-heartbeat",
+        "Critical: process-server.waiting, rpo.exceeded",
         format!("{}: {}", told["health"].as_str().unwrap_or("?"), codes(&told)),
-        is_alarmed && codes(&told).contains("rpo.exceeded"),
+        is_alarmed,
     );
-    stage.wires.as_ref().context("there is no wire")?.restore();
+    stage.data_wire.as_ref().context("there is no wire")?.wire.restore();
     stage.screen.say("the network is restored");
     let began = Instant::now();
     for (cast, before) in before {

@@ -56,29 +56,16 @@ pub(super) struct Stage {
     passphrase: String,
     /// How far each machine's ledger had been when it was last looked at.
     known: BTreeMap<&'static str, Standing>,
-    /// Between the sites, where they can be cut.
-    pub(super) wires: Option<Wires>,
+    /// Between the sites, where it can be cut.
+    pub(super) data_wire: Option<DataWire>,
     is_kept: bool,
 }
 
-/// The network between the sites: home's way to recovery's master target, and the recovery servers' way to the configuration server, which is at home.
+/// Home's way to recovery's master target. The configuration server is reached by both sites all the time.
 #[derive(Debug)]
-pub(super) struct Wires {
+pub(super) struct DataWire {
     master_target_port: u16,
-    to_master_target: Wire,
-    to_configuration_server: Wire,
-}
-
-impl Wires {
-    pub(super) fn cut(&self) {
-        self.to_master_target.cut();
-        self.to_configuration_server.cut();
-    }
-
-    pub(super) fn restore(&self) {
-        self.to_master_target.restore();
-        self.to_configuration_server.restore();
-    }
+    pub(super) wire: Wire,
 }
 
 impl Stage {
@@ -108,7 +95,7 @@ impl Stage {
             server: String::new(),
             passphrase: String::new(),
             known: BTreeMap::new(),
-            wires: None,
+            data_wire: None,
             is_kept: false,
         })
     }
@@ -217,14 +204,11 @@ impl Stage {
         fs::write(&file, &self.passphrase).with_context(|| format!("cannot write {file}"))
     }
 
-    /// Lays the wires between the sites; before the recovery site's servers start.
-    pub(super) fn lay_wires(&mut self) -> anyhow::Result<()> {
+    /// Lays the wire between the sites; before the recovery site's master target starts.
+    pub(super) fn lay_wire(&mut self) -> anyhow::Result<()> {
         let master_target_port = free_port()?;
-        self.wires = Some(Wires {
-            master_target_port,
-            to_master_target: Wire::to(&format!("{}:{master_target_port}", self.address))?,
-            to_configuration_server: Wire::to(&self.server)?,
-        });
+        let wire = Wire::to(&format!("{}:{master_target_port}", self.address))?;
+        self.data_wire = Some(DataWire { master_target_port, wire });
         Ok(())
     }
 
@@ -248,24 +232,18 @@ impl Stage {
     ) -> anyhow::Result<()> {
         let site = self.place(at).name;
         let data = self.path(name);
-        let (port, entrance) = match &self.wires {
-            Some(wires) if at == At::Recovery && kind == "master-target" => {
-                (wires.master_target_port, wires.to_master_target.port())
+        let (port, entrance) = match &self.data_wire {
+            Some(data) if at == At::Recovery && kind == "master-target" => {
+                (data.master_target_port, data.wire.port())
             }
             _ => free_port().map(|port| (port, port))?,
-        };
-        let server = match &self.wires {
-            Some(wires) if at == At::Recovery => {
-                format!("{}:{}", self.address, wires.to_configuration_server.port())
-            }
-            _ => self.server.clone(),
         };
         let (listen, advertise) = (format!("0.0.0.0:{port}"), format!("{}:{entrance}", self.address));
         let passphrase = self.path("passphrase");
         let words = [
             kind,
             "--server",
-            &server,
+            &self.server,
             "--site",
             site,
             "--data",

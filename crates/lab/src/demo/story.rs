@@ -49,7 +49,7 @@ pub(super) fn found_sites(stage: &mut Stage) -> anyhow::Result<()> {
     stage.screen.step("1. A configuration server; two sites, each with a process server and a master target");
     stage.start_configuration_server()?;
     if stage.is_with_faults() {
-        stage.lay_wires()?;
+        stage.lay_wire()?;
     }
     for at in [At::Home, At::Recovery] {
         let (name, directory) =
