@@ -1,9 +1,13 @@
-//! `switchback master-target`: keeps replicas at a site, as its configuration server says.
+//! `switchback master-target`: keeps replicas at a site, as its configuration server says; `check` and `prepare` make its host fit for it.
+
+mod check;
+mod prepare;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use anyhow::Context;
+use clap::{Args, Subcommand};
 use switchback_identity::Role;
 
 use super::component::ComponentArgs;
@@ -13,7 +17,24 @@ use crate::engine::Stop;
 use crate::role::master_target::{self, MasterTargetConfig};
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct MasterTargetArgs {
+    #[command(subcommand)]
+    command: Option<MasterTargetCommand>,
+    #[command(flatten)]
+    run: Option<RunArgs>,
+}
+
+#[derive(Debug, Subcommand)]
+enum MasterTargetCommand {
+    /// Whether this host is fit for a master target, check by check; changes nothing
+    Check(check::CheckArgs),
+    /// Make this host fit for a master target: packages, the retention drive, LVM, FUSE; as often as you like
+    Prepare(prepare::PrepareArgs),
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
     /// HOST:PORT of the configuration server; again for each other address it may have
     #[arg(long = "server", required = true, value_delimiter = ',', value_name = "HOST:PORT")]
     servers: Vec<String>,
@@ -39,6 +60,14 @@ pub(crate) struct MasterTargetArgs {
 }
 
 pub(crate) fn run(args: &MasterTargetArgs) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Some(MasterTargetCommand::Check(args)) => check::run(args),
+        Some(MasterTargetCommand::Prepare(args)) => prepare::run(args),
+        None => serve(args.run.as_ref().context("it was not said which configuration server; see --help")?),
+    }
+}
+
+fn serve(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let stop = Stop::default();
     super::stop_on_interrupt(&stop)?;
     let role = args.component.role(
