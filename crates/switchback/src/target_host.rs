@@ -3,7 +3,7 @@
 //! What it is: what Azure Site Recovery leaves to a page of instructions. What it never does: touch the network's configuration, write to a
 //! disk that it was not told of, or to one that holds anything but its own retention drive.
 //!
-//! The path of one thing through it: [`facts`] are read from procfs, sysfs and `/etc` (under a root, so that tests bring their own); a check
+//! The path of one thing through it: facts are read from procfs, sysfs and `/etc` (under a root, so that tests bring their own); a check
 //! judges them; a step of [`prepare`] says whether there is something to do, does it, and is asked again whether there still is.
 
 pub mod checks;
