@@ -1,5 +1,7 @@
 //! A retention drive is made on a real block device, once; and not on one that holds anything.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
