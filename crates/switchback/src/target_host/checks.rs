@@ -172,8 +172,8 @@ fn volume_groups(host: &Host) -> ReadinessCheck {
     let (code, title) = ("master-target.lvm", "LVM leaves replicated disks alone");
     let cause =
         "LVM activates volume groups that it finds on attached disks, and what is activated is written to";
-    let write = |own: Option<Vec<String>>| {
-        let own = own.unwrap_or_else(|| vec!["/dev/disk/by-id/DISK-OF-THIS-HOST".into()]);
+    let own = || lvm::own_disks(host).unwrap_or_else(|_| vec!["/dev/disk/by-id/DISK-OF-THIS-HOST".into()]);
+    let write = |own: Vec<String>| {
         let wanted = lvm::settings(&own);
         wanted.lines().filter(|line| !line.starts_with('#')).map(str::trim).collect::<Vec<_>>().join(" ")
     };
@@ -183,7 +183,7 @@ fn volume_groups(host: &Host) -> ReadinessCheck {
         Guard::Open => {
             let remedy = format!(
                 "`switchback master-target prepare`, or write into /etc/lvm/lvmlocal.conf: {}; then renew the initial ramdisk",
-                write(lvm::own_disks(host))
+                write(own())
             );
             ReadinessCheck::raised(
                 Warning,
@@ -194,8 +194,7 @@ fn volume_groups(host: &Host) -> ReadinessCheck {
             )
         }
         Guard::Other(found) => {
-            let remedy =
-                format!("change it by hand so that it ends like this: {}", write(lvm::own_disks(host)));
+            let remedy = format!("change it by hand so that it ends like this: {}", write(own()));
             ReadinessCheck::raised(Warning, (code, title), found, cause, &remedy)
         }
     }

@@ -94,10 +94,17 @@ fn pattern(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() || "/-_:".contains(c) { c } else { '.' }).collect()
 }
 
-/// Names of the disks that LVM uses now, as lasting as there are; `None` when it does not say.
-pub(super) fn own_disks(host: &Host) -> Option<Vec<String>> {
-    let said = host.ask("lvm", &["pvs", "--noheadings", "--options", "pv_name"])?;
-    Some(said.lines().map(|line| lasting(host, line.trim())).filter(|name| !name.is_empty()).collect())
+/// Names of the disks that LVM uses now, as lasting as there are. One of a replicated disk that is attached just now is among them: whoever
+/// accepts the list must see it.
+pub(super) fn own_disks(host: &Host) -> Result<Vec<String>, JobError> {
+    let said = host
+        .ask("lvm", &["pvs", "--noheadings", "--options", "pv_name"])
+        .ok_or_else(|| failed("LVM does not say which disks it uses (`lvm pvs`)".into()))?;
+    Ok(said.lines().map(|line| lasting(host, line.trim())).filter(|name| !name.is_empty()).collect())
+}
+
+fn failed(message: String) -> JobError {
+    error("lvm", message, "see the message", "set devices/global_filter in /etc/lvm/lvm.conf by hand")
 }
 
 /// Below `/dev/disk/by-id` if there is one: names like `sdb` change when disks are attached.
@@ -109,11 +116,7 @@ fn lasting(host: &Host, node: &str) -> String {
 
 /// Writes the settings.
 pub(super) fn close(host: &Host) -> Result<(), JobError> {
-    let failed = |message: String| {
-        error("lvm", message, "see the message", "set devices/global_filter in /etc/lvm/lvm.conf by hand")
-    };
-    let own =
-        own_disks(host).ok_or_else(|| failed("LVM does not say which disks it uses (`lvm pvs`)".into()))?;
+    let own = own_disks(host)?;
     let before = host.text(LOCAL);
     let before = if before.is_empty() { before } else { format!("{before}\n") };
     let write = std::fs::create_dir_all(host.path("etc/lvm"))

@@ -111,10 +111,7 @@ impl Step {
             Self::Packages => packages_needed(host),
             Self::Fuse => Ok((!host.has("dev/fuse"))
                 .then(|| format!("load the kernel's module fuse, now and in /{MODULES}"))),
-            Self::VolumeGroups => Ok((lvm::guard(host) == Guard::Open).then(|| {
-                "write into /etc/lvm/lvmlocal.conf that LVM looks only at the disks that it uses now"
-                    .to_owned()
-            })),
+            Self::VolumeGroups => volume_groups_needed(host),
             Self::Partition(wanted) => Ok(match drive::judge(&wanted.device)? {
                 Drive::Empty => Some(format!(
                     "partition {}, which is empty: all of it becomes the retention drive",
@@ -168,6 +165,21 @@ fn packages_needed(host: &Host) -> Result<Option<String>, JobError> {
     let Some(family) = family(&host.text("etc/os-release")) else { return Ok(None) };
     let packages = missing_packages(host, family);
     Ok((!packages.is_empty()).then(|| format!("install {}", packages.join(", "))))
+}
+
+fn volume_groups_needed(host: &Host) -> Result<Option<String>, JobError> {
+    if lvm::guard(host) != Guard::Open {
+        return Ok(None);
+    }
+    let own = lvm::own_disks(host)?;
+    let own = if own.is_empty() {
+        "at no disk, as it uses none now".into()
+    } else {
+        format!("only at those it uses now: {}", own.join(", "))
+    };
+    Ok(Some(format!(
+        "write into /etc/lvm/lvmlocal.conf that LVM looks {own} (are replicated disks among them, detach those first)"
+    )))
 }
 
 fn load_fuse(host: &Host) -> Result<(), JobError> {
