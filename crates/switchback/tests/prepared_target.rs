@@ -133,6 +133,8 @@ fn loop_device_that_holds_anything_is_refused_and_left_as_it_is() {
         let steps = steps(false, Some(&rig.wanted()));
         let error = plan(&rig.host(), &steps).unwrap_err();
         assert!(error.message.contains(why), "{error}");
+        // Whoever reads it must not be led to wipe what somebody uses.
+        assert_eq!(error.remedy.contains("wipefs"), !why.contains("in use"), "{error}");
         let outcome = apply(&rig.host(), &steps);
         assert!(outcome.done.is_empty() && outcome.failed.is_some(), "{outcome:?}");
         assert!(contents(rig.device.path()) == before, "it was written to");

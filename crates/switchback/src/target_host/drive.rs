@@ -54,6 +54,7 @@ pub(super) fn error(code: &str, message: String, cause: &str, remedy: &str) -> J
     JobError { code, message, cause: cause.into(), remedy: remedy.into() }
 }
 
+/// Something is on it.
 fn refused(device: &Path, found: &str) -> JobError {
     error(
         "retention-drive",
@@ -61,6 +62,15 @@ fn refused(device: &Path, found: &str) -> JobError {
         "it is another disk than meant, or it was used before",
         "name an empty disk; if this is the one and nothing on it is needed, empty it first: `wipefs --all DEVICE`",
     )
+}
+
+/// It cannot be looked at, or is nothing that could be one, or somebody has it.
+fn unfit(device: &Path, found: &str) -> JobError {
+    JobError {
+        cause: "it is another disk than meant".into(),
+        remedy: "name a whole disk that nobody uses, as /dev/disk/by-id/…; `lsblk --output NAME,SIZE,WWN,MOUNTPOINTS` lists them".into(),
+        ..refused(device, found)
+    }
 }
 
 /// Runs a program that must succeed.
@@ -127,15 +137,16 @@ fn our_partition(listing: &str) -> Result<Part, String> {
 /// When it is something else, or is in use by others; with what was found.
 pub fn judge(device: &Path) -> Result<Drive, JobError> {
     let no = |found: &str| refused(device, found);
-    let node = fs::canonicalize(device).map_err(|error| no(&format!("it cannot be found ({error})")))?;
+    let unfit = |found: &str| unfit(device, found);
+    let node = fs::canonicalize(device).map_err(|error| unfit(&format!("it cannot be found ({error})")))?;
     let name = node.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let sys = Path::new("/sys/class/block").join(name);
     let is_block = fs::metadata(&node).is_ok_and(|metadata| metadata.file_type().is_block_device());
     if !is_block || !sys.exists() {
-        return Err(no("it is no block device"));
+        return Err(unfit("it is no block device"));
     }
     if sys.join("partition").exists() {
-        return Err(no("it is a partition, not a whole disk"));
+        return Err(unfit("it is a partition, not a whole disk"));
     }
     let number =
         |file: &str| fs::read_to_string(sys.join(file)).ok().and_then(|text| text.trim().parse::<u64>().ok());
@@ -143,11 +154,11 @@ pub fn judge(device: &Path) -> Result<Drive, JobError> {
         (number("size").unwrap_or(0) * 512, number("queue/logical_block_size").unwrap_or(512));
     if number("ro") != Some(0) || size < SIZE_MIN {
         let size = ByteSize(size);
-        return Err(no(&format!("it has {size} or is read-only; it needs {}", ByteSize(SIZE_MIN))));
+        return Err(unfit(&format!("it has {size} or is read-only; it needs {}", ByteSize(SIZE_MIN))));
     }
-    let probed = probe(&node, None).map_err(|found| no(&found))?;
+    let probed = probe(&node, None).map_err(|found| unfit(&found))?;
     if probed.is_empty() {
-        is_free(&node).map_err(|found| no(&found))?;
+        is_free(&node).map_err(|found| unfit(&found))?;
         return Ok(Drive::Empty);
     }
     if value(&probed, "PTTYPE") != "gpt" || !value(&probed, "TYPE").is_empty() {
@@ -159,7 +170,7 @@ pub fn judge(device: &Path) -> Result<Drive, JobError> {
     let (kind, label) = (value(&within, "TYPE"), value(&within, "LABEL"));
     match (within.is_empty(), kind, label) {
         (true, ..) => {
-            is_free(&node).map_err(|found| no(&found))?;
+            is_free(&node).map_err(|found| unfit(&found))?;
             Ok(Drive::Partitioned { partition: part.node })
         }
         (_, "xfs", LABEL) => {
