@@ -8,6 +8,7 @@
 mod account;
 mod agent;
 mod backup;
+mod checks;
 mod component;
 mod configuration_server;
 mod confirm;
@@ -69,7 +70,7 @@ enum Command {
     ProcessServer(process_server::ProcessServerArgs),
     /// The control plane of a site: inventory, jobs, API, certificate authority
     ConfigurationServer(configuration_server::ConfigurationServerArgs),
-    /// Keep replicas at a site, as its configuration server says
+    /// Keep replicas at a site, as its configuration server says; check and prepare the host for it
     MasterTarget(master_target::MasterTargetArgs),
     /// Protect this machine, as its configuration server says: the mobility agent
     Agent(agent::AgentArgs),

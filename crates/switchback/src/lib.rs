@@ -21,3 +21,4 @@ pub mod machine;
 pub mod role;
 mod spooling;
 pub mod storage_key;
+pub mod target_host;

@@ -7,7 +7,7 @@ pub mod agent;
 mod gate;
 pub mod master_target;
 pub mod process_server;
-mod smbios;
+pub(crate) mod smbios;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::PathBuf;

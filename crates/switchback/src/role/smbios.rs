@@ -7,7 +7,12 @@ const DMI: &str = "/sys/class/dmi/id";
 
 /// The SMBIOS system UUID, lower case with dashes; empty when there is none.
 pub(super) fn system_uuid() -> String {
-    let text = |name| fs::read_to_string(Path::new(DMI).join(name)).unwrap_or_default();
+    system_uuid_in(Path::new(DMI))
+}
+
+/// The same from another directory.
+pub(crate) fn system_uuid_in(dmi: &Path) -> String {
+    let text = |name| fs::read_to_string(dmi.join(name)).unwrap_or_default();
     of_vmware(text("product_serial").trim())
         .unwrap_or_else(|| text("product_uuid").trim().to_ascii_lowercase())
 }
