@@ -72,14 +72,14 @@ impl Drop for Background {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::sync_channel;
     use std::time::{Duration, Instant};
 
     use super::Background;
 
     #[test]
     fn it_goes_on_until_it_is_dropped_and_no_pause_is_waited_for() {
-        let (rounds, seen) = channel();
+        let (rounds, seen) = sync_channel(16);
         let background = Background::start("test", move |ending| {
             rounds.send(()).unwrap();
             ending.pause(Duration::from_secs(600));
