@@ -28,7 +28,7 @@ fn setup(kind: &str) -> Option<Setup> {
     if !can_run() {
         return None;
     }
-    let disk = LoopDevice::new(if kind == "xfs" { 300 * MIB } else { 64 * MIB });
+    let disk = LoopDevice::new(if kind == "ext4" { 64 * MIB } else { 300 * MIB });
     disk.mkfs(kind);
     let mounted = Mounted::new(&disk.node, "rw");
     let file_systems = mounted_on(&Sysfs::default(), &BTreeSet::from([disk.number()])).unwrap();

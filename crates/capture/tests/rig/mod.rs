@@ -75,7 +75,7 @@ impl LoopDevice {
     }
 
     pub(crate) fn mkfs(&self, kind: &str) {
-        run(&format!("mkfs.{kind}"), &[if kind == "xfs" { "-qf" } else { "-qF" }, text(&self.node)]);
+        run(&format!("mkfs.{kind}"), &[if kind == "ext4" { "-qF" } else { "-qf" }, text(&self.node)]);
     }
 }
 
