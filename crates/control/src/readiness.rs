@@ -15,7 +15,7 @@ use switchback_model::{
     ByteSize, CheckState, Event, ObjectName, Phase, ProtectedItem, Readiness, ReadinessCheck, Severity, Side,
     verdict,
 };
-use switchback_sites::{Machine, Power, SiteError, Target};
+use switchback_sites::{Machine, Power, Target};
 
 use crate::background::Background;
 use crate::desired::Facts;
@@ -61,8 +61,20 @@ impl Control {
             self.checks(&facts, item, to, answers.get(&item.name))
         });
         let readiness = Readiness { checked: self.now(), failover, failback };
-        self.known_readiness().insert(name.key(), readiness.clone());
+        let mut batch = Batch::default();
+        self.remember(item, &readiness, &mut batch);
+        self.records().commit(batch)?;
         Ok(readiness)
+    }
+
+    /// Keeps what was found, and tells of a verdict that has changed since the last look, whoever looked.
+    fn remember(&self, item: &ProtectedItem, new: &Readiness, batch: &mut Batch) {
+        let old = self.known_readiness().insert(item.name.key(), new.clone());
+        for to in [Side::Away, Side::Home] {
+            if let Some(event) = changed(item, to, old.as_ref(), new) {
+                self.add_event(batch, &event);
+            }
+        }
     }
 
     /// The verdicts as of the last look: for failing over, and for coming home. `None`: there was none yet.
@@ -85,12 +97,7 @@ impl Control {
                 failover: self.checks(&facts, item, Side::Away, away.get(&item.name)),
                 failback: self.checks(&facts, item, Side::Home, home.get(&item.name)),
             };
-            let old = self.known_readiness().insert(item.name.key(), new.clone());
-            for to in [Side::Away, Side::Home] {
-                if let Some(event) = changed(item, to, old.as_ref(), &new) {
-                    self.add_event(&mut batch, &event);
-                }
-            }
+            self.remember(item, &new, &mut batch);
         }
         self.known_readiness().retain(|key, _| facts.items.iter().any(|item| item.name.key() == *key));
         self.records().commit(batch)?;
@@ -113,15 +120,12 @@ impl Control {
                 let opened = self.site(site)?;
                 let targets: Vec<_> = items.iter().map(|item| self.target_of(facts, item, to)).collect();
                 let checks = opened.check_targets(&targets)?;
-                let machines = targets.iter().map(|target| match target.machine.as_deref() {
-                    None => Ok(None),
-                    Some(id) => match opened.machine(id) {
-                        Ok(machine) => Ok(Some(machine)),
-                        Err(SiteError::NoSuchMachine { .. }) => Ok(None),
-                        Err(error) => Err(error),
-                    },
-                });
-                let machines = machines.collect::<Result<Vec<_>, _>>()?;
+                let there = opened.machines()?;
+                let machine = |target: &Target| {
+                    let id = target.machine.as_ref()?;
+                    there.iter().find(|machine| machine.id == *id).cloned()
+                };
+                let machines: Vec<_> = targets.iter().map(machine).collect();
                 Ok(machines.into_iter().zip(checks).collect())
             };
             match ask() {

@@ -185,7 +185,6 @@ fn synchronize(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 fn check_planned(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
-    work.control.must_be_ready(&item, item.protection.passive())?;
     let now = work.now();
     let agent = work.control.agent_report(&item.agent, &item.active().system_uuid)?;
     let path = path(&item)?;
@@ -209,6 +208,7 @@ fn check_planned(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
             });
         }
     }
+    work.control.must_be_ready(&item, item.protection.passive())?;
     Ok(Outcome::done())
 }
 
@@ -437,7 +437,7 @@ fn stand_elsewhere(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 /// The machine that was failed over is off and at its point: the master target gets its disks once more.
 fn lend_again(work: &Work<'_>, item: &ProtectedItem) -> Result<(), ControlError> {
     let (instance, path) = (item.active(), path(item)?);
-    super::loan::lend_of(work, instance, &path.master_target).map(drop)
+    super::loan::lend(work, instance, &path.master_target).map(drop)
 }
 
 /// The machine lives where it was again; the replica goes on from its newest point.

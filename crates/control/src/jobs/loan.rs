@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use switchback_identity::Role;
-use switchback_model::{Instance, ProtectedItem};
+use switchback_model::Instance;
 
 use super::step::Work;
 use crate::ControlError;
@@ -17,17 +17,8 @@ fn machine_of(work: &Work<'_>, master_target: &str) -> Result<String, ControlErr
     Ok(state.map(|state| state.system_uuid.clone()).unwrap_or_default())
 }
 
-/// Hands the protected disks of the passive side to a master target. Their paths there.
+/// Hands the protected disks of an instance that is off to a master target. Their paths there.
 pub(crate) fn lend(
-    work: &Work<'_>,
-    item: &ProtectedItem,
-    master_target: &str,
-) -> Result<Vec<PathBuf>, ControlError> {
-    lend_of(work, item.passive(), master_target)
-}
-
-/// The same of an instance.
-pub(crate) fn lend_of(
     work: &Work<'_>,
     instance: &Instance,
     master_target: &str,

@@ -421,6 +421,6 @@ pub(crate) fn new_path(
         process_server: process_server.into(),
         master_target: master_target.into(),
         epoch: item.protection.epoch,
-        targets: super::loan::lend(work, item, master_target)?,
+        targets: super::loan::lend(work, passive, master_target)?,
     })
 }

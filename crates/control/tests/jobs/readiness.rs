@@ -52,7 +52,13 @@ fn from_the_day_of_protection_both_ways_are_checked() {
 #[test]
 fn each_thing_that_would_hurt_is_told_for_the_way_it_is_on() {
     type Change = fn(&mut World);
-    let cases: [(Change, Side, &str, CheckState); 8] = [
+    let cases: [(Change, Side, &str, CheckState); 9] = [
+        (
+            |world| world.home.take_snapshot("web01", "before the update"),
+            Side::Home,
+            "machine.no-snapshots",
+            CheckState::Failed,
+        ),
         (|world| world.down.push("home-mt"), Side::Home, "servers.report", CheckState::Failed),
         (|world| world.down.push("recovery-ps"), Side::Home, "servers.report", CheckState::Failed),
         (|world| world.down.push("recovery-mt"), Side::Away, "servers.report", CheckState::Failed),
@@ -100,6 +106,24 @@ fn each_thing_that_would_hurt_is_told_for_the_way_it_is_on() {
         let advice = checks(&world, to).into_iter().find(|check| check.code == code).unwrap();
         assert!(!advice.remedy.is_empty(), "case {number}: {advice:?}");
     }
+}
+
+/// Whoever looks, an event tells of it, and once.
+#[test]
+fn a_verdict_that_changes_is_told_once_and_when_it_is_over() {
+    let mut world = mapped();
+    let told = |world: &World, code: &str| {
+        let events = world.control.events(1000).unwrap();
+        events.iter().filter(|event| event.code == code).count()
+    };
+    checks(&world, Side::Home);
+    world.home.take_snapshot("web01", "before the update");
+    world.round();
+    (0..2).for_each(|_| drop(checks(&world, Side::Home)));
+    assert_eq!((told(&world, "readiness.failback"), told(&world, "readiness.failover")), (1, 0));
+    switchback_sites::Site::delete_snapshot(&*world.home, "web01", "before the update").unwrap();
+    (0..2).for_each(|_| drop(checks(&world, Side::Home)));
+    assert_eq!(told(&world, "readiness.failback.resolved"), 1);
 }
 
 #[test]

@@ -110,6 +110,11 @@ impl MemorySite {
         change(&mut self.machines().get_mut(id).unwrap().disks);
     }
 
+    /// Somebody takes a snapshot at the site, of a machine that runs.
+    pub(crate) fn take_snapshot(&self, id: &str, name: &str) {
+        self.machines().get_mut(id).unwrap().snapshots.push(name.into());
+    }
+
     pub(crate) fn set_power(&self, id: &str, power: Power) {
         self.machines().get_mut(id).unwrap().power = power;
     }

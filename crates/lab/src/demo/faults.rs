@@ -258,19 +258,7 @@ fn grow_a_disk(stage: &mut Stage, cast: Cast) -> anyhow::Result<()> {
     );
     // As the remedy says.
     stage.job(&["machine", "disable", cast.name, "--clean-up", "--yes"])?;
-    let [uplink, lan] = cast.away;
-    stage.job(&[
-        "machine",
-        "protect",
-        cast.name,
-        "--group",
-        story::GROUP,
-        "--nic",
-        uplink,
-        "--nic",
-        lan,
-        "--no-wait",
-    ])?;
+    story::begin_to_protect(stage, cast)?;
     story::wait_until_protected(stage, cast, "home")?;
     let grown = fs::metadata(&image)?.len();
     let shown = stage.machine(cast.name)?;

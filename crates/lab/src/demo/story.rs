@@ -128,19 +128,8 @@ pub(super) fn protect(stage: &mut Stage) -> anyhow::Result<()> {
     let names: Vec<&str> =
         groups.as_array().into_iter().flatten().filter_map(|group| group["name"].as_str()).collect();
     stage.check("the failback group appears by itself", TWIN, names.join(", "), names.contains(&TWIN));
-    for Cast { name, away: [uplink, lan], .. } in CAST {
-        stage.job(&[
-            "machine",
-            "protect",
-            name,
-            "--group",
-            GROUP,
-            "--nic",
-            uplink,
-            "--nic",
-            lan,
-            "--no-wait",
-        ])?;
+    for cast in CAST {
+        begin_to_protect(stage, cast)?;
     }
     stage.note(&[
         "plan",
@@ -164,6 +153,14 @@ pub(super) fn protect(stage: &mut Stage) -> anyhow::Result<()> {
     let tag = wait_for_shared_point(stage)?;
     stage.screen.say(&format!("multi-VM recovery point {tag}: both machines, one moment"));
     Ok(())
+}
+
+/// Asks for a machine's protection; [`wait_until_protected`] waits for it.
+pub(super) fn begin_to_protect(stage: &mut Stage, cast: Cast) -> anyhow::Result<()> {
+    let [uplink, lan] = cast.away;
+    let words =
+        ["machine", "protect", cast.name, "--group", GROUP, "--nic", uplink, "--nic", lan, "--no-wait"];
+    stage.job(&words).map(drop)
 }
 
 /// Until the replica at the other side has recovery points. Returns what the comparison moved, and the size of all disks.

@@ -141,8 +141,7 @@ fn protect(stage: &mut Stage, cast: Cast) -> anyhow::Result<()> {
     stage.screen.step("3. It is protected towards the local site");
     let words = ["group", "create", story::GROUP, "--from", "home", "--to", "recovery", "--interval", "5s"];
     stage.note(&[&words[..], &["--freeze-budget", "3s"]].concat())?;
-    let [uplink, lan] = cast.away;
-    stage.job(&["machine", "protect", cast.name, "--group", story::GROUP, "--nic", uplink, "--nic", lan])?;
+    story::begin_to_protect(stage, cast)?;
     story::wait_until_protected(stage, cast, "home")?;
     // The demo's guests have no boot loader: their kernel is handed to them, which the vCenter cannot know.
     let id = stage.instance(cast.name, At::Recovery)?;

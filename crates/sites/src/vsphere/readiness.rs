@@ -123,7 +123,6 @@ impl<'a> Look<'a> {
         is_mounted: &dyn Fn(&str) -> bool,
     ) -> Vec<ReadinessCheck> {
         let mut checks = vec![edition.clone(), self.privileges(missing)];
-        checks.push(self.snapshots());
         checks.extend(self.master_target_machine(is_mounted));
         checks.extend(self.reach(is_mounted));
         checks.push(self.room());
@@ -156,26 +155,6 @@ impl<'a> Look<'a> {
             format!("missing {}", lacking.join("; ")),
             "the account has a read-only role, or a role without these; datastores cannot be used, disks not attached",
             "give the account a role with these privileges, propagated from the datacenter",
-        )
-    }
-
-    fn snapshots(&self) -> ReadinessCheck {
-        let check = ("machine.no-snapshots", "Neither machine nor master target has snapshots");
-        let ours = |name: &str| name == "switchback-failover";
-        let with = [self.machine, self.master_target].into_iter().flatten().filter_map(|machine| {
-            let snapshot = machine.snapshots.iter().find(|snapshot| !ours(&snapshot.name))?;
-            Some(format!("{:?} has {:?}", machine.name, snapshot.name))
-        });
-        let with: Vec<_> = with.collect();
-        if with.is_empty() {
-            return ReadinessCheck::passed(check.0, check.1, "");
-        }
-        ReadinessCheck::raised(
-            CheckState::Failed,
-            check,
-            with.join(", "),
-            "disks below a snapshot must not change, and a master target's snapshots would take in the disks attached to it",
-            "remove the snapshots (delete all, so that they are consolidated)",
         )
     }
 
@@ -218,6 +197,10 @@ impl<'a> Look<'a> {
                     .iter()
                     .any(|own| own.base_file != disk.base_file && own.uuid.as_deref().map(serial) == uuid)
         });
+        if !machine.snapshots.is_empty() {
+            let remedy = "remove them: they would take in the disks that are attached to it";
+            wrong.push((CheckState::Failed, "it has snapshots", remedy));
+        }
         if clash.is_some() {
             wrong.push((
                 CheckState::Failed,

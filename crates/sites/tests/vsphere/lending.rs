@@ -70,9 +70,12 @@ fn what_stands_against_a_loan_is_said_before_and_in_it() {
     assert!(found.iter().all(|one| *one == tools), "nothing but perhaps its tools: {found:?}");
 
     bench.site.create_snapshot(&owner.id, "before the update").unwrap();
-    assert!(raised(&bench.site, &target).contains(&("machine.no-snapshots".into(), CheckState::Failed)));
     assert!(detail(lend(&bench)).contains("before the update"));
     bench.site.delete_snapshot(&owner.id, "before the update").unwrap();
+    bench.site.create_snapshot(&master.id, "before the update").unwrap();
+    assert!(raised(&bench.site, &target).contains(&("master-target.machine".into(), CheckState::Failed)));
+    assert!(detail(lend(&bench)).contains("vsphere-snapshots"));
+    bench.site.delete_snapshot(&master.id, "before the update").unwrap();
 
     let nowhere = Target { master_target: "00000000-0000-4000-8000-000000000001".into(), ..target.clone() };
     assert!(raised(&bench.site, &nowhere).is_empty(), "the datastore is mounted at the master target");
