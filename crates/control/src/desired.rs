@@ -112,7 +112,8 @@ impl Facts {
             .as_ref()
             .filter(|_| item.protection.replicates())
             .and_then(|path| self.replication(item, path));
-        AgentDesired { standing: Standing::Active, replication, networks, scripts, hold: false }
+        let power_off = item.power_off.clone();
+        AgentDesired { standing: Standing::Active, replication, networks, scripts, power_off, hold: false }
     }
 
     fn replication(&self, item: &ProtectedItem, path: &ReplicationPath) -> Option<Replication> {

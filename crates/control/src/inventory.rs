@@ -11,6 +11,7 @@ use switchback_sites::LocalSite;
 use switchback_sites::vsphere::{Credentials, Limits, Placement, Trust, VsphereSettings, VsphereSite};
 use switchback_store::{Expect, Kind};
 
+use crate::physical::PhysicalSite;
 use crate::records::{Batch, Versioned};
 use crate::reports::StoredReport;
 use crate::{Control, ControlError, DiscoveredMachine, ErrorKind, Health, ServerView};
@@ -31,10 +32,20 @@ impl Control {
     /// # Errors
     /// [`ErrorKind::Conflict`] when the name is taken, [`ErrorKind::Unavailable`] when the site cannot be opened.
     pub fn add_site(&self, site: &Site) -> Result<(), ControlError> {
+        self.check_landing(&site.kind)?;
         let opened = self.open_site(&site.kind)?;
         opened.machines()?;
+        let before: Option<Versioned<Site>> = self.records().find(Kind::Site, &site.name.key())?;
+        let both_physical = |before: &Versioned<Site>| {
+            matches!((&before.value.kind, &site.kind), (SiteKind::Physical { .. }, SiteKind::Physical { .. }))
+        };
+        // Where physical servers come home to may become known later.
+        let expect = match before.filter(both_physical) {
+            Some(before) => Expect::Version(before.version),
+            None => Expect::Absent,
+        };
         let mut batch = Batch::default();
-        batch.put(Kind::Site, site.name.key(), Expect::Absent, site);
+        batch.put(Kind::Site, site.name.key(), expect, site);
         self.records().commit(batch).map_err(|error| self.taken(error, "site", &site.name))?;
         self.site_cache().insert(site.name.key(), opened);
         Ok(())
@@ -53,6 +64,12 @@ impl Control {
             let message = format!("the site {name} is in use by the protection group {}", group.name);
             return Err(ControlError::new(ErrorKind::Conflict, "site.in-use", message)
                 .remedy("delete the group first"));
+        }
+        let is_home_of = |other: &&Site| matches!(&other.kind, SiteKind::Physical { comes_home_to: Some(home) } if home == name);
+        if let Some(other) = self.sites()?.iter().find(is_home_of) {
+            let message = format!("the physical servers of {} come home to {name}", other.name);
+            return Err(ControlError::new(ErrorKind::Conflict, "site.in-use", message)
+                .remedy("have them come home to another site first"));
         }
         let mut batch = Batch::default();
         batch.delete(Kind::Site, name.key(), Expect::Version(site.version));
@@ -87,6 +104,7 @@ impl Control {
     /// Opens a site with the account it is to be entered with.
     fn open_site(&self, kind: &SiteKind) -> Result<Arc<dyn switchback_sites::Site>, ControlError> {
         let credentials = match kind {
+            SiteKind::Physical { .. } => return Ok(Arc::new(PhysicalSite::new(Arc::downgrade(&self.inner)))),
             SiteKind::Vsphere(vsphere) => {
                 let (account, password) = self.account_secret(&vsphere.account)?;
                 Some(Credentials::new(account.user, password))

@@ -138,12 +138,11 @@ fn reasons(
     }
     if item.stale_seen.is_some() {
         let message = format!(
-            "stale: the instance at {} is superseded by its copy at {}",
-            item.passive().site,
+            "stale: an instance that was left is superseded by the machine at {}",
             item.active().site
         );
-        let (cause, remedy) =
-            ("it came back to life after the failover", "shut it down; a reprotect does so by itself");
+        let cause = "it came back to life after the failover";
+        let remedy = "shut it down; a reprotect does so by itself, but for a physical server";
         reasons.tell(Health::Critical, "protection.stale-instance", message, cause, remedy);
     }
     if item.protection.phase == Phase::Committed {

@@ -15,7 +15,7 @@ mod process_server;
 pub(crate) mod protect;
 mod reprotect;
 mod shutdown;
-mod step;
+pub(crate) mod step;
 mod test_failover;
 
 use switchback_model::{

@@ -20,6 +20,7 @@
 //! | `reconcile` | what is looked at again and again |
 //! | `access` | tokens, audit log, events |
 //! | `accounts` | run-as accounts |
+//! | `physical` | servers without a hypervisor |
 //! | `readiness` | whether machines could fail over and come home |
 //! | `background` | threads that look again and again |
 //! | `backup` | backups, restores, and which of two servers is the one |
@@ -34,6 +35,7 @@ mod inventory;
 mod items;
 mod jobs;
 mod moments;
+mod physical;
 mod readiness;
 mod reconcile;
 mod records;

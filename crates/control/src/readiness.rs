@@ -15,7 +15,7 @@ use switchback_model::{
     ByteSize, CheckState, Event, ObjectName, Phase, ProtectedItem, Readiness, ReadinessCheck, Severity, Side,
     verdict,
 };
-use switchback_sites::{Machine, Power, Target};
+use switchback_sites::{Datastore, Machine, Power, Target};
 
 use crate::background::Background;
 use crate::desired::Facts;
@@ -110,22 +110,29 @@ impl Control {
 
     /// Asks each site once about the machines that may go to it.
     fn ask_site(&self, facts: &Facts, items: &[&ProtectedItem], to: Side) -> SiteAnswers {
-        let mut by_site: BTreeMap<&ObjectName, Vec<&ProtectedItem>> = BTreeMap::new();
-        for item in items {
-            by_site.entry(&item.instance(to).site).or_default().push(item);
-        }
         let mut answers = SiteAnswers::new();
+        let mut by_site: BTreeMap<ObjectName, Vec<&ProtectedItem>> = BTreeMap::new();
+        for item in items {
+            match self.landing_site(item, to) {
+                Ok(site) => by_site.entry(site).or_default().push(item),
+                Err(error) => drop(answers.insert(item.name.clone(), Err(error.error.to_string()))),
+            }
+        }
         for (site, items) in by_site {
             let ask = || -> Result<Vec<_>, ControlError> {
-                let opened = self.site(site)?;
+                let opened = self.site(&site)?;
                 let targets: Vec<_> = items.iter().map(|item| self.target_of(facts, item, to)).collect();
-                let checks = opened.check_targets(&targets)?;
+                let mut checks = opened.check_targets(&targets)?;
                 let there = opened.machines()?;
                 let machine = |target: &Target| {
                     let id = target.machine.as_ref()?;
                     there.iter().find(|machine| machine.id == *id).cloned()
                 };
                 let machines: Vec<_> = targets.iter().map(machine).collect();
+                let datastores = opened.datastores()?;
+                for ((item, machine), checks) in items.iter().zip(&machines).zip(&mut checks) {
+                    checks.extend(machine.is_none().then(|| room_for(item, &datastores)));
+                }
                 Ok(machines.into_iter().zip(checks).collect())
             };
             match ask() {
@@ -151,6 +158,17 @@ impl Control {
         }
     }
 
+    /// Where a server of a role stands for going to a side: a master target where the machine would be written, a process server where it would come from.
+    fn place_of(&self, item: &ProtectedItem, (role, to): (Role, Side)) -> ObjectName {
+        let side = if role == Role::Target { to } else { to.other() };
+        let own = &item.instance(side).site;
+        // Where the machine is now, it is; where it would be, may be another place than where it was.
+        if role != Role::Target && item.protection.active == side {
+            return own.clone();
+        }
+        self.landing_site(item, side).unwrap_or_else(|_| own.clone())
+    }
+
     /// The server that is used for going to a side, or would be.
     fn server_for<'a>(
         &self,
@@ -159,14 +177,12 @@ impl Control {
         (role, to): (Role, Side),
     ) -> Option<&'a StoredReport> {
         let used = item.replication.as_ref().filter(|_| item.protection.passive() == to);
-        let (used, at) = match role {
-            Role::Target => (used.map(|path| &path.master_target), to),
-            _ => (used.map(|path| &path.process_server), to.other()),
-        };
+        let used =
+            used.map(|path| if role == Role::Target { &path.master_target } else { &path.process_server });
         if let Some(used) = used {
             return facts.servers.get(&format!("{role}/{used}"));
         }
-        let site = &item.instance(at).site;
+        let site = self.place_of(item, (role, to));
         let mut there = facts.servers.values().filter(|server| {
             server.peer.role == role && server.report.site.eq_ignore_ascii_case(site.as_str())
         });
@@ -184,6 +200,12 @@ impl Control {
         to: Side,
         answer: Option<&SiteAnswer>,
     ) -> Vec<ReadinessCheck> {
+        if let Err(error) = self.landing_site(item, to) {
+            let ControlError { error, .. } = error;
+            let check = (error.code.as_str(), "There is a site to be written to");
+            let state = CheckState::Failed;
+            return vec![ReadinessCheck::raised(state, check, error.message, &error.cause, &error.remedy)];
+        }
         let mut checks = vec![self.check_servers(facts, item, to)];
         checks.extend(self.check_way(facts, item, to));
         checks.push(self.check_retention(facts, item, to));
@@ -192,9 +214,9 @@ impl Control {
                 checks.push(ReadinessCheck::passed(
                     "site.reached",
                     "The site can be asked",
-                    item.instance(to).site.as_str(),
+                    self.place_of(item, (Role::Target, to)).as_str(),
                 ));
-                checks.push(target_machine(item, to, machine.as_ref()));
+                checks.push(self.check_machine(item, to, machine.as_ref()));
                 checks.extend(of_site.iter().cloned());
             }
             Some(Err(error)) => checks.push(ReadinessCheck::raised(
@@ -219,7 +241,7 @@ impl Control {
         let mut missing = Vec::new();
         let mut there = Vec::new();
         for role in [Role::ProcessServer, Role::Target] {
-            let site = &item.instance(if role == Role::Target { to } else { to.other() }).site;
+            let site = self.place_of(item, (role, to));
             match self.server_for(facts, item, (role, to)) {
                 None => missing.push(format!("there is no {role} at {site}")),
                 Some(server) if !server.is_alive(now) => {
@@ -294,24 +316,34 @@ impl Control {
         )
     }
 
+    fn check_machine(&self, item: &ProtectedItem, to: Side, machine: Option<&Machine>) -> ReadinessCheck {
+        let lands = self.place_of(item, (Role::Target, to));
+        if lands == item.instance(to).site {
+            return target_machine(item, to, machine);
+        }
+        let facts = format!("a physical server: it is made at {lands}, and all data is moved to it");
+        ReadinessCheck::passed("machine.new", "It comes home as a new virtual machine", facts)
+    }
+
     /// Each network card has a network to be connected to.
     fn check_networks(&self, item: &ProtectedItem, to: Side) -> ReadinessCheck {
         let check = ("network.mapping", "Every network card has a network there");
         let (from_side, there) = (item.instance(to.other()), item.instance(to));
+        let site = self.place_of(item, (Role::Target, to));
         let mappings = self.network_mappings().unwrap_or_default();
         let is_mapped = |network: &str| {
             mappings.iter().any(|mapping| {
                 let forth = mapping.site == from_side.site
-                    && mapping.target_site == there.site
+                    && mapping.target_site == site
                     && mapping.network == network;
-                let back = mapping.site == there.site
+                let back = mapping.site == site
                     && mapping.target_site == from_side.site
                     && mapping.target_network == network;
                 forth || back
             })
         };
         // An instance that is there keeps its own.
-        let unmapped: Vec<_> = if there.nics.iter().any(|nic| !nic.network.is_empty()) {
+        let unmapped: Vec<_> = if there.site == site && there.nics.iter().any(|nic| !nic.network.is_empty()) {
             there.nics.iter().filter(|nic| nic.network.is_empty()).map(|nic| nic.mac.clone()).collect()
         } else {
             let cards =
@@ -319,12 +351,12 @@ impl Control {
             cards.map(|nic| format!("{} ({})", nic.mac, nic.network)).collect()
         };
         if unmapped.is_empty() {
-            return ReadinessCheck::passed(check.0, check.1, there.site.as_str());
+            return ReadinessCheck::passed(check.0, check.1, site.as_str());
         }
         ReadinessCheck::raised(
             CheckState::Warning,
             check,
-            format!("not connected at {}: {}", there.site, unmapped.join(", ")),
+            format!("not connected at {site}: {}", unmapped.join(", ")),
             "its network is mapped to none there",
             "map it with `switchback network-mapping set`",
         )
@@ -383,7 +415,7 @@ impl Control {
             // Whether it can be asked is found out by the job itself.
             return Ok(());
         };
-        let checks = of_site.iter().cloned().chain([target_machine(item, to, machine.as_ref())]);
+        let checks = of_site.iter().cloned().chain([self.check_machine(item, to, machine.as_ref())]);
         // That it runs there is dealt with by fencing it.
         let failed = checks.into_iter().find(|check| check.state == CheckState::Failed && check.code != RUNS);
         match failed {
@@ -399,6 +431,27 @@ impl Control {
 }
 
 const RUNS: &str = "machine.off";
+
+/// Of a machine that is to be made it is not known yet where: one datastore must take all of it.
+fn room_for(item: &ProtectedItem, datastores: &[Datastore]) -> ReadinessCheck {
+    let check = ("site.room", "There is room for a new machine");
+    let needed: u64 = item.disk_sizes.iter().sum();
+    let Some(roomiest) = datastores.iter().max_by_key(|datastore| datastore.free) else {
+        return ReadinessCheck::raised(CheckState::Failed, check, "there is no datastore", "", "add one");
+    };
+    let facts =
+        format!("{}: {} free, of {} needed", roomiest.name, ByteSize(roomiest.free), ByteSize(needed));
+    if roomiest.free >= needed {
+        return ReadinessCheck::passed(check.0, check.1, facts);
+    }
+    ReadinessCheck::raised(
+        CheckState::Failed,
+        check,
+        facts,
+        "no datastore has more",
+        "free some, or add a datastore",
+    )
+}
 
 /// The machine that would be written to.
 fn target_machine(item: &ProtectedItem, to: Side, machine: Option<&Machine>) -> ReadinessCheck {

@@ -12,7 +12,8 @@ use switchback_model::component::{
     AgentState, Answer, MasterTargetState, ProcessServerState, ReplicaActual, ReplicaMode, Report, State,
 };
 use switchback_model::{
-    Event, Held, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq, Severity, UnixMillis,
+    Event, Held, ObjectName, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq, Severity,
+    UnixMillis,
 };
 use switchback_store::{Expect, Kind, Query, StoreError};
 
@@ -208,6 +209,12 @@ impl Control {
     }
 }
 
+/// Where an instance that was left is.
+fn site_left(item: &ProtectedItem, system_uuid: &str) -> Option<ObjectName> {
+    let mut left = [item.passive()].into_iter().chain(&item.left_behind);
+    left.find(|left| left.system_uuid == system_uuid).map(|left| left.site.clone())
+}
+
 /// What a report means for a machine.
 fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> Vec<Event> {
     let mut events = Vec::new();
@@ -264,14 +271,14 @@ fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> V
     }
     if let Some(agent) = stored.agent()
         && stored.peer.name.as_str() == item.agent
-        && agent.system_uuid == item.passive().system_uuid
         && item.stale_seen.is_none()
+        && let Some(site) = site_left(item, &agent.system_uuid)
     {
         item.stale_seen = Some(now);
-        let (site, by) = (&item.passive().site, &item.active().site);
+        let by = &item.active().site;
         let message = format!(
             "the instance of {} at {site} is running, but the machine lives at {by} since its failover: what is written at {site} is lost. It is refused as a \
-             source; shut it down. A reprotect does so by itself",
+             source; shut it down. A reprotect does so by itself, but for a physical server",
             item.name
         );
         tell("protection.stale-instance", Severity::Critical, message);

@@ -112,9 +112,23 @@ pub struct AgentDesired {
     /// Scripts of recovery plans to be run once each; the answers come in [`AgentState::scripts`].
     #[serde(default)]
     pub scripts: Vec<ScriptCall>,
+    /// Switch the machine off: it has no hypervisor that could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_off: Option<PowerOff>,
     /// Go on as you are, whatever the rest says: a restored configuration server does not know yet how things stand.
     #[serde(default)]
     pub hold: bool,
+}
+
+/// A request to a machine to switch itself off. The agent says that it does, in [`AgentState::powering_off`], before it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerOff {
+    /// Tells one request from another.
+    pub token: String,
+    /// The boot it is meant for ([`AgentState::boot_id`]): who starts the machine again does not find it switched off once more.
+    pub boot_id: String,
+    /// At once, while the machine stands still after its last cycle ([`Replication::final_cycle`]), and only then; else in order.
+    pub standing_still: bool,
 }
 
 /// A script to be run in the guest, once for each token.
@@ -249,6 +263,12 @@ pub struct AgentState {
     pub system: String,
     /// Identity of this boot, as the kernel gives it.
     pub boot_id: String,
+    /// What it has of processors and memory, and how it boots.
+    #[serde(default)]
+    pub hardware: HardwareFacts,
+    /// The request ([`PowerOff::token`]) that it is about to follow: nothing comes from it any more after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub powering_off: Option<String>,
     /// All disks that would be protected, in order.
     pub disks: Vec<DiskFacts>,
     /// Network interfaces.
@@ -261,6 +281,17 @@ pub struct AgentState {
     /// What a person should know: failed scripts, unsupported disks, refused sessions.
     #[serde(default)]
     pub problems: Vec<Problem>,
+}
+
+/// What a machine has, besides disks and network cards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareFacts {
+    /// Processors that it sees.
+    pub cpus: u32,
+    /// Memory, rounded up to whole GiB: what firmware and kernel keep for themselves is not told.
+    pub memory_mib: u32,
+    /// It was booted by UEFI.
+    pub uefi: bool,
 }
 
 /// A disk in a machine.

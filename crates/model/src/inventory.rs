@@ -35,6 +35,13 @@ pub enum SiteKind {
     },
     /// A vCenter or a standalone ESXi host.
     Vsphere(Box<VsphereKind>),
+    /// Servers without a hypervisor, known by the mobility agents that report from them.
+    #[serde(rename_all = "camelCase")]
+    Physical {
+        /// The site that they come home to, as virtual machines; `None`: none, they can only leave.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        comes_home_to: Option<ObjectName>,
+    },
 }
 
 /// Where a vCenter or ESXi host is, and what is to be known of it.
@@ -221,6 +228,9 @@ pub struct ProtectedItem {
     /// The token of a last cycle that is asked for.
     #[serde(default)]
     pub final_cycle: Option<String>,
+    /// The machine is to switch itself off: it has no hypervisor that could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_off: Option<crate::component::PowerOff>,
     /// How often a user asked to compare everything again.
     #[serde(default)]
     pub resync_requested: u64,
@@ -282,6 +292,7 @@ impl ProtectedItem {
             test: None,
             left_behind: Vec::new(),
             final_cycle: None,
+            power_off: None,
             resync_requested: 0,
             stale_seen: None,
             last_failover: None,

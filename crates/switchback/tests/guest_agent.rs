@@ -96,7 +96,7 @@ impl Protected {
             replication: Some(self.replication.clone()),
             networks: Vec::new(),
             scripts: vec![ScriptCall { token: "s1".into(), script: "hello".into(), limit_s: 30 }],
-            hold: false,
+            ..AgentDesired::default()
         };
         self.site.cs.service.want(AGENT, Desired::Agent(Box::new(desired)));
     }

@@ -22,8 +22,14 @@ struct Put {
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 enum PutProperties {
-    Local { directory: PathBuf },
+    Local {
+        directory: PathBuf,
+    },
     Vsphere(Box<VsphereKind>),
+    #[serde(rename_all = "camelCase")]
+    Physical {
+        comes_home_to: Option<ObjectName>,
+    },
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
@@ -47,6 +53,7 @@ pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
             .cause("it is one of the configuration server's host"));
         }
         PutProperties::Vsphere(vsphere) => SiteKind::Vsphere(vsphere),
+        PutProperties::Physical { comes_home_to } => SiteKind::Physical { comes_home_to },
     };
     let site = Site { name: call.name("site")?, kind };
     let known = control.sites()?.into_iter().find(|known| known.name == site.name);
@@ -128,6 +135,7 @@ fn show(call: &Call, site: &Site) -> Result<Value, ArmError> {
             properties["kind"] = "vsphere".into();
             properties
         }
+        SiteKind::Physical { comes_home_to } => json!({ "kind": "physical", "comesHomeTo": comes_home_to }),
         _ => json!({ "kind": "other" }),
     };
     resource(

@@ -18,7 +18,7 @@ use switchback_model::{
 };
 
 use super::point::{choose, record_of};
-use super::shutdown::{Manner, ensure_off};
+use super::shutdown::{Manner, ensure_off, switch_itself_off};
 use super::step::{Outcome, Step, Work, failure};
 use crate::items::points;
 use crate::records::Versioned;
@@ -144,6 +144,12 @@ fn shut_down_if_asked(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         return Ok(Outcome::Skipped("not asked for".into()));
     };
     let item = work.item()?.value;
+    if work.control.is_physical(item.active())? {
+        return Ok(match switch_itself_off(work, false) {
+            Err(error) => Outcome::Skipped(format!("{error}; it is fenced off instead")),
+            Ok(outcome) => outcome,
+        });
+    }
     // What cannot be reached cannot be shut down: the failover goes on, and the epoch fences it off.
     match ensure_off(work, item.active(), Manner::Orderly) {
         Ok(done) => Ok(Outcome::Done(done)),
@@ -297,6 +303,9 @@ fn power_off_standing(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
             "restart the job: it takes another last cycle",
         )
     };
+    if work.control.is_physical(item.active())? {
+        return power_off_itself(work, thawed);
+    }
     let (_, held_ms) = final_point(work, &item)?.ok_or_else(thawed)?;
     if held_ms < HOLD_MARGIN_MS {
         return Err(thawed());
@@ -310,11 +319,35 @@ fn power_off_standing(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     Ok(Outcome::Done(done))
 }
 
-fn power_on_again(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+/// A physical server does it itself, and only while it stands still: from then on nothing else can come of it.
+fn power_off_itself(work: &mut Work<'_>, thawed: impl Fn() -> ControlError) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
+    let said = work
+        .control
+        .agent_report(&item.agent, &item.active().system_uuid)?
+        .is_some_and(|report| report.agent().is_some_and(|agent| agent.powering_off.is_some()));
+    let held_ms = final_point(work, &item)?.map_or(0, |(_, held_ms)| held_ms);
+    let margin_ms = if item.power_off.is_none() { HOLD_MARGIN_MS } else { 1 };
+    if !said && held_ms < margin_ms {
+        return Err(thawed());
+    }
+    let outcome = switch_itself_off(work, true)?;
+    if matches!(outcome, Outcome::Done(_)) {
+        work.set_note("off", "1");
+    }
+    Ok(outcome)
+}
+
+fn power_on_again(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    let mut item = work.item()?;
     work.job.notes.remove("off");
-    let Some(id) = &item.active().id else { return Ok(Outcome::done()) };
-    work.site(&item.active().site)?.power_on(id)?;
+    if work.control.is_physical(item.value.active())? {
+        item.value.power_off = None;
+        work.change(&item);
+        return Ok(Outcome::Skipped("a physical server is started by hand".into()));
+    }
+    let Some(id) = &item.value.active().id else { return Ok(Outcome::done()) };
+    work.site(&item.value.active().site)?.power_on(id)?;
     Ok(Outcome::done())
 }
 
@@ -336,7 +369,7 @@ fn turn_and_stand(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         item.value.protection = item.value.protection.apply(operation)?;
         item.value.failover = Some(record_of(&point, planned));
         item.value.last_failover = Some(work.now());
-        (item.value.final_cycle, item.value.stale_seen) = (None, None);
+        (item.value.final_cycle, item.value.power_off, item.value.stale_seen) = (None, None, None);
         work.set_note("turned", item.value.protection.epoch.to_string());
         work.change(&item);
         return Ok(Outcome::wait("the side that was left is fenced off"));
@@ -458,6 +491,9 @@ fn start_left(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
     let instance = item.active();
     let Some(id) = &instance.id else { return Ok(Outcome::Skipped("there is no instance to start".into())) };
+    if work.control.is_physical(instance)? {
+        return Ok(Outcome::Skipped("a physical server is started by hand: start it now".into()));
+    }
     work.site(&instance.site)?.power_on(id)?;
     Ok(Outcome::Done(format!("{id} runs at {}", instance.site)))
 }

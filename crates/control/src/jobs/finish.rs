@@ -167,7 +167,8 @@ fn clean_up_left(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
             let other = item.value.instance(side);
             other.site == instance.site && other.id == instance.id
         });
-        let Some(id) = instance.id.clone().filter(|_| !in_use) else { continue };
+        let is_physical = work.control.is_physical(&instance)?;
+        let Some(id) = instance.id.clone().filter(|_| !in_use && !is_physical) else { continue };
         ensure_off(work, &instance, Manner::AtOnce)?;
         work.site(&instance.site)?.delete_machine(&id)?;
         removed.push(format!("{id} at {}", instance.site));

@@ -4,7 +4,7 @@ use switchback_identity::Role;
 use switchback_model::component::InterfaceSettings;
 use switchback_model::{
     Instance, InstanceNic, JobRequest, MachineId, ObjectName, ProtectRequest, ProtectedItem, ProtectionGroup,
-    ReplicationPath, Side,
+    ReplicationPath, Side, SiteKind,
 };
 use switchback_sites::{DiskOrigin, Machine, MachineDisk, NewDisk, NewMachine, Nic};
 use switchback_store::Kind;
@@ -43,15 +43,19 @@ pub(crate) fn new_item(control: &Control, request: &ProtectRequest) -> Result<Pr
     }
     let machine = control.site(&group.source_site)?.machine(&request.machine)?;
     for item in values::<ProtectedItem>(control.records().all(Kind::Item)?) {
-        let instances = [&item.home, &item.away].into_iter().chain(&item.left_behind);
-        let mut same = instances.filter(|instance| {
-            instance.site == group.source_site && instance.id.as_ref() == Some(&machine.id)
-        });
-        if same.next().is_some() {
+        let mut instances = [&item.home, &item.away].into_iter().chain(&item.left_behind);
+        let is_it = |instance: &Instance| {
+            let same_id = instance.site == group.source_site && instance.id.as_ref() == Some(&machine.id);
+            same_id || (!machine.system_uuid.is_empty() && instance.system_uuid == machine.system_uuid)
+        };
+        if instances.any(is_it) {
             let message =
                 format!("{} at {} is protected already, as {}", machine.name, group.source_site, item.name);
             return Err(ControlError::new(ErrorKind::Conflict, "item.protected-already", message));
         }
+    }
+    if matches!(control.site_kind(&group.source_site)?, SiteKind::Physical { .. }) {
+        control.check_is_hardware(&machine)?;
     }
     let agent = agent_of(control, &machine)?;
     let nics = machine.nics.iter().map(|nic| InstanceNic {
@@ -240,8 +244,8 @@ fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let source =
         work.site(&item.value.home.site)?.machine(item.value.home.id.as_deref().unwrap_or_default())?;
     let wanted = request(work)?.nics.clone();
-    let made =
-        create_instance(work, &item.value, &source, (Side::Away, &replica_id(&item.value)), &datastore)?;
+    let (site, id) = (&item.value.away.site, replica_id(&item.value));
+    let made = create_instance(work, &item.value, &source, (Side::Away, site, &id), &datastore)?;
     item.value.away = instance_of(&item.value.away.site, &made, &wanted);
     work.change(&item);
     Ok(Outcome::Done(format!("{} at {}", made.id, item.value.away.site)))
@@ -252,15 +256,15 @@ fn replica_id(item: &ProtectedItem) -> String {
     format!("{}-{}", item.name.key(), &item.machine.to_string()[..8])
 }
 
-/// Makes an instance like `source` at a side's site, under an id, with its networks as they are mapped.
+/// Makes an instance of a side like `source` at a site, under an id, with its networks as they are mapped.
 pub(crate) fn create_instance(
     work: &Work<'_>,
     item: &ProtectedItem,
     source: &Machine,
-    (side, id): (Side, &str),
+    (side, to, id): (Side, &ObjectName, &str),
     datastore: &str,
 ) -> Result<Machine, ControlError> {
-    let (from, to) = (&item.instance(side.other()).site, &item.instance(side).site);
+    let from = &item.instance(side.other()).site;
     let networks = mapped_networks(work, source, from, to, false)?;
     let disk = |(index, size): (usize, &u64)| NewDisk {
         size: *size,

@@ -62,8 +62,8 @@ fn check(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     }
     let process_server =
         choose_server(work, Role::ProcessServer, &item.active().site, options.process_server.as_deref())?;
-    let master_target =
-        choose_server(work, Role::Target, &item.passive().site, options.master_target.as_deref())?;
+    let landing = work.control.landing_site(&item, item.protection.passive())?;
+    let master_target = choose_server(work, Role::Target, &landing, options.master_target.as_deref())?;
     work.set_note("process-server", process_server);
     work.set_note("master-target", master_target);
     Ok(Outcome::done())
@@ -85,6 +85,12 @@ fn committed(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 /// The instance that was left is off before anything writes its disks, or nothing does.
 fn fence(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
+    if work.control.is_physical(item.passive())? {
+        return Ok(Outcome::Skipped(format!(
+            "what was left at {} is a physical server: its disks are not written, and what it writes is refused by the epoch",
+            item.passive().site
+        )));
+    }
     let done = ensure_off(work, item.passive(), Manner::AtOnce).map_err(|error| {
         let message = format!(
             "{} cannot be reprotected: the instance at {} cannot be fenced off: {error}",
@@ -107,7 +113,9 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
     let side = item.value.protection.passive();
     let passive = item.value.passive().clone();
-    let site = work.site(&passive.site)?;
+    let landing = work.control.landing_site(&item.value, side)?;
+    let site = work.site(&landing)?;
+    // A physical server is none of the site that it comes home to.
     let left = match passive.id.as_deref().map(|id| site.machine(id)) {
         Some(Ok(machine)) => Some(machine),
         None | Some(Err(SiteError::NoSuchMachine { .. })) => None,
@@ -147,17 +155,14 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         return Ok(Outcome::wait("a new machine is needed"));
     }
     let id = format!("{}-{}", item.value.name.key(), work.note("new-identity").unwrap_or_default());
-    let made = create_instance(work, &item.value, &source, (side, &id), &datastore)?;
+    let made = create_instance(work, &item.value, &source, (side, &landing, &id), &datastore)?;
     let settings: Vec<_> = passive.nics.iter().map(|nic| nic.settings.clone()).collect();
-    if left.is_some_and(|left| left.id != made.id) {
+    if landing != passive.site || left.is_some_and(|left| left.id != made.id) {
         item.value.left_behind.push(passive.clone());
     }
-    *item.value.instance_mut(side) = instance_of(&passive.site, &made, &settings);
+    *item.value.instance_mut(side) = instance_of(&landing, &made, &settings);
     work.change(&item);
-    Ok(Outcome::Done(format!(
-        "alternate location: the new machine {} in {datastore} at {}",
-        made.id, passive.site
-    )))
+    Ok(Outcome::Done(format!("alternate location: the new machine {} in {datastore} at {landing}", made.id)))
 }
 
 /// Some may have been handed to the master target when it failed.

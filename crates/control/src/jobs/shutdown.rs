@@ -1,15 +1,23 @@
 //! Making sure that an instance is off, and saying so only when it is.
+//!
+//! A site is asked for its machines. A physical server is asked itself, through its mobility agent: it says that it switches itself off, and is taken for off when
+//! nothing has come from it since.
 
 use std::time::Duration;
 
 use switchback_model::Instance;
+use switchback_model::component::PowerOff;
 use switchback_sites::{Power, SiteError};
 
-use super::step::Work;
+use super::step::{Outcome, Work, failure};
+use crate::physical::is_off;
 use crate::{ControlError, ErrorKind};
 
 /// How long a guest may take to shut down before its power is cut.
 const SHUT_DOWN_LIMIT: Duration = Duration::from_secs(90);
+
+/// Seconds for a physical server to switch itself off.
+const SWITCH_OFF_LIMIT_S: u64 = 180;
 
 /// How to turn a machine off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,4 +62,35 @@ pub(crate) fn ensure_off(
         .cause("the site did not turn it off, or something started it again")
         .remedy("turn it off at the site, then restart the job")),
     }
+}
+
+/// Has the physical server that is the machine switch itself off: in order, or at once while it stands still after its last cycle.
+pub(crate) fn switch_itself_off(work: &mut Work<'_>, standing_still: bool) -> Result<Outcome, ControlError> {
+    let mut item = work.item()?;
+    let report = work.control.agent_report(&item.value.agent, &item.value.active().system_uuid)?;
+    let agent = report.as_ref().and_then(|report| report.agent());
+    let token = work.job.id.to_string();
+    if item.value.power_off.as_ref().map(|asked| &asked.token) != Some(&token) {
+        let boot_id = agent.map(|agent| agent.boot_id.clone()).unwrap_or_default();
+        item.value.power_off = Some(PowerOff { token, boot_id, standing_still });
+        work.change(&item);
+        return Ok(Outcome::wait(format!("{} is asked to switch itself off", item.value.name)));
+    }
+    let said = agent.is_some_and(|agent| agent.powering_off.as_ref() == Some(&token));
+    if said && report.as_ref().is_some_and(|report| is_off(report, work.now())) {
+        return Ok(Outcome::Done(format!(
+            "{} said that it switches itself off, and has been silent since",
+            item.value.name
+        )));
+    }
+    let waits = if said { "nothing more must come from it" } else { "it has not said yet that it does" };
+    work.wait_for(format!("the physical server switches itself off: {waits}"), SWITCH_OFF_LIMIT_S, || {
+        failure(
+            ErrorKind::Unavailable,
+            "machine.not-off",
+            format!("the physical server {} has not switched itself off", item.value.name),
+            "its mobility agent does not report, or the server hangs",
+            "look at the server; make an unplanned failover if it cannot be saved, and switch it off by hand",
+        )
+    })
 }

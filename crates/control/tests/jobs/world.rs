@@ -17,8 +17,9 @@ use switchback_control::{Control, ControlConfig, ControlError};
 use switchback_disk::{Clock, DirVolume};
 use switchback_identity::{Authority, PeerIdentity, Role};
 use switchback_model::component::{
-    Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, MasterTargetState, Problem,
-    ProcessServerState, ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State,
+    Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, HardwareFacts, InterfaceFacts,
+    MasterTargetState, Problem, ProcessServerState, ReplicaActual, ReplicaMode, Replication,
+    ReplicationState, Report, State,
 };
 use switchback_model::{
     Consistency, Epoch, ReadinessCheck, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind,
@@ -258,6 +259,20 @@ impl Site for MemorySite {
     }
 }
 
+/// SMBIOS UUID of the physical server.
+pub(crate) const HARDWARE: &str = "uuid-hw";
+
+/// Of the physical server alone: it is what its site tells of.
+fn interfaces_of(machine: &Machine) -> Vec<InterfaceFacts> {
+    let card = |nic: &Nic| InterfaceFacts {
+        name: "eth0".into(),
+        mac: nic.mac.clone(),
+        addresses: vec!["10.1.0.5/24".into()],
+        gateway: None,
+    };
+    machine.nics.iter().filter(|_| machine.system_uuid == HARDWARE).map(card).collect()
+}
+
 /// A replica at a master target.
 #[derive(Clone, Debug, Default)]
 struct Replica {
@@ -273,6 +288,8 @@ pub(crate) struct World {
     store: Arc<SqliteStore>,
     pub(crate) home: Arc<MemorySite>,
     pub(crate) recovery: Arc<MemorySite>,
+    /// What no site has: physical servers.
+    pub(crate) hardware: Arc<MemorySite>,
     replicas: BTreeMap<(String, ReplicaName), Replica>,
     /// Final cycles that agents have made: token and point.
     finals: BTreeMap<String, Seq>,
@@ -317,6 +334,14 @@ fn peer(role: Role, name: &str) -> PeerIdentity {
 
 impl World {
     pub(crate) fn new() -> Self {
+        let mut world = Self::bare();
+        world.home.add("web01", "uuid-web01", 2);
+        world.round();
+        world
+    }
+
+    /// Without a machine.
+    fn bare() -> Self {
         // In memory where there is a place for it: thousands of kills, each with its own store.
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = Arc::new(SqliteStore::open(directory.path().join("store.db")).unwrap());
@@ -327,17 +352,17 @@ impl World {
             let kind = SiteKind::Local { directory: format!("/{name}").into() };
             control.add_site(&SiteRecord { name: name.parse().unwrap(), kind }).unwrap();
         }
-        home.add("web01", "uuid-web01", 2);
         let policy = switchback_model::ReplicationPolicy { multi_vm: true, ..Default::default() };
         let name = |text: &str| text.parse().unwrap();
         control.create_group(&name("PG1"), &name("home"), &name("recovery"), &policy).unwrap();
         let (replicas, finals) = (BTreeMap::new(), BTreeMap::new());
-        let mut world = Self {
+        Self {
             control,
             clock,
             store,
             home,
             recovery,
+            hardware: Arc::default(),
             replicas,
             finals,
             hidden_disks: 0,
@@ -348,9 +373,24 @@ impl World {
             more_process_servers: Vec::new(),
             replicas_problem: None,
             _directory: directory,
-        };
+        }
+    }
+
+    /// A world whose machine is a physical server. It comes home to `home`, if `comes_home`.
+    pub(crate) fn physical(comes_home: bool) -> Self {
+        let mut world = Self::bare();
+        let name = |text: &str| text.parse().unwrap();
+        world.hardware.add("web01", HARDWARE, 2);
+        world.set_home_of_hardware(comes_home.then_some("home"));
+        let policy = switchback_model::ReplicationPolicy::default();
+        world.control.create_group(&name("HW"), &name("hardware"), &name("recovery"), &policy).unwrap();
         world.round();
         world
+    }
+
+    pub(crate) fn set_home_of_hardware(&self, home: Option<&str>) {
+        let kind = SiteKind::Physical { comes_home_to: home.map(|home| home.parse().unwrap()) };
+        self.control.add_site(&SiteRecord { name: "hardware".parse().unwrap(), kind }).unwrap();
     }
 
     /// The configuration server was killed and starts again.
@@ -419,7 +459,10 @@ impl World {
         for name in &self.more_process_servers {
             self.process_server("home", name);
         }
-        let sites = [self.home.clone(), self.recovery.clone()];
+        if !self.hardware.all().is_empty() {
+            self.process_server("hardware", "hw-ps");
+        }
+        let sites = [self.home.clone(), self.recovery.clone(), self.hardware.clone()];
         for machine in sites
             .iter()
             .flat_map(|site| site.all())
@@ -499,7 +542,9 @@ impl World {
             platform: String::new(),
             hostname: "web01".into(),
             system: "Linux".into(),
-            boot_id: String::new(),
+            boot_id: "boot".into(),
+            hardware: HardwareFacts::default(),
+            powering_off: None,
             disks: machine
                 .disks
                 .iter()
@@ -511,13 +556,21 @@ impl World {
                     capture: "ebpf".into(),
                 })
                 .collect(),
-            interfaces: Vec::new(),
+            interfaces: interfaces_of(machine),
             replication,
             scripts: Vec::new(),
             problems: Vec::new(),
         };
         let answer = self.report(Role::Source, "web01", "", State::Agent(Box::new(state(None))));
         let Desired::Agent(desired) = answer.desired else { panic!() };
+        if let Some(wanted) = &desired.power_off {
+            let stands_still =
+                desired.replication.as_ref().is_some_and(|wanted| wanted.final_cycle.is_some());
+            assert!(stands_still || !wanted.standing_still, "it is asked when it stands still, or in order");
+            let state = AgentState { powering_off: Some(wanted.token.clone()), ..state(None) };
+            self.report(Role::Source, "web01", "", State::Agent(Box::new(state)));
+            return self.hardware.set_power(&machine.id, Power::Off);
+        }
         let Some(replication) = desired.replication else { return };
         let Some((key, actual)) = known.iter().find(|((_, name), _)| *name == replication.replica) else {
             return;

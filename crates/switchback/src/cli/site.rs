@@ -16,7 +16,7 @@ use crate::client::path::{self, text_at};
 const SITE: &[Field] = &[
     plain("NAME", &["/name"]),
     plain("KIND", &["/properties/kind"]),
-    plain("WHERE", &["/properties/directory", "/properties/url"]),
+    plain("WHERE", &["/properties/directory", "/properties/url", "/properties/comesHomeTo"]),
     plain("HEALTH", &["/shown/health"]),
     plain("PROCESS SERVERS", &["/shown/processServers"]),
     plain("MASTER TARGETS", &["/shown/masterTargets"]),

@@ -14,6 +14,7 @@ mod disks;
 mod facts;
 mod moments;
 mod network;
+mod power;
 mod replication;
 mod scripts;
 
@@ -104,6 +105,8 @@ pub fn run(config: AgentConfig, stop: &Stop) -> anyhow::Result<()> {
         heard: false,
         said: None,
         looked: None,
+        power: power::Power::default(),
+        boot_id: identity.boot_id.clone(),
         problems: Vec::new(),
     };
     let mut seen = 0;
@@ -132,6 +135,8 @@ fn first_state(identity: &Identity) -> AgentState {
         hostname: identity.hostname.clone(),
         system: identity.system.clone(),
         boot_id: identity.boot_id.clone(),
+        hardware: facts::machine(Path::new("/")),
+        powering_off: None,
         disks: facts::disks(Path::new("/sys")),
         interfaces: facts::interfaces(),
         replication: None,
@@ -161,6 +166,8 @@ struct Agent {
     /// The standing that was told to people last.
     said: Option<Standing>,
     looked: Option<Instant>,
+    power: power::Power,
+    boot_id: String,
     problems: Vec<Problem>,
 }
 
@@ -202,6 +209,7 @@ impl Agent {
             self.replicate();
             let channel = self.channel.clone();
             self.scripts.look_at(&self.desired.scripts, move || channel.report_now());
+            self.power_off_if_asked();
         }
         if self.looked.is_none_or(|at| at.elapsed() >= FACTS_EVERY) {
             self.looked = Some(Instant::now());
@@ -216,9 +224,10 @@ impl Agent {
             _ => "scan",
         };
         let (scripts, problems) = (self.scripts.results(), self.problems.clone());
+        let powering_off = self.power.announced();
         self.show(|state| {
             state.disks.iter_mut().for_each(|disk| disk.capture = capture.into());
-            (state.scripts, state.problems) = (scripts, problems);
+            (state.scripts, state.problems, state.powering_off) = (scripts, problems, powering_off);
         });
     }
 
@@ -242,6 +251,36 @@ impl Agent {
             self.machine = None;
             if let Some(replicator) = &*moments::lock(&self.running) {
                 replicator.stop();
+            }
+        }
+    }
+
+    fn power_off_if_asked(&mut self) {
+        let wanted = self.desired.power_off.clone();
+        let stands_still = moments::lock(&self.running)
+            .as_ref()
+            .is_some_and(|replicator| replicator.state().final_point.is_some());
+        match self.power.look(wanted.as_ref(), &self.boot_id, stands_still, Instant::now()) {
+            power::Next::Nothing => {}
+            power::Next::Announce => {
+                let announced = self.power.announced();
+                self.show(|state| state.powering_off = announced);
+                self.channel.report_now();
+            }
+            power::Next::Follow => {
+                tracing::warn!(
+                    "this machine is switched off, as the configuration server asks: it is being failed over"
+                );
+                match power::off(wanted.is_some_and(|wanted| wanted.standing_still)) {
+                    Ok(()) => self.solved("agent.power-off"),
+                    Err(error) => {
+                        self.power.failed();
+                        self.problem(
+                            "agent.power-off",
+                            format!("this machine cannot be switched off: {error}"),
+                        );
+                    }
+                }
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
-    Activity, AgentState, MasterTargetState, ReplicaActual, ReplicationState, Report, State,
+    Activity, AgentState, HardwareFacts, MasterTargetState, ReplicaActual, ReplicationState, Report, State,
 };
 use switchback_model::{Epoch, Held, ReplicationPath, UnixMillis};
 
@@ -82,6 +82,8 @@ fn agent(uuid: &str, epoch: Option<u64>) -> StoredReport {
         hostname: text(),
         system: text(),
         boot_id: text(),
+        hardware: HardwareFacts::default(),
+        powering_off: None,
         disks: Vec::new(),
         interfaces: Vec::new(),
         replication,

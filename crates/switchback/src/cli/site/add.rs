@@ -35,6 +35,12 @@ pub(super) struct KindArgs {
     /// The folder they are made in [default: the datacenter's own]
     #[arg(long, requires = "vsphere", value_name = "NAME")]
     folder: Option<String>,
+    /// Physical servers: those from which mobility agents report, and that no other site has
+    #[arg(long, group = "kind")]
+    physical: bool,
+    /// The site at which physical servers are made as virtual machines when they come home [default: none, they can only leave]
+    #[arg(long, requires = "physical", value_name = "SITE")]
+    comes_home_to: Option<String>,
     /// A datastore that the master targets have mounted, and where; again for each
     #[arg(long, requires = "vsphere", value_name = "DATASTORE=DIRECTORY", value_parser = mounted)]
     datastore_directory: Vec<(String, PathBuf)>,
@@ -52,6 +58,9 @@ fn mounted(text: &str) -> Result<(String, PathBuf), String> {
 impl KindArgs {
     /// As the API takes them.
     pub(super) fn properties(&self) -> anyhow::Result<Value> {
+        if self.physical {
+            return Ok(json!({"kind": "physical", "comesHomeTo": self.comes_home_to}));
+        }
         let Some(url) = &self.vsphere else { return Ok(json!({"kind": "local", "directory": self.local})) };
         if self.fingerprint.is_none() && self.authority.is_none() {
             bail!(
@@ -118,12 +127,18 @@ mod tests {
             "--local /a --vsphere vc --account vc",
             "--local /a --fingerprint ab",
             "--vsphere vc --account vc --datastore-directory nfs",
+            "--physical --local /a",
+            "--local /a --comes-home-to vc",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert_eq!(
             parse("--local /a").unwrap().properties().unwrap(),
             json!({"kind": "local", "directory": "/a"})
+        );
+        assert_eq!(
+            parse("--physical --comes-home-to vc").unwrap().properties().unwrap(),
+            json!({"kind": "physical", "comesHomeTo": "vc"})
         );
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use switchback_model::component::{DiskFacts, InterfaceFacts};
+use switchback_model::component::{DiskFacts, HardwareFacts, InterfaceFacts};
 
 use crate::role::smbios::system_uuid;
 
@@ -84,6 +84,20 @@ fn disk(sys: &Path, name: String) -> Option<DiskFacts> {
     Some(DiskFacts { name, serial, size, capture: String::new() })
 }
 
+/// Processors, memory and firmware, as sysfs and procfs below `root` tell of them.
+pub(super) fn machine(root: &Path) -> HardwareFacts {
+    let meminfo = text(root.join("proc/meminfo"));
+    let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next());
+    let kib: u64 = total.and_then(|kib| kib.parse().ok()).unwrap_or(0);
+    let cpuinfo = text(root.join("proc/cpuinfo"));
+    let cpus = cpuinfo.lines().filter(|line| line.starts_with("processor")).count();
+    HardwareFacts {
+        cpus: u32::try_from(cpus).unwrap_or(u32::MAX).max(1),
+        memory_mib: u32::try_from(kib.div_ceil(1 << 20).max(1) << 10).unwrap_or(u32::MAX),
+        uefi: root.join("sys/firmware/efi").is_dir(),
+    }
+}
+
 /// Where a disk is.
 pub(super) fn node(disk: &DiskFacts) -> PathBuf {
     Path::new("/dev").join(&disk.name)
@@ -142,7 +156,22 @@ fn gateway(shown: &str) -> Option<String> {
 mod tests {
     use std::fs;
 
-    use super::{addresses, disks, gateway, is_protected};
+    use switchback_model::component::HardwareFacts;
+
+    use super::{addresses, disks, gateway, is_protected, machine};
+
+    #[test]
+    fn a_machine_made_anew_has_at_least_what_this_one_has() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("proc")).unwrap();
+        fs::write(root.path().join("proc/meminfo"), "MemTotal:       16314252 kB\nMemFree: 1 kB\n").unwrap();
+        fs::write(root.path().join("proc/cpuinfo"), "processor\t: 0\nmodel name\t: x\n\nprocessor\t: 1\n")
+            .unwrap();
+        let found = machine(root.path());
+        assert_eq!(found, HardwareFacts { cpus: 2, memory_mib: 16 << 10, uefi: false });
+        fs::create_dir_all(root.path().join("sys/firmware/efi")).unwrap();
+        assert!(machine(root.path()).uefi);
+    }
 
     #[test]
     fn whole_disks_that_can_be_written_are_protected_in_the_kernels_order() {
