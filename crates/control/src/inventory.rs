@@ -505,7 +505,7 @@ pub fn open_site(
     match (kind, credentials) {
         (SiteKind::Local { directory }, _) => Ok(Arc::new(LocalSite::open(directory)?)),
         (SiteKind::Vsphere(vsphere), Some(credentials)) => {
-            Ok(Arc::new(VsphereSite::open(settings_of(vsphere)?, credentials)?))
+            Ok(Arc::new(VsphereSite::open(settings_of(vsphere)?, credentials)?.kept_current()?))
         }
         _ => Err(ControlError::new(
             ErrorKind::Invalid,

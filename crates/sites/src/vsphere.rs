@@ -72,7 +72,12 @@ pub struct VsphereSite {
     settings: VsphereSettings,
     /// Held while a place for a disk is looked for and taken.
     attaching: Mutex<()>,
+    /// Keeps the inventory current for those who list it.
+    watch: Option<InventoryWatch>,
 }
+
+/// For so long after a change of our own the inventory is read: a watch may not have heard of it yet.
+const SETTLES_IN: Duration = Duration::from_secs(10);
 
 impl VsphereSite {
     /// A site with these settings. Nothing is sent yet: the server may be away. Asynchronous code calls this and all else within
@@ -82,7 +87,26 @@ impl VsphereSite {
     /// The settings have a mistake, or the file of trusted authorities cannot be read.
     pub fn open(settings: VsphereSettings, credentials: Credentials) -> Result<Self, SiteError> {
         let session = Session::new(&settings, credentials).map_err(failed("opening a vSphere site"))?;
-        Ok(Self { session: Arc::new(session), settings, attaching: Mutex::default() })
+        Ok(Self { session: Arc::new(session), settings, attaching: Mutex::default(), watch: None })
+    }
+
+    /// Has the server tell what changes from now on: machines, datastores, networks and checks are then looked up in what it has told, without a request, as long as it is
+    /// current. What changes a machine still reads it first.
+    ///
+    /// # Errors
+    /// As for [`VsphereSite::watch`].
+    pub fn kept_current(mut self) -> Result<Self, SiteError> {
+        self.watch = Some(self.watch()?);
+        Ok(self)
+    }
+
+    /// The inventory as the server has told of it, or as it is read now.
+    fn current(&self) -> Result<Arc<Inventory>, SiteError> {
+        let told = self.watch.as_ref().map(InventoryWatch::state).filter(|state| state.trouble.is_none());
+        match told.and_then(|state| state.inventory) {
+            Some(inventory) if !self.session.has_changed_within(SETTLES_IN) => Ok(inventory),
+            _ => self.inventory().map(Arc::new),
+        }
     }
 
     /// What it was opened with.

@@ -19,7 +19,7 @@ const FREE_PERCENT_MIN: u64 = 5;
 
 impl VsphereSite {
     pub(super) fn checks(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {
-        let inventory = self.inventory()?;
+        let inventory = self.current()?;
         let looks: Vec<_> = targets.iter().map(|target| Look::at(&inventory, target)).collect();
         let objects: BTreeSet<MoRef> = looks.iter().flat_map(Look::objects).collect();
         let missing = self.missing_privileges(&objects.into_iter().collect::<Vec<_>>())?;

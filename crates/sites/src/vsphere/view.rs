@@ -37,16 +37,13 @@ impl VirtualMachine {
 
 impl VsphereSite {
     pub(super) fn all_machines(&self) -> Result<Vec<Machine>, SiteError> {
-        let reading = || failed("listing the machines");
-        let kind = kind("VirtualMachine");
-        let machines = self.session.list(kind.name, kind.paths).map_err(reading())?;
-        let networks = self.session.networks().map_err(reading())?;
-        let machines = machines.iter().map(VirtualMachine::read).filter(|machine| !machine.is_template);
+        let inventory = self.current()?;
+        let machines = inventory.machines.iter().filter(|machine| !machine.is_template);
         let whole = machines.filter_map(|machine| {
             let logged = |error: &VimError| tracing::warn!(%error, "a machine cannot be used");
-            whole(machine).inspect_err(logged).ok()
+            whole(machine.clone()).inspect_err(logged).ok()
         });
-        let mut machines: Vec<_> = whole.map(|machine| self.view(&machine, &networks)).collect();
+        let mut machines: Vec<_> = whole.map(|machine| self.view(&machine, &inventory.networks)).collect();
         machines.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(machines)
     }
@@ -127,7 +124,7 @@ impl VsphereSite {
     }
 
     pub(super) fn usable_datastores(&self) -> Result<Vec<Datastore>, SiteError> {
-        let inventory = self.inventory()?;
+        let inventory = self.current()?;
         let host = self.placement_host(&inventory).map_err(failed("listing the datastores"))?;
         let usable = inventory.datastores.iter().filter(|datastore| {
             datastore.is_accessible && host.is_none_or(|host| datastore.is_writable_by(&host.object))
@@ -141,7 +138,7 @@ impl VsphereSite {
     }
 
     pub(super) fn usable_networks(&self) -> Result<Vec<Network>, SiteError> {
-        let inventory = self.inventory()?;
+        let inventory = self.current()?;
         let host = self.placement_host(&inventory).map_err(failed("listing the networks"))?;
         let view = |network: &NetworkInfo| Network {
             name: network.name.clone(),

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use switchback_lab::vcsim::{Options, Simulator};
 use switchback_sites::Site;
-use switchback_sites::vsphere::{InventoryWatch, Limits, VmPower, WatchState};
+use switchback_sites::vsphere::{InventoryWatch, Limits, VmPower, VsphereSettings, VsphereSite, WatchState};
 
-use crate::bench::{Bench, requests};
+use crate::bench::{Bench, credentials, requests, settings};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -105,4 +105,49 @@ fn a_watch_that_nobody_wants_gives_back_what_it_took() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert_eq!(bench.site.machines().unwrap().len(), 4);
+}
+
+/// What a site that is kept current is asked for, it knows; what was just changed by itself, it reads.
+#[test]
+fn a_site_that_is_kept_current_lists_without_asking_and_knows_its_own_changes() {
+    let files = tempfile::tempdir().unwrap();
+    let record = files.path().join("requests");
+    let bench = bench(Simulator::options().record(&record));
+    let settings = VsphereSettings { limits: bench.site.settings().limits, ..settings(&bench.simulator) };
+    let kept = VsphereSite::open(settings, credentials()).unwrap().kept_current().unwrap();
+    kept.machines().unwrap();
+    let started = Instant::now();
+    let is_current = || {
+        let before = requests(&record, "RetrievePropertiesEx");
+        let found = kept.machines().unwrap();
+        (requests(&record, "RetrievePropertiesEx") == before).then_some(found)
+    };
+    let known = loop {
+        if let Some(found) = is_current() {
+            break found;
+        }
+        assert!(started.elapsed() < LIMIT, "it goes on asking");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert_eq!(known, bench.site.machines().unwrap());
+    // Changed by somebody else: the server tells.
+    let made = bench.machine("elsewhere", 1);
+    while !kept.machines().unwrap().contains(&made) {
+        assert!(started.elapsed() < LIMIT, "it does not hear of changes");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    for _ in 0..5 {
+        kept.create_snapshot(&made.id, "own").unwrap();
+        let machines = kept.machines().unwrap();
+        assert_eq!(machines.iter().find(|one| one.id == made.id).unwrap().snapshots, ["own"]);
+        kept.delete_snapshot(&made.id, "own").unwrap();
+        let machines = kept.machines().unwrap();
+        assert!(machines.iter().find(|one| one.id == made.id).unwrap().snapshots.is_empty());
+    }
+    bench.simulator.freeze(true);
+    while kept.machines().is_ok() {
+        assert!(started.elapsed() < 2 * LIMIT, "what cannot be asked any more is not told as current");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    bench.simulator.freeze(false);
 }
