@@ -1,0 +1,231 @@
+//! A site whose machines are switches in memory.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
+
+use switchback_model::ReadinessCheck;
+use switchback_sites::{
+    Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, Site, SiteError, Target,
+};
+
+/// A site in memory.
+#[derive(Debug, Default)]
+pub(crate) struct MemorySite {
+    machines: Mutex<BTreeMap<String, Machine>>,
+    /// Machines whose disks a master target has, and the machine that this runs in.
+    lent: Mutex<BTreeMap<String, String>>,
+    /// Creating a machine fails with this.
+    pub(crate) full: Mutex<bool>,
+    /// Power cannot be cut.
+    pub(crate) stuck: Mutex<bool>,
+    /// What the site says of every machine that may be replicated to.
+    pub(crate) findings: Mutex<Vec<ReadinessCheck>>,
+}
+
+impl MemorySite {
+    fn machines(&self) -> MutexGuard<'_, BTreeMap<String, Machine>> {
+        self.machines.lock().unwrap()
+    }
+
+    /// Whether a master target in that machine has the disk at a path.
+    pub(crate) fn has(&self, to: &str, path: &Path) -> bool {
+        let lent = self.lent.lock().unwrap();
+        self.machines().values().any(|machine| {
+            machine.disks.iter().any(|disk| disk.path == path)
+                && lent.get(&machine.id).is_some_and(|at| at == to)
+        })
+    }
+
+    pub(crate) fn none_lent(&self) -> bool {
+        self.lent.lock().unwrap().is_empty()
+    }
+
+    pub(crate) fn all(&self) -> Vec<Machine> {
+        self.machines().values().cloned().collect()
+    }
+
+    fn change<T>(
+        &self,
+        id: &str,
+        change: impl FnOnce(&mut Machine) -> Result<T, SiteError>,
+    ) -> Result<T, SiteError> {
+        change(self.machines().get_mut(id).ok_or_else(|| SiteError::NoSuchMachine { id: id.into() })?)
+    }
+
+    pub(crate) fn add(&self, id: &str, uuid: &str, disks: usize) {
+        let machine = Machine {
+            id: id.into(),
+            name: id.into(),
+            system_uuid: uuid.into(),
+            power: Power::On,
+            cpus: 1,
+            memory_mib: 256,
+            boot: switchback_sites::Boot::Bios,
+            disks: (0..disks)
+                .map(|n| MachineDisk {
+                    path: format!("/home/{id}/{n}").into(),
+                    size: 1 << 20,
+                    serial: format!("d{n}"),
+                })
+                .collect(),
+            nics: vec![Nic { mac: "52:54:00:00:00:01".into(), network: Some("lan".into()) }],
+            snapshots: Vec::new(),
+            mark: None,
+        };
+        self.machines().insert(id.into(), machine);
+    }
+
+    /// A machine's disks change under the hands of its administrator.
+    pub(crate) fn change_disks(&self, id: &str, change: impl FnOnce(&mut Vec<MachineDisk>)) {
+        change(&mut self.machines().get_mut(id).unwrap().disks);
+    }
+
+    /// Somebody takes a snapshot at the site, of a machine that runs.
+    pub(crate) fn take_snapshot(&self, id: &str, name: &str) {
+        self.machines().get_mut(id).unwrap().snapshots.push(name.into());
+    }
+
+    pub(crate) fn set_power(&self, id: &str, power: Power) {
+        self.machines().get_mut(id).unwrap().power = power;
+    }
+}
+
+fn off(machine: &Machine, action: &str) -> Result<(), SiteError> {
+    if machine.power == Power::On {
+        Err(SiteError::Running { action: action.into(), id: machine.id.clone() })
+    } else {
+        Ok(())
+    }
+}
+
+impl Site for MemorySite {
+    fn machines(&self) -> Result<Vec<Machine>, SiteError> {
+        Ok(self.all())
+    }
+    fn machine(&self, id: &str) -> Result<Machine, SiteError> {
+        self.change(id, |machine| Ok(machine.clone()))
+    }
+    fn datastores(&self) -> Result<Vec<Datastore>, SiteError> {
+        Ok(vec![Datastore { name: "store".into(), capacity: 1 << 40, free: 1 << 39 }])
+    }
+    fn networks(&self) -> Result<Vec<Network>, SiteError> {
+        Ok(vec![Network { name: "lan".into(), description: String::new() }])
+    }
+    fn create_machine(&self, new: &NewMachine) -> Result<Machine, SiteError> {
+        if *self.full.lock().unwrap() {
+            return Err(SiteError::NoRoom { datastore: "store".into(), needed: 1, free: 0 });
+        }
+        let mut machines = self.machines();
+        let made = machines.entry(new.id.clone()).or_insert_with(|| Machine {
+            id: new.id.clone(),
+            name: new.name.clone(),
+            system_uuid: format!("uuid-{}", new.id),
+            power: Power::Off,
+            cpus: new.cpus,
+            memory_mib: new.memory_mib,
+            boot: new.boot.clone(),
+            disks: new
+                .disks
+                .iter()
+                .enumerate()
+                .map(|(n, disk)| MachineDisk {
+                    path: format!("/made/{}/{n}", new.id).into(),
+                    size: disk.size,
+                    serial: disk.serial.clone(),
+                })
+                .collect(),
+            nics: new.nics.clone(),
+            snapshots: Vec::new(),
+            mark: new.mark.clone(),
+        });
+        Ok(made.clone())
+    }
+    fn delete_machine(&self, id: &str) -> Result<(), SiteError> {
+        if self.machines().contains_key(id) {
+            self.change(id, |machine| off(machine, "deleting"))?;
+        }
+        self.machines().remove(id);
+        Ok(())
+    }
+    fn lend_disks(&self, id: &str, serials: &[String], to: &str) -> Result<Vec<PathBuf>, SiteError> {
+        let machine = self.machine(id)?;
+        off(&machine, "lending its disks")?;
+        assert!(machine.snapshots.is_empty(), "the disks below a snapshot must not change");
+        self.lent.lock().unwrap().insert(id.into(), to.into());
+        let of =
+            |serial: &String| machine.disks.iter().find(|disk| disk.serial == *serial).unwrap().path.clone();
+        Ok(serials.iter().map(of).collect())
+    }
+    fn take_back_disks(&self, id: &str, from: &str) -> Result<(), SiteError> {
+        let mut lent = self.lent.lock().unwrap();
+        if lent.get(id).is_some_and(|to| to == from) {
+            lent.remove(id);
+        }
+        Ok(())
+    }
+    fn check_targets(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {
+        Ok(vec![self.findings.lock().unwrap().clone(); targets.len()])
+    }
+    fn power_on(&self, id: &str) -> Result<(), SiteError> {
+        assert!(!self.lent.lock().unwrap().contains_key(id), "a master target has the disks of {id}");
+        self.change(id, |machine| {
+            machine.power = Power::On;
+            Ok(())
+        })
+    }
+    fn shut_down(&self, id: &str, _limit: Duration) -> Result<bool, SiteError> {
+        let stuck = *self.stuck.lock().unwrap();
+        self.change(id, |machine| {
+            if !stuck {
+                machine.power = Power::Off;
+            }
+            Ok(machine.power == Power::Off)
+        })
+    }
+    fn power_off(&self, id: &str) -> Result<(), SiteError> {
+        if *self.stuck.lock().unwrap() {
+            return Err(SiteError::Failed {
+                action: format!("turning {id} off"),
+                detail: "stuck".into(),
+                passing: false,
+            });
+        }
+        self.change(id, |machine| {
+            machine.power = Power::Off;
+            Ok(())
+        })
+    }
+    fn connect_nics(&self, id: &str, networks: &[Option<String>]) -> Result<(), SiteError> {
+        self.change(id, |machine| {
+            machine.nics.iter_mut().zip(networks).for_each(|(nic, network)| nic.network.clone_from(network));
+            Ok(())
+        })
+    }
+    fn create_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError> {
+        self.change(id, |machine| {
+            if !machine.snapshots.iter().any(|known| known == name) {
+                off(machine, "a snapshot")?;
+                machine.snapshots.push(name.into());
+            }
+            Ok(())
+        })
+    }
+    fn revert_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError> {
+        self.change(id, |machine| {
+            off(machine, "reverting")?;
+            let known = machine.snapshots.iter().any(|known| known == name);
+            if known { Ok(()) } else { Err(SiteError::NoSuchSnapshot { id: id.into(), name: name.into() }) }
+        })
+    }
+    fn delete_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError> {
+        self.change(id, |machine| {
+            machine.snapshots.retain(|known| known != name);
+            Ok(())
+        })
+    }
+    fn console(&self, _id: &str, _bytes_max: usize) -> Result<String, SiteError> {
+        Ok(String::new())
+    }
+}

@@ -1,0 +1,309 @@
+//! A mobility agent: what it is to be like, and as it is.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Epoch, GenerationId, ReplicaName, Seq, UnixMillis};
+
+/// What an agent is to do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgentDesired {
+    /// How this instance of the machine stands.
+    pub standing: Standing,
+    /// Replicate so; `None`: do not (keep tracking if `keep_tracking`).
+    #[serde(default)]
+    pub replication: Option<Replication>,
+    /// The network settings of each place where this machine may wake up, to be kept on its disk.
+    #[serde(default)]
+    pub networks: Vec<NetworkProfile>,
+    /// Scripts of recovery plans to be run once each; the answers come in [`AgentState::scripts`].
+    #[serde(default)]
+    pub scripts: Vec<ScriptCall>,
+    /// Switch the machine off: it has no hypervisor that could.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_off: Option<PowerOff>,
+    /// Go on as you are, whatever the rest says: a restored configuration server does not know yet how things stand.
+    #[serde(default)]
+    pub hold: bool,
+}
+
+/// A request to a machine to switch itself off. The agent says that it does, in [`AgentState::powering_off`], before it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PowerOff {
+    /// Tells one request from another.
+    pub token: String,
+    /// The boot it is meant for ([`AgentState::boot_id`]): who starts the machine again does not find it switched off once more.
+    pub boot_id: String,
+    /// At once, while the machine stands still after its last cycle ([`Replication::final_cycle`]), and only then; else in order.
+    pub standing_still: bool,
+}
+
+/// A script to be run in the guest, once for each token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptCall {
+    /// Tells one call from another; also over restarts of the agent.
+    pub token: String,
+    /// A file in the guest's script directory (`/etc/switchback/scripts`), nothing else.
+    pub script: String,
+    /// Seconds it may take.
+    pub limit_s: u64,
+}
+
+/// What became of a [`ScriptCall`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScriptResult {
+    /// Of the call.
+    pub token: String,
+    /// Exit status 0.
+    pub succeeded: bool,
+    /// The end of what it printed, or why it could not be run.
+    pub output: String,
+}
+
+/// How an instance of a machine stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Standing {
+    /// Not protected.
+    #[default]
+    Unprotected,
+    /// This instance is the machine.
+    Active,
+    /// The machine lives elsewhere by now; what is written here is lost. The agent sends nothing.
+    Superseded {
+        /// Where it lives.
+        by: String,
+    },
+}
+
+/// A replication as the agent runs it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replication {
+    /// The replica at the target.
+    pub replica: ReplicaName,
+    /// `HOST:PORT` of the process server (or of the master target itself) to send to.
+    pub address: String,
+    /// Who must answer there: the component's name.
+    pub peer: String,
+    /// The epoch to write under.
+    pub epoch: Epoch,
+    /// Milliseconds between recovery points.
+    pub interval_ms: u64,
+    /// Milliseconds between app-consistent points; 0: none.
+    #[serde(default)]
+    pub app_interval_ms: u64,
+    /// Longest time in milliseconds that file systems may stand still.
+    pub freeze_budget_ms: u64,
+    /// zstd level, if data is to be compressed on its way.
+    #[serde(default)]
+    pub compression: Option<i32>,
+    /// Bytes per second at most.
+    #[serde(default)]
+    pub bytes_per_s_max: Option<u64>,
+    /// Take moments together with the other members of this replication group.
+    #[serde(default)]
+    pub group: Option<String>,
+    /// The disks that are protected, in the replica's order. Others in the machine are left alone and told of; one of these that is not there
+    /// as it says means that the machine has changed: nothing is sent until its protection is adapted.
+    pub disks: Vec<ProtectedDisk>,
+    /// Grows with each request of a user to compare everything again.
+    #[serde(default)]
+    pub resync_requested: u64,
+    /// For a planned failover: run the guest's stop script if it has one, freeze, make one more point, **and stay frozen**
+    /// (for [`FINAL_HOLD_S`](super::FINAL_HOLD_S) at most), so that nothing can be written that is not in the point: then the machine's power is cut. The token
+    /// tells one request from another and comes back in [`ReplicationState::final_point`]. When the hold is over, or the request is
+    /// withdrawn, the machine thaws, the point is no final one any more, and replication goes on.
+    #[serde(default)]
+    pub final_cycle: Option<String>,
+}
+
+/// A disk that is protected, as its machine's site told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProtectedDisk {
+    /// Its serial number as the guest sees it; empty when that is not known: then its place among all disks counts.
+    #[serde(default)]
+    pub serial: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// The network settings of a machine at one place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkProfile {
+    /// The place: the SMBIOS system UUID of the instance, lower case with dashes.
+    pub system_uuid: String,
+    /// Interface settings by MAC address (lower case, colons) at that place.
+    pub interfaces: BTreeMap<String, InterfaceSettings>,
+}
+
+/// How an interface gets its address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum InterfaceSettings {
+    /// As the guest has it by itself: nothing is changed.
+    Untouched,
+    /// By DHCP.
+    Dhcp,
+    /// Fixed.
+    Static {
+        /// `ADDRESS/PREFIX`.
+        address: String,
+        /// Default gateway.
+        #[serde(default)]
+        gateway: Option<String>,
+        /// Name servers.
+        #[serde(default)]
+        name_servers: Vec<String>,
+    },
+}
+
+/// An agent as it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AgentState {
+    /// SMBIOS system UUID, lower case with dashes: which instance this is.
+    pub system_uuid: String,
+    /// SMBIOS manufacturer and product.
+    pub platform: String,
+    /// Host name.
+    pub hostname: String,
+    /// Operating system and kernel.
+    pub system: String,
+    /// Identity of this boot, as the kernel gives it.
+    pub boot_id: String,
+    /// What it has of processors and memory, and how it boots.
+    #[serde(default)]
+    pub hardware: HardwareFacts,
+    /// The request ([`PowerOff::token`]) that it is about to follow: nothing comes from it any more after this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub powering_off: Option<String>,
+    /// All disks that would be protected, in order.
+    pub disks: Vec<DiskFacts>,
+    /// Network interfaces.
+    pub interfaces: Vec<InterfaceFacts>,
+    /// How replication stands.
+    pub replication: Option<ReplicationState>,
+    /// Scripts that have been run.
+    #[serde(default)]
+    pub scripts: Vec<ScriptResult>,
+    /// What a person should know: failed scripts, unsupported disks, refused sessions.
+    #[serde(default)]
+    pub problems: Vec<Problem>,
+}
+
+/// What a machine has, besides disks and network cards.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HardwareFacts {
+    /// Processors that it sees.
+    pub cpus: u32,
+    /// Memory, rounded up to whole GiB: what firmware and kernel keep for themselves is not told.
+    pub memory_mib: u32,
+    /// It was booted by UEFI.
+    pub uefi: bool,
+}
+
+/// A disk in a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskFacts {
+    /// Kernel name, `vda`.
+    pub name: String,
+    /// Serial number, if it has one.
+    #[serde(default)]
+    pub serial: String,
+    /// Bytes.
+    pub size: u64,
+    /// How changes are found: `ebpf` or `scan`.
+    pub capture: String,
+}
+
+/// A network interface in a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceFacts {
+    /// Kernel name.
+    pub name: String,
+    /// MAC address, lower case with colons.
+    pub mac: String,
+    /// `ADDRESS/PREFIX` of each address.
+    pub addresses: Vec<String>,
+    /// Default gateway through it.
+    #[serde(default)]
+    pub gateway: Option<String>,
+}
+
+/// What a person should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Stable, for looking it up: `agent.freeze-failed`.
+    pub code: String,
+    /// What is wrong, the likely cause, what to do.
+    pub message: String,
+}
+
+/// How a replication stands, as its source sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplicationState {
+    /// The replica.
+    pub replica: ReplicaName,
+    /// Under which epoch.
+    pub epoch: Epoch,
+    /// The tracker's generation.
+    #[serde(default)]
+    pub generation: Option<GenerationId>,
+    /// What it is doing.
+    pub activity: Activity,
+    /// Bytes of disks compared in this resync, of `disk_bytes`.
+    #[serde(default)]
+    pub compared_bytes: u64,
+    /// Bytes of all disks.
+    pub disk_bytes: u64,
+    /// Contents sent since this replication began.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// Contents sent by its last comparison (initial replication, resync) alone.
+    #[serde(default)]
+    pub resync_sent_bytes: u64,
+    /// Its newest point durable at the next hop, with the moment's time.
+    #[serde(default)]
+    pub received: Option<(Seq, UnixMillis)>,
+    /// Its newest point that is a recovery point at the target.
+    #[serde(default)]
+    pub recoverable: Option<Seq>,
+    /// How long the last moment stood still, in milliseconds.
+    #[serde(default)]
+    pub frozen_ms: u64,
+    /// The point that answers a request for a last cycle, as long as the machine stands still.
+    #[serde(default)]
+    pub final_point: Option<FinalPoint>,
+    /// The last failure, until a cycle succeeds.
+    #[serde(default)]
+    pub failure: Option<Problem>,
+}
+
+/// The last point before a planned failover; see [`Replication::final_cycle`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinalPoint {
+    /// Of the request.
+    pub token: String,
+    /// The point, durable at the next hop.
+    pub seq: Seq,
+    /// Milliseconds for which the machine stands still yet, as of this report.
+    pub held_for_ms: u64,
+}
+
+/// What a replication is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activity {
+    /// Waiting for its next cycle.
+    Idle,
+    /// Comparing with the replica (initial replication or resync).
+    Comparing,
+    /// Sending changed blocks.
+    Sending,
+    /// Waiting for the other end.
+    Waiting,
+    /// The last cycle was asked for and is durable; nothing is sent any more.
+    Finished,
+    /// Refused as superseded: the replica knows a newer epoch.
+    Fenced,
+}
