@@ -207,7 +207,7 @@ impl Control {
         Ok(members)
     }
 
-    /// Components of a role that are alive, for choosing one.
+    /// Components of a role that are alive, for choosing one. Physical servers are served by those of the site they come home to as well: both stand in one place.
     pub(crate) fn alive(
         &self,
         role: Role,
@@ -215,8 +215,9 @@ impl Control {
     ) -> Result<Vec<String>, ControlError> {
         let now = self.now();
         let reports = self.reports_of(role)?;
+        let sites = self.serving_sites(site)?;
         let is_there = |report: &crate::reports::StoredReport| {
-            report.is_alive(now) && report.report.site.eq_ignore_ascii_case(site.as_str())
+            report.is_alive(now) && sites.iter().any(|site| report.serves(site))
         };
         Ok(reports.into_iter().filter(is_there).map(|report| report.peer.name.to_string()).collect())
     }

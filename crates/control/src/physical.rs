@@ -3,9 +3,10 @@
 //! What it is: the [`Site`] they are at, and where they come home to. What it never does: make, start or write a machine: a physical server leaves, and comes
 //! home as a virtual machine of another site (R09); what it was is never written to again.
 //!
-//! The path of one server: its agent reports, and it is a machine of the site by its SMBIOS UUID; its disks and cards are those the agent tells of, the networks of the
+//! The path of one server: its agent reports, and it is a machine of the site by the name under which that has enrolled; its disks and cards are those the agent tells of, the networks of the
 //! site are the subnets it has addresses in. To be turned off it is asked itself (see `jobs::shutdown`).
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Weak;
@@ -39,7 +40,7 @@ pub(crate) fn is_off(report: &StoredReport, now: UnixMillis) -> bool {
     said && now.0.saturating_sub(report.received.0) >= SILENT_MS
 }
 
-fn machine_of(agent: &AgentState, power: Power) -> Machine {
+fn machine_of(id: &str, agent: &AgentState, power: Power) -> Machine {
     let disk = |disk: &switchback_model::component::DiskFacts| MachineDisk {
         path: PathBuf::new(),
         size: disk.size,
@@ -47,7 +48,7 @@ fn machine_of(agent: &AgentState, power: Power) -> Machine {
     };
     let nic = |card: &InterfaceFacts| Nic { mac: card.mac.clone(), network: subnet_of(card) };
     Machine {
-        id: agent.system_uuid.clone(),
+        id: id.to_owned(),
         name: agent.hostname.clone(),
         system_uuid: agent.system_uuid.clone(),
         power,
@@ -87,14 +88,22 @@ impl PhysicalSite {
                 items.iter().flat_map(|item| [&item.home, &item.away].into_iter().chain(&item.left_behind));
             instances.any(|instance| instance.system_uuid == uuid && !is_physical(&sites, &instance.site))
         };
-        let reports = control.reports_of(Role::Source)?;
-        let server = |report: &StoredReport| {
-            let agent = report
+        let mut newest: BTreeMap<String, StoredReport> = BTreeMap::new();
+        for report in control.reports_of(Role::Source)? {
+            let is_here = report
                 .agent()
-                .filter(|agent| !agent.system_uuid.is_empty() && !elsewhere(&agent.system_uuid))?;
-            Some(machine_of(agent, if is_off(report, now) { Power::Off } else { Power::On }))
+                .is_some_and(|agent| !agent.system_uuid.is_empty() && !elsewhere(&agent.system_uuid));
+            let name = report.peer.name.to_string();
+            // A name has several when its disks were put into another server.
+            if is_here && newest.get(&name).is_none_or(|other| other.received < report.received) {
+                newest.insert(name, report);
+            }
+        }
+        let server = |(name, report): (&String, &StoredReport)| {
+            let power = if is_off(report, now) { Power::Off } else { Power::On };
+            report.agent().map(|agent| machine_of(name, agent, power))
         };
-        Ok(reports.iter().filter_map(server).collect())
+        Ok(newest.iter().filter_map(server).collect())
     }
 }
 
@@ -201,6 +210,15 @@ impl Control {
             )),
             _ => Ok(instance.site.clone()),
         }
+    }
+
+    /// The sites whose servers serve machines of a site: its own, and where its physical servers come home to.
+    pub(crate) fn serving_sites(&self, site: &ObjectName) -> Result<Vec<ObjectName>, ControlError> {
+        let home = match self.site_kind(site)? {
+            SiteKind::Physical { comes_home_to } => comes_home_to,
+            _ => None,
+        };
+        Ok([site.clone()].into_iter().chain(home).collect())
     }
 
     /// A physical site must come home to a site that can make machines.

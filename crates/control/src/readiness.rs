@@ -151,8 +151,9 @@ impl Control {
         let instance = item.instance(to);
         let master_target = self.server_for(facts, item, (Role::Target, to));
         let state = master_target.and_then(StoredReport::master_target);
+        let is_there = self.place_of(item, (Role::Target, to)) == instance.site;
         Target {
-            machine: instance.id.clone(),
+            machine: instance.id.clone().filter(|_| is_there),
             serials: instance.disk_serials.clone(),
             master_target: state.map(|state| state.system_uuid.clone()).unwrap_or_default(),
         }
@@ -183,9 +184,11 @@ impl Control {
             return facts.servers.get(&format!("{role}/{used}"));
         }
         let site = self.place_of(item, (role, to));
-        let mut there = facts.servers.values().filter(|server| {
-            server.peer.role == role && server.report.site.eq_ignore_ascii_case(site.as_str())
-        });
+        let sites = self.serving_sites(&site).unwrap_or_else(|_| vec![site]);
+        let mut there = facts
+            .servers
+            .values()
+            .filter(|server| server.peer.role == role && sites.iter().any(|site| server.serves(site)));
         let now = self.now();
         let first = there.next()?;
         // One that works, if there is one.

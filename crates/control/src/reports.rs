@@ -38,6 +38,10 @@ impl StoredReport {
         now.0.saturating_sub(self.received.0) <= DEAD_AFTER_MS
     }
 
+    pub(crate) fn serves(&self, site: &ObjectName) -> bool {
+        self.report.site.eq_ignore_ascii_case(site.as_str())
+    }
+
     pub(crate) fn agent(&self) -> Option<&AgentState> {
         match &self.report.state {
             State::Agent(state) => Some(state),

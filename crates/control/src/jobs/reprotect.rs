@@ -116,7 +116,8 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let landing = work.control.landing_site(&item.value, side)?;
     let site = work.site(&landing)?;
     // A physical server is none of the site that it comes home to.
-    let left = match passive.id.as_deref().map(|id| site.machine(id)) {
+    let id = passive.id.as_deref().filter(|_| landing == passive.site);
+    let left = match id.map(|id| site.machine(id)) {
         Some(Ok(machine)) => Some(machine),
         None | Some(Err(SiteError::NoSuchMachine { .. })) => None,
         Some(Err(error)) => return Err(error.into()),

@@ -11,7 +11,7 @@ use super::world::{HARDWARE, World};
 use super::{Kill, error_of, killed_at_every_step, name, protect};
 
 fn request() -> ProtectRequest {
-    ProtectRequest { machine: HARDWARE.into(), group: name("HW"), ..protect() }
+    ProtectRequest { group: name("HW"), ..protect() }
 }
 
 fn protected(comes_home: bool) -> World {
@@ -47,7 +47,7 @@ fn a_physical_server_is_known_by_its_agent_with_its_disks_and_subnet() {
         .iter()
         .map(|found| (found.machine.id.as_str(), found.has_agent, found.obstacles.len()))
         .collect();
-    assert_eq!(found, [(HARDWARE, true, 0)]);
+    assert_eq!(found, [("web01", true, 0)]);
     assert_eq!(machines[0].machine.disks.len(), 2);
     let site = world.control.site(&name("hardware")).unwrap();
     assert_eq!(site.networks().unwrap()[0].name, "10.1.0.0/24");
