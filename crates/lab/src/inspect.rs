@@ -3,13 +3,19 @@
 //! Only copies are looked at: mounting a file system that was not unmounted replays its journal, which writes. The copy is mounted, its ledger and slots
 //! are read and checked, then the file system is checked by its own tool. Needs root. Nothing stays mounted, whatever happens.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::ledger::{self, Book, Flaw, LedgerName, Standing, slots};
 use crate::machine::DataDisk;
+
+/// A system's own settings, below its root; not what DHCP writes, nor the passphrase that goes when the agent has joined.
+const SETTINGS: [&str; 2] = ["etc", "usr/sbin/NetworkManager"];
+const NOT_SETTINGS: [&str; 2] = ["etc/resolv.conf", "etc/switchback"];
 
 /// Where the ledger is on each disk.
 const LEDGERS: [&str; 2] = ["var/lib/ledger", "ledger"];
@@ -61,6 +67,7 @@ pub enum InspectError {
 #[derive(Clone, Debug)]
 pub struct Inspection {
     books: [Book; 2],
+    settings: BTreeMap<String, String>,
 }
 
 impl Inspection {
@@ -79,12 +86,19 @@ impl Inspection {
             let flawed = |flaw| InspectError::Flaw { machine: machine.to_string(), disk, flaw };
             let book = Book::parse(machine, &files.ledger).map_err(flawed)?;
             slots::check(machine, &book, &files.slots).map_err(flawed)?;
-            Ok(book)
+            Ok((book, files.settings))
         };
-        let books = [look(0, DataDisk::Ext4)?, look(1, data)?];
+        let ((first, settings), (second, _)) = (look(0, DataDisk::Ext4)?, look(1, data)?);
+        let books = [first, second];
         let apart = |flaw| InspectError::Flaw { machine: machine.to_string(), disk: 1, flaw };
         ledger::agree(&books[0], &books[1]).map_err(apart)?;
-        Ok(Self { books })
+        Ok(Self { books, settings })
+    }
+
+    /// The system's own settings (`/etc`, and that NetworkManager is there): mode and BLAKE3 hash by path.
+    #[must_use]
+    pub fn settings(&self) -> &BTreeMap<String, String> {
+        &self.settings
     }
 
     /// The first disk's ledger, which is never behind the second's.
@@ -103,6 +117,7 @@ impl Inspection {
 struct Files {
     ledger: Vec<u8>,
     slots: Vec<u8>,
+    settings: BTreeMap<String, String>,
 }
 
 impl Files {
@@ -120,7 +135,11 @@ impl Files {
                 let path = mounted.path.join(directory).join(name);
                 fs::read(&path).map_err(io(&path))
             };
-            Self { ledger: read(ledger::FILE)?, slots: read(ledger::SLOTS_FILE)? }
+            let mut settings = BTreeMap::new();
+            for path in SETTINGS {
+                settings_below(&mounted.path, path, &mut settings).map_err(io(&mounted.path.join(path)))?;
+            }
+            Self { ledger: read(ledger::FILE)?, slots: read(ledger::SLOTS_FILE)?, settings }
         };
         let mut check = match kind {
             DataDisk::Ext4 => Command::new("/usr/sbin/e2fsck"),
@@ -137,6 +156,25 @@ impl Files {
         }
         Ok(files)
     }
+}
+
+/// Mode and hash of a file or of all files below a directory of a root.
+fn settings_below(root: &Path, path: &str, found: &mut BTreeMap<String, String>) -> io::Result<()> {
+    let at = root.join(path);
+    let Ok(metadata) = at.symlink_metadata() else { return Ok(()) };
+    if NOT_SETTINGS.contains(&path) {
+        return Ok(());
+    }
+    if metadata.is_dir() {
+        for entry in fs::read_dir(&at)? {
+            let name = entry?.file_name();
+            settings_below(root, &format!("{path}/{}", name.to_string_lossy()), found)?;
+        }
+    } else if metadata.is_file() {
+        let hash = blake3::hash(&fs::read(&at)?);
+        found.insert(path.to_owned(), format!("{:o} {hash}", metadata.permissions().mode()));
+    }
+    Ok(())
 }
 
 /// A mounted copy; unmounted when dropped.

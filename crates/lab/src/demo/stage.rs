@@ -2,7 +2,7 @@
 //!
 //! Whatever way the demo ends, nothing of it goes on running, unless it is to be kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -56,6 +56,8 @@ pub(super) struct Stage {
     passphrase: String,
     /// How far each machine's ledger had been when it was last looked at.
     known: BTreeMap<&'static str, Standing>,
+    /// The settings that its system had at the first look.
+    settings: BTreeMap<&'static str, BTreeMap<String, String>>,
     /// Between the sites, where it can be cut.
     pub(super) data_wire: Option<DataWire>,
     is_kept: bool,
@@ -95,6 +97,7 @@ impl Stage {
             server: String::new(),
             passphrase: String::new(),
             known: BTreeMap::new(),
+            settings: BTreeMap::new(),
             data_wire: None,
             is_kept: false,
         })
@@ -410,6 +413,23 @@ impl Stage {
             let expected = format!("its record {} as it was", known.records);
             self.check(what, expected, outcome(&found, "it is"), found.is_ok());
         }
+        self.check_settings(cast, when, inspection.settings());
+    }
+
+    /// What a guest's administrators have set is as it was when it was looked at first.
+    fn check_settings(&mut self, cast: Cast, when: &str, settings: &BTreeMap<String, String>) {
+        let Some(first) = self.settings.get(cast.name) else {
+            self.settings.insert(cast.name, settings.clone());
+            return;
+        };
+        let differs = |path: &&String| first.get(*path) != settings.get(*path);
+        let changed: BTreeSet<_> = first.keys().chain(settings.keys()).filter(differs).cloned().collect();
+        let found = match changed.first() {
+            None => "as they were".to_owned(),
+            Some(path) => format!("{} differ, {path} first", changed.len()),
+        };
+        let what = format!("{} {when}: its own settings (fstab, NetworkManager, LVM …)", cast.name);
+        self.check(what, "as they were", found, changed.is_empty());
     }
 
     /// Whether both network cards have the addresses that they are to have at a site, as the guest itself sees them and its agent tells.

@@ -40,6 +40,20 @@ const SCRIPTS: [(&str, u32, &str); 9] = [
     ("usr/share/udhcpc/default.script", PROGRAM, include_str!("../../guest/udhcpc")),
 ];
 
+/// What a distribution's administrators set, and other products of this field have removed or rewritten: it must be here after every failover as it was.
+const SETTINGS: [(&str, u32, &str); 6] = [
+    ("etc/fstab", PLAIN, "UUID=5b0d1a2e-0000-4000-8000-000000000001 / ext4 defaults 0 1\n"),
+    ("etc/lvm/lvm.conf", PLAIN, "devices { use_devicesfile = 1 }\n"),
+    ("etc/network/interfaces", PLAIN, "auto lo\niface lo inet loopback\n"),
+    ("etc/NetworkManager/NetworkManager.conf", PLAIN, "[main]\nplugins=keyfile\n"),
+    (
+        "etc/NetworkManager/system-connections/lan.nmconnection",
+        SECRET,
+        "[connection]\nid=lan\n[ipv4]\nmethod=manual\naddress1=10.1.0.11/24\n",
+    ),
+    ("usr/sbin/NetworkManager", PROGRAM, "#!/bin/sh\nexit 0\n"),
+];
+
 /// Lays all of it out below `tree`.
 pub(super) fn lay_out(machine: &DemoMachine, tree: &Path) -> Result<(), MachineError> {
     for directory in DIRECTORIES {
@@ -52,7 +66,7 @@ pub(super) fn lay_out(machine: &DemoMachine, tree: &Path) -> Result<(), MachineE
         program(&agent.program, "switchback", tree)?;
         write(tree, "etc/switchback/passphrase", SECRET, agent.passphrase.as_bytes())?;
     }
-    for (path, permissions, text) in SCRIPTS {
+    for (path, permissions, text) in SCRIPTS.into_iter().chain(SETTINGS) {
         write(tree, path, permissions, text.as_bytes())?;
     }
     write(tree, "etc/lab/machine", PLAIN, settings(machine).as_bytes())?;
