@@ -1,6 +1,15 @@
 //! `PageBlobReplica` on a simulated storage account.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(
+    clippy::cast_possible_truncation,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "tests, of small sizes; the seed of a failure is printed"
+)]
+
+mod history;
+#[path = "../history/source.rs"]
+mod source;
 
 use std::sync::Arc;
 
