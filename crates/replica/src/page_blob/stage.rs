@@ -13,7 +13,7 @@ use switchback_delta::{DeltaContent, DeltaHeader, DeltaWriter, Frame, PartHasher
 use super::PageBlobReplica;
 use super::error::blob_error;
 use super::manifest::StagedPart;
-use super::store::PutIf;
+use super::store::{BlobError, PutIf};
 use crate::{PartHeader, ReplicaError, rules};
 
 /// Bytes of a delta in memory; the contents of a part are limited by its sender, this is the limit for one that does not keep to that.
@@ -121,9 +121,11 @@ impl PageBlobReplica {
     }
 
     fn put_part(&self, blob: &str, data: &Bytes) -> Result<(), ReplicaError> {
-        // The name is new: if the blob is there, it is of an attempt whose answer was lost.
-        let put = self.store.put(blob, data, &PutIf::Absent);
-        put.map_err(|error| blob_error(&*self.store, &format!("putting {blob}"), &error))?;
+        match self.store.put(blob, data, &PutIf::Absent) {
+            // The name is new: what is there is this very part, by an attempt whose answer was lost and which the store tried again.
+            Ok(_) | Err(BlobError::Refused { .. }) => {}
+            Err(error) => return Err(blob_error(&*self.store, &format!("putting {blob}"), &error)),
+        }
         self.cache.put(blob, data.clone());
         Ok(())
     }

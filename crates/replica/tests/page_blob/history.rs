@@ -15,7 +15,7 @@ use switchback_replica::{
     BlobSession, PageBlobConfig, PageBlobReplica, ReplicaError, ReplicaSession, SessionRequest,
 };
 
-use crate::source::{SIZES, Source};
+use crate::source::Source;
 
 type Contents = [Vec<u8>; 2];
 
