@@ -83,11 +83,7 @@ impl Credentials {
             Self::Sas => return Ok(None),
             Self::ManagedIdentity { client_id } => {
                 let user_assigned_id = client_id.map(UserAssignedId::ClientId);
-                let options = ManagedIdentityCredentialOptions {
-                    user_assigned_id,
-                    client_options,
-                    ..Default::default()
-                };
+                let options = ManagedIdentityCredentialOptions { user_assigned_id, client_options };
                 ManagedIdentityCredential::new(Some(options))?
             }
             Self::ServicePrincipal { tenant_id, client_id, secret } => ClientSecretCredential::new(
@@ -97,14 +93,12 @@ impl Credentials {
                 Some(ClientSecretCredentialOptions { client_options }),
             )?,
             Self::WorkloadIdentity { tenant_id, client_id, token_file } => {
-                let credential_options =
-                    ClientAssertionCredentialOptions { client_options, ..Default::default() };
+                let credential_options = ClientAssertionCredentialOptions { client_options };
                 let options = WorkloadIdentityCredentialOptions {
                     credential_options,
                     client_id,
                     tenant_id,
                     token_file_path: token_file,
-                    ..Default::default()
                 };
                 WorkloadIdentityCredential::new(Some(options))?
             }

@@ -175,7 +175,7 @@ impl SimStore {
         let dice = state.dice();
         if crashes {
             // Sent, or not sent; nobody will know.
-            if dice % 2 == 0 {
+            if dice.is_multiple_of(2) {
                 operation(&mut state).ok();
             }
             return Err(simulated());
