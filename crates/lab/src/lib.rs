@@ -15,6 +15,7 @@
 //! images from outside. A guest has no network and shares nothing with the host but its disks and its console.
 
 mod accelerator;
+pub mod azurite;
 mod cpio;
 pub mod demo;
 mod foundation;

@@ -30,6 +30,15 @@ impl Applier {
     /// When the system gives no thread.
     #[must_use]
     pub fn start(replica: Arc<DiskReplica>) -> Self {
+        Self::of(move || replica.maintain())
+    }
+
+    /// Starts the thread for anything that is maintained so.
+    ///
+    /// # Panics
+    /// When the system gives no thread.
+    #[must_use]
+    pub fn of(maintain: impl Fn() -> Result<(), ReplicaError> + Send + 'static) -> Self {
         // One pending wake-up is enough: maintain does all there is to do.
         let (wake, woken) = bounded::<()>(1);
         wake.try_send(()).ok();
@@ -40,7 +49,7 @@ impl Applier {
                     Ok(()) | Err(RecvTimeoutError::Timeout) => {}
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
-                wait = match replica.maintain() {
+                wait = match maintain() {
                     Ok(()) => IDLE_MAX,
                     Err(ReplicaError::Paused(reason)) => {
                         tracing::warn!(%reason, "applying is paused");

@@ -21,6 +21,8 @@ use crate::layout::FileName;
 
 /// Changed records kept in memory: 8 MiB.
 const DIRTY_MAX: usize = 1024;
+/// Bytes of records written at once.
+const RUN_LEN: usize = 2 << 20;
 /// Bytes read at once while looking up unknown leaves.
 const READ_LEN: u64 = 1 << 20;
 
@@ -29,6 +31,8 @@ pub(crate) struct DigestFile {
     file: Box<dyn VolumeFile>,
     disk_size: u64,
     dirty: BTreeMap<u32, NodeRecord>,
+    /// What is known of a node whose record was never written.
+    absent: NodeRecord,
 }
 
 impl DigestFile {
@@ -40,7 +44,12 @@ impl DigestFile {
             other => other,
         };
         let file = opened.map_err(|e| volume_error(volume, "opening the digests", &e))?;
-        Ok(Self { file, disk_size, dirty: BTreeMap::new() })
+        Ok(Self::over(file, disk_size, NodeRecord::unknown()))
+    }
+
+    /// The digests in `file`, where `absent` is known of every node without a record.
+    pub(crate) fn over(file: Box<dyn VolumeFile>, disk_size: u64, absent: NodeRecord) -> Self {
+        Self { file, disk_size, dirty: BTreeMap::new(), absent }
     }
 
     /// Forgets everything.
@@ -57,11 +66,12 @@ impl DigestFile {
         }
         let mut bytes = [0; NODE_RECORD_LEN];
         match self.file.read_at(place(node), &mut bytes) {
+            Ok(()) if bytes.iter().all(|byte| *byte == 0) => Ok(self.absent.clone()),
             Ok(()) => Ok(NodeRecord::decode(&bytes, node).unwrap_or_else(|damage| {
                 tracing::warn!(node, %damage, "a digest record is damaged; its part of the disk will be read again");
                 NodeRecord::unknown()
             })),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(NodeRecord::unknown()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(self.absent.clone()),
             Err(error) => Err(error),
         }
     }
@@ -125,10 +135,21 @@ impl DigestFile {
     }
 
     fn write_dirty(&mut self) -> io::Result<()> {
+        // Neighbours in one write: a request to a storage account costs as much for one record as for many.
+        let mut run: (u64, Vec<u8>) = (0, Vec::new());
         for (node, record) in std::mem::take(&mut self.dirty) {
-            self.file.write_at(place(node), &record.encode(node))?;
+            let follows = place(node) == run.0 + run.1.len() as u64;
+            if !follows || run.1.len() >= RUN_LEN {
+                self.write_run(&run)?;
+                run = (place(node), Vec::new());
+            }
+            run.1.extend_from_slice(&record.encode(node));
         }
-        Ok(())
+        self.write_run(&run)
+    }
+
+    fn write_run(&self, (at, records): &(u64, Vec<u8>)) -> io::Result<()> {
+        if records.is_empty() { Ok(()) } else { self.file.write_at(*at, records) }
     }
 }
 

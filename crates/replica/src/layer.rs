@@ -4,10 +4,11 @@
 //! back that holds a block is the one that was right at the point). Only indexes are kept in
 //! memory, and one decoded frame at a time.
 
+use std::fmt::Display;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use switchback_delta::{DeltaFile, DeltaKey, Digest, LEAF, Overlay, ReadAt};
+use switchback_delta::{DeltaError, DeltaFile, DeltaKey, Digest, LEAF, Overlay, ReadAt};
 use switchback_disk::{Volume, VolumeFile};
 use switchback_model::{Extent, ExtentSet};
 
@@ -29,10 +30,29 @@ impl ReadAt for VolumeReader {
     }
 }
 
-/// An open delta file and its name.
-pub(crate) struct VolumeDelta {
-    pub(crate) name: FileName,
-    pub(crate) file: DeltaFile<VolumeReader>,
+/// An open delta and its name.
+pub(crate) struct NamedDelta<N, R> {
+    pub(crate) name: N,
+    pub(crate) file: DeltaFile<R>,
+}
+
+/// A delta file of a volume.
+pub(crate) type VolumeDelta = NamedDelta<FileName, VolumeReader>;
+
+/// Where deltas are kept: what it means when one of them cannot be read.
+pub(crate) trait DeltaPlace: Sync {
+    fn name(&self) -> &str;
+    fn failed(&self, delta: &dyn Display, error: &DeltaError) -> ReplicaError;
+}
+
+impl DeltaPlace for dyn Volume + '_ {
+    fn name(&self) -> &str {
+        Volume::name(self)
+    }
+
+    fn failed(&self, delta: &dyn Display, error: &DeltaError) -> ReplicaError {
+        delta_error(self, delta, error)
+    }
 }
 
 impl VolumeDelta {
@@ -65,33 +85,38 @@ struct Decoded {
     digests: Vec<Digest>,
 }
 
-/// Some delta files of one disk.
-#[derive(Default)]
-pub(crate) struct Layer {
-    files: Vec<VolumeDelta>,
+/// Some deltas of one disk.
+pub(crate) struct Layer<N = FileName, R = VolumeReader> {
+    files: Vec<NamedDelta<N, R>>,
     overlay: Overlay<FrameAt>,
     decoded: Mutex<Option<Decoded>>,
 }
 
-impl std::fmt::Debug for Layer {
+impl<N, R> Default for Layer<N, R> {
+    fn default() -> Self {
+        Self { files: Vec::new(), overlay: Overlay::new(), decoded: Mutex::default() }
+    }
+}
+
+impl<N: Display, R> std::fmt::Debug for Layer<N, R> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<_> = self.files.iter().map(|file| file.name.to_string()).collect();
         f.debug_struct("Layer").field("files", &names).finish_non_exhaustive()
     }
 }
 
-impl Layer {
+impl<N: Display, R: ReadAt> Layer<N, R> {
     /// Adds a file that wins over those already there.
-    pub(crate) fn put_over(&mut self, delta: VolumeDelta) {
+    pub(crate) fn put_over(&mut self, delta: NamedDelta<N, R>) {
         self.put(delta, |overlay, extent, at| overlay.put_over(extent, at));
     }
 
     /// Adds a file that only counts where none of those already there does.
-    pub(crate) fn put_under(&mut self, delta: VolumeDelta) {
+    pub(crate) fn put_under(&mut self, delta: NamedDelta<N, R>) {
         self.put(delta, |overlay, extent, at| overlay.put_under(extent, at));
     }
 
-    fn put(&mut self, delta: VolumeDelta, add: impl Fn(&mut Overlay<FrameAt>, Extent, FrameAt)) {
+    fn put(&mut self, delta: NamedDelta<N, R>, add: impl Fn(&mut Overlay<FrameAt>, Extent, FrameAt)) {
         let file = u32::try_from(self.files.len()).expect("fewer files than that are ever open");
         for (frame, entry) in (0..).zip(delta.file.entries()) {
             add(&mut self.overlay, entry.extent, (file, frame));
@@ -113,11 +138,11 @@ impl Layer {
     /// at its ends, where it is only part of a frame's leaf piece, are hashed anew).
     pub(crate) fn read(
         &self,
-        volume: &dyn Volume,
+        place: &(impl DeltaPlace + ?Sized),
         piece: Extent,
         at: FrameAt,
     ) -> Result<(Bytes, Vec<Digest>), ReplicaError> {
-        let decoded = self.decode(volume, at)?;
+        let decoded = self.decode(place, at)?;
         let within = |offset: u64| usize::try_from(offset - decoded.extent.start).expect("within a frame");
         let contents = decoded.contents.slice(within(piece.start)..within(piece.end()));
         if piece == decoded.extent {
@@ -138,17 +163,17 @@ impl Layer {
         Ok((contents, digests))
     }
 
-    fn decode(&self, volume: &dyn Volume, at: FrameAt) -> Result<Decoded, ReplicaError> {
+    fn decode(&self, place: &(impl DeltaPlace + ?Sized), at: FrameAt) -> Result<Decoded, ReplicaError> {
         let last = || self.decoded.lock().expect("no panic while it is held");
         if let Some(decoded) = last().as_ref().filter(|decoded| decoded.at == at) {
             return Ok(decoded.clone());
         }
         // Not under the lock: several threads decode at a time.
         let delta = &self.files[at.0 as usize];
-        let fail = |error: &_| delta_error(volume, delta.name, error);
+        let fail = |error: &_| place.failed(&delta.name, error);
         let frame = delta.file.frame(at.1 as usize).map_err(|e| fail(&e))?;
         let (contents, digests) = frame.contents().map_err(|error| ReplicaError::Corrupt {
-            detail: format!("{} in {}: {error}", delta.name, volume.name()),
+            detail: format!("{} in {}: {error}", delta.name, place.name()),
         })?;
         let decoded = Decoded { at, extent: frame.extent, contents, digests };
         *last() = Some(decoded.clone());

@@ -16,6 +16,9 @@ mod error;
 mod layer;
 mod layout;
 mod manifest;
+mod page_blob;
+mod rules;
+mod sealed_text;
 mod session;
 
 #[doc(hidden)]
@@ -28,6 +31,7 @@ pub mod fuzz {
             let again = crate::manifest::Manifest::decode(&manifest.encode());
             assert_eq!(again.as_ref(), Ok(&manifest));
         }
+        crate::page_blob::fuzz_manifest(data);
     }
 }
 
@@ -36,6 +40,7 @@ pub use disk_replica::{
     DiskReplica, DiskSession, Finding, FsckReport, PointView, ReplicaConfig, ReplicaSummary,
 };
 pub use error::{PauseReason, ReplicaError};
+pub use page_blob::{BlobSession, PageBlobConfig, PageBlobReplica, sim, store};
 pub use session::{
     CommitCycle, CycleKind, DiskSpec, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus, PartHeader,
     ReplicaSession, ReplicaState, ReplicaStatus, SessionRequest, Watermarks,

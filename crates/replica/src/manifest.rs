@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use switchback_disk::Volume;
 use switchback_model::{DiskIndex, Epoch, GenerationId, PartIndex, RecoveryPoint, ReplicaId, Seq};
 
-use crate::{CycleKind, DiskSpec, ReplicaError, error::volume_error};
+use crate::{CycleKind, DiskSpec, ReplicaError, error::volume_error, sealed_text};
 
 /// The file's name in its volume.
 pub(crate) const MANIFEST: &str = "manifest";
@@ -169,10 +169,7 @@ impl Manifest {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let body = serde_json::to_vec_pretty(self).expect("maps with text keys, no failing Serialize");
-        let mut out = format!("{MAGIC} {} {}\n", self.version(), blake3::hash(&body).to_hex()).into_bytes();
-        out.extend(body);
-        out
+        sealed_text::encode(MAGIC, self.version(), self)
     }
 
     fn version(&self) -> u32 {
@@ -180,25 +177,7 @@ impl Manifest {
     }
 
     pub(crate) fn decode(data: &[u8]) -> Result<Self, String> {
-        let line_end =
-            data.iter().take(200).position(|byte| *byte == b'\n').ok_or("its first line is missing")?;
-        let line = std::str::from_utf8(&data[..line_end]).map_err(|_| "its first line is not text")?;
-        let body = &data[line_end + 1..];
-        let mut words = line.split(' ');
-        if words.next() != Some(MAGIC) {
-            return Err("it does not begin as a manifest".into());
-        }
-        let version = words.next().and_then(|version| version.parse::<u32>().ok());
-        let version = version.ok_or("its format version is missing")?;
-        if !VERSIONS.contains(&version) {
-            return Err(format!(
-                "it has format {version}, this build reads {VERSIONS:?}; use the newer build"
-            ));
-        }
-        if words.next() != Some(blake3::hash(body).to_hex().as_str()) || words.next().is_some() {
-            return Err("it does not match its checksum".into());
-        }
-        let manifest: Self = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let (version, manifest): (u32, Self) = sealed_text::decode(MAGIC, &VERSIONS, data)?;
         manifest.check()?;
         if manifest.version() != version {
             return Err(format!(

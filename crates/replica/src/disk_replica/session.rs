@@ -12,6 +12,7 @@ use switchback_model::{DiskIndex, Epoch, RecoveryPoint, WriterId};
 use super::stage::{OpenParts, PartWriter};
 use super::{Core, DiskReplica};
 use crate::manifest::{OpenRecord, StagedCycle};
+use crate::rules::{self, no_part};
 use crate::{
     CommitCycle, CycleKind, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus, PartHeader, ReplicaError,
     ReplicaSession, ReplicaStatus, SessionRequest, Watermarks,
@@ -52,15 +53,7 @@ impl DiskReplica {
         let current = core.manifest.epoch;
         let epoch = request.epoch.unwrap_or(current);
         core.check_epoch(epoch)?;
-        if request.disks != core.manifest.disks {
-            let sizes = |disks: &[crate::DiskSpec]| disks.iter().map(|disk| disk.size).collect::<Vec<_>>();
-            let detail = format!(
-                "the replica has disks of {:?} bytes, the source now has {:?}",
-                sizes(&core.manifest.disks),
-                sizes(&request.disks)
-            );
-            return Err(ReplicaError::DisksChanged { detail });
-        }
+        rules::same_disks(&core.manifest.disks, &request.disks)?;
         core.manifest.check_not_standing()?;
         match &core.writer {
             Some(writer) if writer.id != request.writer && epoch == current => {
@@ -138,15 +131,7 @@ impl DiskSession {
     fn start_cycle(replica: &DiskReplica, request: &OpenCycle) -> Result<(), ReplicaError> {
         let mut core = replica.core();
         let changes = matches!(request.kind, CycleKind::Changes);
-        if changes && core.manifest.generation != Some(request.generation) {
-            let detail = match core.manifest.generation {
-                Some(other) => {
-                    format!("the last point was tracked by generation {other}, not {}", request.generation)
-                }
-                None => "no changed blocks can follow the replica's last point".into(),
-            };
-            return Err(ReplicaError::ResyncNeeded { detail });
-        }
+        rules::may_follow(core.manifest.generation, request)?;
         core.save(&*replica.volume, |manifest| {
             let fill = manifest.points.is_empty();
             manifest.filling |= fill;
@@ -165,26 +150,12 @@ impl DiskSession {
     }
 
     fn expect_no_part(&self) -> Result<(), ReplicaError> {
-        match &self.part {
-            Some(part) => {
-                let detail = format!("part {} is not ended", part.header().part);
-                Err(ReplicaError::Protocol { detail })
-            }
-            None => Ok(()),
-        }
+        rules::expect_no_part(self.part.as_ref().map(PartWriter::header))
     }
 
     /// The nodes `first..first + count` of a disk, checked.
     fn check_nodes(&self, disk: DiskIndex, nodes: &[u32]) -> Result<u64, ReplicaError> {
-        let core = self.replica.core();
-        let refuse = |detail| Err(ReplicaError::Protocol { detail });
-        let Some(spec) = core.manifest.disks.get(usize::from(disk.0)) else {
-            return refuse(format!("there is no disk {disk}"));
-        };
-        match nodes.iter().find(|node| **node >= nodes_of_disk(spec.size)) {
-            Some(node) => refuse(format!("disk {disk} has no node {node}")),
-            None => Ok(spec.size),
-        }
+        rules::expect_nodes(&self.replica.core().manifest.disks, disk, nodes)
     }
 
     fn read_ahead(&mut self, disk: DiskIndex, nodes: std::ops::Range<u32>) {
@@ -224,10 +195,7 @@ impl ReplicaSession for DiskSession {
         self.part = None;
         let _turn = self.replica.enter(self.key)?;
         let replica = &*self.replica;
-        let joins = replica.core().open_status().is_some_and(|open| {
-            open.generation == request.generation
-                && std::mem::discriminant(&open.kind) == std::mem::discriminant(&request.kind)
-        });
+        let joins = rules::joins(replica.core().open_status().as_ref(), request);
         if joins {
             // What had ended when the last session was lost.
             replica.took(replica.sync_parts())?;
@@ -278,12 +246,7 @@ impl ReplicaSession for DiskSession {
             if repeated && core.manifest.open.is_none() {
                 return Ok(core.status().watermarks);
             }
-            let open = core.open_status();
-            if open.as_ref().is_none_or(|open| open.seq != commit.seq || open.next_part.0 != commit.parts) {
-                let detail =
-                    format!("commit of cycle {} with {} parts; open is {open:?}", commit.seq, commit.parts);
-                return Err(ReplicaError::Protocol { detail });
-            }
+            rules::expect_commit(core.open_status().as_ref(), commit)?;
         }
         self.expect_no_part()?;
         replica.took(replica.sync_parts().and_then(|()| replica.commit_open(commit)))
@@ -382,8 +345,4 @@ impl DiskReplica {
         core.parts = None;
         Ok(core.status().watermarks)
     }
-}
-
-fn no_part() -> ReplicaError {
-    ReplicaError::Protocol { detail: "no part has been begun, or it failed".into() }
 }

@@ -14,6 +14,7 @@ use crate::error::{delta_error, disk_error, volume_error};
 use crate::layer::VolumeDelta;
 use crate::layout::FileName;
 use crate::manifest::StagedPart;
+use crate::rules;
 use crate::{OpenCycleStatus, PartHeader, ReplicaError};
 
 /// The open cycle's parts.
@@ -113,20 +114,8 @@ impl Core {
 
     /// The next part of the open cycle, or why `header` is not it.
     fn expect_part(&self, header: PartHeader) -> Result<bool, ReplicaError> {
-        let refuse = |detail: String| Err(ReplicaError::Protocol { detail });
-        let Some((status, open)) = self.open_status().zip(self.manifest.open.as_ref()) else {
-            return refuse("no cycle is open".into());
-        };
-        if header.seq != status.seq || header.part != status.next_part {
-            return refuse(format!(
-                "part {} of cycle {} was begun, the next is part {} of cycle {}",
-                header.part, header.seq, status.next_part, status.seq
-            ));
-        }
-        if usize::from(header.disk.0) >= self.manifest.disks.len() {
-            return refuse(format!("there is no disk {}", header.disk));
-        }
-        Ok(open.fill)
+        rules::expect_part(self.open_status().as_ref(), self.manifest.disks.len(), header)?;
+        Ok(self.manifest.open.as_ref().is_some_and(|open| open.fill))
     }
 }
 

@@ -1,0 +1,234 @@
+//! Azure storage to test against: a process of Azurite, Microsoft's emulator, and a proxy that throttles as a standard page blob is throttled.
+//!
+//! What it is: [`Azurite`], installed on first use by `scripts/lab-azure`, one process per test, its blobs in memory, killed when it is
+//! dropped. What it never does: speak TLS, or forget; that its differences of page ranges are wrong is known, nothing here uses them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+/// How long it may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long a connection through the proxy may be silent.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+/// Longest head of a request.
+const HEAD_MAX: usize = 64 << 10;
+/// The account and the key that every Azurite has, as its documentation publishes them.
+const ACCOUNT: &str = "devstoreaccount1";
+const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// Why there is no emulator.
+#[derive(Debug, thiserror::Error)]
+pub enum AzuriteError {
+    /// `scripts/lab-azure` failed.
+    #[error("scripts/lab-azure storage failed: {message}")]
+    Prepare {
+        /// What it printed.
+        message: String,
+    },
+    /// The process did not come to the point of answering.
+    #[error("Azurite did not start within {} s", START_LIMIT.as_secs())]
+    Start,
+    /// Files, processes.
+    #[error("running Azurite")]
+    Io(#[from] std::io::Error),
+}
+
+/// A running Azurite.
+#[derive(Debug)]
+pub struct Azurite {
+    child: Child,
+    address: String,
+}
+
+impl Azurite {
+    /// Starts it and waits until it listens.
+    ///
+    /// # Errors
+    /// [`AzuriteError`]; without npm it says what to install.
+    pub fn start() -> Result<Self, AzuriteError> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/lab-azure");
+        let output = Command::new(&script).arg("storage").output()?;
+        if !output.status.success() {
+            let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(AzuriteError::Prepare { message });
+        }
+        let mut child = Command::new("node")
+            .arg(String::from_utf8_lossy(&output.stdout).trim())
+            .args(["--blobPort", "0", "--inMemoryPersistence", "--skipApiVersionCheck"])
+            .args(["--disableTelemetry", "--loose", "--silent"])
+            .current_dir(std::env::temp_dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let stdout = child.stdout.take();
+        let mut azurite = Self { child, address: String::new() };
+        let (sender, receiver) = std::sync::mpsc::sync_channel(100);
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout.into_iter().next()?).lines() {
+                sender.send(line.ok()?).ok()?;
+            }
+            Some(())
+        });
+        let started = Instant::now();
+        loop {
+            let line = receiver.recv_timeout(START_LIMIT.saturating_sub(started.elapsed()));
+            let line = line.map_err(|_| AzuriteError::Start)?;
+            if let Some((_, address)) = line.split_once("successfully listens on http://") {
+                address.trim().clone_into(&mut azurite.address);
+                return Ok(azurite);
+            }
+        }
+    }
+
+    /// `127.0.0.1:PORT`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The URL of a container, which may do everything: with a signature in it.
+    #[must_use]
+    pub fn container(&self, name: &str) -> String {
+        container_at(&self.address, name)
+    }
+}
+
+impl Drop for Azurite {
+    fn drop(&mut self) {
+        // Both fail only when it is over already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The URL of a container of the emulated account, at an address where it is reached.
+#[must_use]
+pub fn container_at(address: &str, name: &str) -> String {
+    format!("http://{address}/{ACCOUNT}/{name}?{}", signature())
+}
+
+/// A signature of the whole account, valid far beyond any test (Azure Storage documentation, "Create an account SAS").
+fn signature() -> String {
+    let (version, permissions, expiry) = ("2019-12-12", "rwdlacup", "2099-01-01T00:00:00Z");
+    let signed = format!("{ACCOUNT}\n{permissions}\nb\nsco\n\n{expiry}\n\nhttps,http\n{version}\n");
+    let key = STANDARD.decode(KEY).expect("the key is valid Base64");
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &key);
+    let tag = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
+    let tag = STANDARD.encode(tag.as_ref()).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
+    format!(
+        "sv={version}&ss=b&srt=sco&sp={permissions}&se=2099-01-01T00%3A00%3A00Z&spr=https%2Chttp&sig={tag}"
+    )
+}
+
+/// A proxy before an [`Azurite`] that answers 503 to requests on pages beyond so many a second, as a standard page blob does. One request a
+/// connection.
+#[derive(Debug)]
+pub struct Throttle {
+    address: String,
+    refused: Arc<AtomicU64>,
+}
+
+/// A bucket of requests that fills up again.
+#[derive(Debug)]
+struct Bucket {
+    per_second: f64,
+    left: f64,
+    at: Instant,
+}
+
+impl Throttle {
+    /// Listens on a free port until the process ends.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn before(azurite: &Azurite, page_requests_per_second: u32) -> std::io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?.to_string();
+        let refused = Arc::new(AtomicU64::new(0));
+        let per_second = f64::from(page_requests_per_second);
+        let bucket = Arc::new(Mutex::new(Bucket { per_second, left: per_second, at: Instant::now() }));
+        let (target, counter) = (azurite.address.clone(), Arc::clone(&refused));
+        std::thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let (target, counter, bucket) = (target.clone(), Arc::clone(&counter), Arc::clone(&bucket));
+                // A connection that breaks is the client's to notice.
+                std::thread::spawn(move || pass(client, &target, &bucket, &counter).ok());
+            }
+        });
+        Ok(Self { address, refused })
+    }
+
+    /// The URL of a container through the proxy.
+    #[must_use]
+    pub fn container(&self, name: &str) -> String {
+        container_at(&self.address, name)
+    }
+
+    /// Requests refused so far.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+impl Bucket {
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        self.left =
+            (self.left + now.duration_since(self.at).as_secs_f64() * self.per_second).min(self.per_second);
+        self.at = now;
+        let takes = self.left >= 1.0;
+        self.left -= if takes { 1.0 } else { 0.0 };
+        takes
+    }
+}
+
+/// Passes one request on, or refuses it.
+fn pass(client: TcpStream, target: &str, bucket: &Mutex<Bucket>, refused: &AtomicU64) -> std::io::Result<()> {
+    client.set_read_timeout(Some(SILENCE_LIMIT))?;
+    let mut reader = BufReader::new(client.try_clone()?);
+    let mut head = String::new();
+    let mut body_len = 0_u64;
+    loop {
+        let mut line = String::new();
+        if reader.by_ref().take(HEAD_MAX as u64).read_line(&mut line)? == 0 || head.len() > HEAD_MAX {
+            return Ok(());
+        }
+        let lower = line.to_ascii_lowercase();
+        if let Some(value) = lower.strip_prefix("content-length:") {
+            body_len = value.trim().parse().unwrap_or(0);
+        }
+        if line == "\r\n" {
+            break;
+        }
+        if !lower.starts_with("connection:") {
+            head.push_str(&line);
+        }
+    }
+    let mut body = reader.take(body_len);
+    let is_of_pages = head.lines().next().is_some_and(|request| request.contains("comp=page"));
+    let mut client = client;
+    if is_of_pages && !bucket.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        std::io::copy(&mut body, &mut std::io::sink())?;
+        refused.fetch_add(1, Ordering::Relaxed);
+        return client.write_all(
+            b"HTTP/1.1 503 Server Busy\r\nx-ms-error-code: ServerBusy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        );
+    }
+    let mut server = TcpStream::connect(target)?;
+    server.set_read_timeout(Some(SILENCE_LIMIT))?;
+    server.write_all(head.as_bytes())?;
+    server.write_all(b"Connection: close\r\n\r\n")?;
+    std::io::copy(&mut body, &mut server)?;
+    std::io::copy(&mut server, &mut client)?;
+    Ok(())
+}

@@ -1,0 +1,351 @@
+//! Rounds: what is staged, coalesced, onto the page blobs; then snapshots. And what lets go of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use switchback_delta::{DeltaFile, Digest, LEAF};
+use switchback_disk::{Disk, parallel};
+use switchback_model::{DiskIndex, Extent, ExtentSet, Seq};
+
+use super::PageBlobReplica;
+use super::cache::PartReader;
+use super::error::{blob_error, replica_error};
+use super::manifest::{Base, BlobManifest, StagedCycle, disk_blob};
+use super::pages::PageBlob;
+use super::store::{PAGE, PAGES_MAX, SnapshotId};
+use crate::ReplicaError;
+use crate::layer::{Layer, NamedDelta};
+
+/// A snapshot's metadata: under which opening it was taken, and of which point it is.
+pub(super) const OPENING: &str = "switchback_opening";
+const POINT: &str = "switchback_point";
+
+/// Zeros that are cleared rather than written, where they lie within other data: as many as a leaf. Shorter runs go along with their
+/// neighbours, as a page blob takes few requests a second.
+const ZERO_RUN_MIN: u64 = LEAF as u64;
+
+pub(super) type PartLayer = Layer<String, PartReader>;
+
+/// What was written to a disk: for the digests.
+type Written = Vec<(Extent, Vec<Digest>)>;
+
+impl PageBlobReplica {
+    /// Brings the page blobs to the newest point and lets expired points go. Called after each commit, by a thread of its own (see
+    /// [`crate::Applier::of`]). While clones of a point stand, nothing is done.
+    ///
+    /// # Errors
+    /// Those of the store: nothing is lost, call again. [`ReplicaError::Locked`] and [`ReplicaError::StaleEpoch`]: another process has the
+    /// replica; this one must be dropped.
+    pub fn maintain(&self) -> Result<(), ReplicaError> {
+        self.apply_all().and_then(|()| self.prune())
+    }
+
+    /// Brings the page blobs to the newest point.
+    ///
+    /// # Errors
+    /// As [`PageBlobReplica::maintain`].
+    pub fn apply_all(&self) -> Result<(), ReplicaError> {
+        while self.apply_round()? {}
+        Ok(())
+    }
+
+    fn apply_round(&self) -> Result<bool, ReplicaError> {
+        let _working = self.working();
+        let mut manifest = self.manifest()?;
+        if manifest.standing.is_some() || manifest.removing {
+            return Ok(false);
+        }
+        if manifest.applying.is_none() {
+            let newest = manifest.staged.last().map(|cycle| cycle.seq);
+            let Some(to) = newest.filter(|to| Some(*to) > manifest.applied()) else { return Ok(false) };
+            let mut core = self.core();
+            self.save(&mut core, |manifest| manifest.applying = Some(to))?;
+            manifest = core.manifest.clone();
+        }
+        match self.finish_round(&manifest) {
+            Err(ReplicaError::Corrupt { detail }) => self.give_up_staged(&detail)?,
+            Err(error) => return Err(self.lost_or(error)),
+            Ok(()) => {}
+        }
+        Ok(true)
+    }
+
+    /// A page could not be written: perhaps because another process has taken the replica over.
+    fn lost_or(&self, error: ReplicaError) -> ReplicaError {
+        let mut core = self.core();
+        core.uncertain = true;
+        if let Err(lost @ (ReplicaError::Locked { .. } | ReplicaError::StaleEpoch { .. })) =
+            core.settle(&*self.store)
+        {
+            return lost;
+        }
+        let digests = core.manifest.digests.blobs.clone();
+        drop(core);
+        for blob in self.disk_indexes().map(disk_blob).chain(digests) {
+            // Somebody ended it by hand: this process still has the replica. If it was not that, this changes nothing.
+            self.store.acquire_lease(&blob, self.lease).ok();
+        }
+        error
+    }
+
+    /// Does the round that the manifest says is being done. May be repeated.
+    fn finish_round(&self, manifest: &BlobManifest) -> Result<(), ReplicaError> {
+        let to = manifest.applying.expect("the caller noted it");
+        let applied = manifest.applied();
+        let layers = self.layers(manifest, manifest.cycles(applied.unwrap_or(Seq(0)), to))?;
+        let mut base = Base { seq: to, disks: Vec::new() };
+        for ((disk, spec), layer) in self.disk_indexes().zip(&manifest.disks).zip(&layers) {
+            let before = manifest.bases.last().and_then(|base| base.disks[usize::from(disk.0)].clone());
+            if layer.extents().is_empty() {
+                base.disks.push(before);
+                continue;
+            }
+            let target = self.disk(disk, spec.size);
+            self.write_layer(&target, spec.size, layer, |written| {
+                let mut digests = self.digests(disk);
+                written.iter().try_for_each(|(extent, new)| digests.written(*extent, new))
+            })?;
+            let synced = self.digests(disk).sync();
+            synced.map_err(|e| replica_error(&*self.store, "writing digests", &e))?;
+            base.disks.push(Some(self.snapshot(disk, manifest.opening, to)?));
+        }
+        let mut core = self.core();
+        let before = core.manifest.blobs();
+        self.save(&mut core, |manifest| {
+            manifest.applying = None;
+            manifest.bases.push(base);
+            manifest.let_go(&BTreeSet::new());
+        })?;
+        self.forget(core, before, manifest)
+    }
+
+    /// Deletes the blobs and snapshots that a change of the manifest has ceased to name.
+    fn forget(
+        &self,
+        core: std::sync::MutexGuard<'_, super::save::Core>,
+        mut before: BTreeSet<String>,
+        old: &BlobManifest,
+    ) -> Result<(), ReplicaError> {
+        let now = core.manifest.clone();
+        drop(core);
+        let kept = now.blobs();
+        before.retain(|blob| !kept.contains(blob));
+        self.delete_blobs(before);
+        for disk in self.disk_indexes() {
+            for snapshot in old.snapshots(disk).difference(&now.snapshots(disk)) {
+                let deleted = self.store.delete_snapshot(&disk_blob(disk), snapshot);
+                deleted.map_err(|e| blob_error(&*self.store, "deleting a snapshot", &e))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, disk: DiskIndex, opening: u64, of: Seq) -> Result<SnapshotId, ReplicaError> {
+        let metadata =
+            BTreeMap::from([(OPENING.into(), opening.to_string()), (POINT.into(), of.to_string())]);
+        let taken = self.store.snapshot(&disk_blob(disk), Some(self.lease), &metadata);
+        taken.map_err(|error| blob_error(&*self.store, "taking a snapshot", &error))
+    }
+
+    /// A staged cycle turns out to be damaged or gone. The points above the newest base are lost with it, and what is on the page blobs is not
+    /// known any more: a resync reads them, and sends what differs. The points in snapshots are whole.
+    fn give_up_staged(&self, detail: &str) -> Result<(), ReplicaError> {
+        let manifest = self.manifest()?;
+        let digests = self.new_digests(&manifest)?;
+        let applied = manifest.applied();
+        tracing::error!(%detail, back_to = ?applied, "a staged cycle is damaged and given up; a resync will follow");
+        let mut core = self.core();
+        core.writer = None;
+        let before = core.manifest.blobs();
+        self.save(&mut core, |manifest| {
+            manifest.applying = None;
+            manifest.open = None;
+            manifest.generation = None;
+            manifest.digests = digests;
+            manifest.points.retain(|point| Some(point.seq) <= applied);
+            manifest.staged.retain(|cycle| Some(cycle.seq) <= applied);
+        })?;
+        core.parts.clear();
+        let now = core.manifest.clone();
+        self.reopen_digests(&now);
+        for blob in manifest.digests.blobs {
+            self.store.release_lease(&blob, self.lease).ok();
+        }
+        self.forget(core, before, &now)
+    }
+
+    /// Some cycles laid over each other: one layer for each disk.
+    pub(super) fn layers<'a>(
+        &self,
+        manifest: &BlobManifest,
+        cycles: impl Iterator<Item = &'a StagedCycle>,
+    ) -> Result<Vec<PartLayer>, ReplicaError> {
+        let mut layers: Vec<PartLayer> = self.digests.iter().map(|_| Layer::default()).collect();
+        for part in cycles.flat_map(|cycle| &cycle.parts) {
+            let file = self.open_part(manifest, &part.blob, part.len)?;
+            layers[usize::from(part.disk.0)].put_over(NamedDelta { name: part.blob.clone(), file });
+        }
+        Ok(layers)
+    }
+
+    pub(super) fn open_part(
+        &self,
+        manifest: &BlobManifest,
+        blob: &str,
+        len: u64,
+    ) -> Result<DeltaFile<PartReader>, ReplicaError> {
+        let reader = PartReader::new(&self.store, &self.cache, blob, len);
+        let file = DeltaFile::open(reader, self.config.key.as_ref());
+        let file = file.map_err(|e| crate::layer::DeltaPlace::failed(&*self.store, &blob, &e))?;
+        if file.header().replica != manifest.id {
+            let detail = format!("{blob} is of replica {}, not of {}", file.header().replica, manifest.id);
+            return Err(ReplicaError::Corrupt { detail });
+        }
+        Ok(file)
+    }
+
+    /// Writes all that a layer holds to a page blob.
+    pub(super) fn write_layer(
+        &self,
+        target: &PageBlob,
+        disk_size: u64,
+        layer: &PartLayer,
+        mut note: impl FnMut(&Written) -> std::io::Result<()>,
+    ) -> Result<(), ReplicaError> {
+        let held = layer.extents();
+        let pages: ExtentSet = held.iter().map(|extent| extent.aligned_to(PAGE, target.size)).collect();
+        let runs: Vec<_> = pages.iter().flat_map(|run| run.pieces(PAGES_MAX)).collect();
+        let write = |run: &Extent| self.write_run(target, disk_size, layer, *run);
+        parallel::ordered(runs.iter(), self.config.io_threads, write, |written| {
+            note(&written).map_err(|e| replica_error(&*self.store, "writing digests", &e))
+        })
+    }
+
+    /// Writes one run of pages, all of which the layer holds but for some bytes at the ends of its extents.
+    fn write_run(
+        &self,
+        target: &PageBlob,
+        disk_size: u64,
+        layer: &PartLayer,
+        run: Extent,
+    ) -> Result<Written, ReplicaError> {
+        let failed =
+            |error: &std::io::Error| replica_error(&*self.store, &format!("writing {}", target.blob), error);
+        let mut data = vec![0; usize::try_from(run.len).expect("at most PAGES_MAX")];
+        let place = |extent: Extent| {
+            let from = usize::try_from(extent.start - run.start).expect("within a run");
+            from..from + usize::try_from(extent.len).expect("within a run")
+        };
+        let mut written = Written::new();
+        for (piece, at) in layer.lookup(run.intersection(Extent::new(0, disk_size))) {
+            if let Some(at) = at {
+                let (contents, digests) = layer.read(&*self.store, piece, at)?;
+                data[place(piece)].copy_from_slice(&contents);
+                written.push((piece, digests));
+                continue;
+            }
+            // Only where the source's blocks are not whole pages: the rest of these pages stays as it is.
+            Disk::read_at(target, piece.start, &mut data[place(piece)]).map_err(|e| failed(&e))?;
+        }
+        let data = Bytes::from(data);
+        for (part, zero) in zero_runs(&data) {
+            let extent = Extent::new(run.start + part.start, part.len);
+            let done = if zero {
+                target.clear_pages(extent)
+            } else {
+                target.write_pages(extent.start, &data.slice(place(extent)))
+            };
+            done.map_err(|e| failed(&e))?;
+        }
+        Ok(written)
+    }
+
+    /// Lets go what the retention policy does not keep.
+    ///
+    /// # Errors
+    /// As [`PageBlobReplica::maintain`].
+    pub fn prune(&self) -> Result<(), ReplicaError> {
+        let manifest = self.manifest()?;
+        let mut unwanted: BTreeSet<_> = self.config.retention.expired(&manifest.points).into_iter().collect();
+        if let Some(limit) = self.config.retention.bytes_max {
+            let mut trial = manifest.clone();
+            trial.let_go(&unwanted);
+            while trial.bytes_kept() > limit && trial.points.len() > 1 {
+                let oldest = trial.points[0].seq;
+                unwanted.insert(oldest);
+                trial.let_go(&BTreeSet::from([oldest]));
+            }
+        }
+        self.drop_points(&unwanted)
+    }
+
+    /// Drops these points, but for the newest one, with what only they need. While clones of a point stand somebody is choosing among
+    /// all of them, and none goes.
+    ///
+    /// # Errors
+    /// As [`PageBlobReplica::maintain`].
+    pub fn drop_points(&self, unwanted: &BTreeSet<Seq>) -> Result<(), ReplicaError> {
+        let _working = self.working();
+        let manifest = self.manifest()?;
+        let newest = manifest.points.last().map(|point| point.seq);
+        let dropped: BTreeSet<_> = manifest.points.iter().map(|point| point.seq).collect();
+        let dropped: BTreeSet<_> =
+            dropped.intersection(unwanted).copied().filter(|seq| Some(*seq) != newest).collect();
+        if dropped.is_empty() || manifest.standing.is_some() {
+            return Ok(());
+        }
+        let mut core = self.core();
+        let before = core.manifest.blobs();
+        self.save(&mut core, |manifest| manifest.let_go(&dropped))?;
+        self.forget(core, before, &manifest)
+    }
+}
+
+/// Cuts whole pages into runs that are zero and long enough to be cleared, and the rest.
+fn zero_runs(data: &[u8]) -> Vec<(Extent, bool)> {
+    let mut runs: Vec<(Extent, bool)> = Vec::new();
+    for (at, page) in (0_u64..).step_by(512).zip(data.chunks(512)) {
+        let zero = page.iter().all(|byte| *byte == 0);
+        match runs.last_mut() {
+            Some((run, is_zero)) if *is_zero == zero => run.len += page.len() as u64,
+            _ => runs.push((Extent::new(at, page.len() as u64), zero)),
+        }
+    }
+    let whole = runs.len() == 1;
+    let mut joined: Vec<(Extent, bool)> = Vec::new();
+    for (run, zero) in runs {
+        let cleared = zero && (whole || run.len >= ZERO_RUN_MIN);
+        match joined.last_mut() {
+            Some((last, false)) if !cleared => last.len += run.len,
+            _ => joined.push((run, cleared)),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use switchback_model::Extent;
+
+    use super::zero_runs;
+
+    #[test]
+    fn only_long_runs_of_zeros_are_cleared_between_data() {
+        let mut data = vec![0; 300 << 10];
+        assert_eq!(zero_runs(&data[..512]), [(Extent::new(0, 512), true)]);
+        data[0] = 1;
+        data[1000] = 1;
+        data[(100 << 10) + 5] = 1;
+        data[(120 << 10) + 5] = 1;
+        let data_from = 100 << 10;
+        assert_eq!(
+            zero_runs(&data),
+            [
+                (Extent::new(0, 1024), false),
+                (Extent::between(1024, data_from), true),
+                (Extent::between(data_from, (120 << 10) + 512), false),
+                (Extent::between((120 << 10) + 512, 300 << 10), true),
+            ]
+        );
+    }
+}

@@ -1,0 +1,238 @@
+//! The manifest of a page-blob replica: the one small blob that says what the replica is. Whatever it does not name is garbage.
+//!
+//! Text as [`sealed_text`](crate::sealed_text) has it. It is only ever replaced whole, by whoever read it last (If-Match); everything it names is durable
+//! before it is written, and nothing it named is deleted before its successor is durable.
+//!
+//! # Names are never used twice
+//! Each opening of the replica writes the manifest once and so gets a number (`opening`) that nobody else has. The names of all blobs made
+//! under it begin with that number, and go on with a count. So a request that arrives late, or a process that has lost the replica and does not know
+//! yet, can make garbage, but never change what another manifest names.
+//!
+//! # Invariants (checked by [`BlobManifest::check`] on every load and, in debug builds, every save)
+//! * `points` ascend; `bases` ascend; `staged` ascends, and every staged cycle has its sequence number once.
+//! * the newest base is what has been applied; there is none before the first apply: the disks are empty then.
+//! * every point can be had: the newest base at or below it, and all cycles between.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use switchback_model::{DiskIndex, Epoch, GenerationId, RecoveryPoint, ReplicaId, Seq};
+
+use super::store::SnapshotId;
+use crate::{CycleKind, DiskSpec, ReplicaError, sealed_text};
+
+/// The blob's name.
+pub(crate) const MANIFEST: &str = "manifest";
+const MAGIC: &str = "switchback-blob-replica";
+const VERSION: u32 = 1;
+
+/// What a replica is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BlobManifest {
+    pub(crate) id: ReplicaId,
+    pub(crate) epoch: Epoch,
+    /// How often the replica has been opened: only the last opening may write.
+    pub(crate) opening: u64,
+    /// How often the manifest has been written: no two are alike.
+    pub(crate) version: u64,
+    pub(crate) disks: Vec<DiskSpec>,
+    /// All recovery points, oldest first.
+    pub(crate) points: Vec<RecoveryPoint>,
+    /// Points whose contents are in snapshots, oldest first. Those that were let go may be among them.
+    pub(crate) bases: Vec<Base>,
+    /// Committed cycles that some point needs or that are not applied, oldest first.
+    pub(crate) staged: Vec<StagedCycle>,
+    /// The page blobs are being brought to this cycle; done again from its start after a crash.
+    pub(crate) applying: Option<Seq>,
+    /// Where the digests are.
+    pub(crate) digests: Digests,
+    /// Under which generation the newest point was made, if changed blocks may follow it.
+    pub(crate) generation: Option<GenerationId>,
+    pub(crate) open: Option<OpenRecord>,
+    /// A failover has clones of a point's disks, and nobody may write.
+    pub(crate) standing: Option<Clones>,
+    /// Clones for test failovers.
+    pub(crate) views: BTreeMap<String, Clones>,
+    /// It is being removed: nothing of it counts any more.
+    pub(crate) removing: bool,
+}
+
+/// A moment at which snapshots hold all that was committed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Base {
+    pub(crate) seq: Seq,
+    /// One for each disk; none for a disk that still is empty.
+    pub(crate) disks: Vec<Option<SnapshotId>>,
+}
+
+/// A committed cycle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StagedCycle {
+    pub(crate) seq: Seq,
+    /// In order; a later part wins.
+    pub(crate) parts: Vec<StagedPart>,
+}
+
+/// One durable part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StagedPart {
+    pub(crate) disk: DiskIndex,
+    pub(crate) blob: String,
+    /// Bytes.
+    pub(crate) len: u64,
+}
+
+/// The side-car: one page blob for each disk, see [`DigestFile`](crate::digest_file::DigestFile).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Digests {
+    pub(crate) blobs: Vec<String>,
+    /// What has no record was never written, so it is zero; else it is unknown.
+    pub(crate) absent_is_zero: bool,
+}
+
+/// The open cycle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct OpenRecord {
+    pub(crate) seq: Seq,
+    pub(crate) generation: GenerationId,
+    pub(crate) kind: CycleKind,
+    /// Acknowledged parts.
+    pub(crate) parts: Vec<StagedPart>,
+}
+
+/// Page blobs of their own that hold a point.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Clones {
+    pub(crate) at: Seq,
+    pub(crate) blobs: Vec<String>,
+    /// Whole; else being made, from their start after a crash.
+    pub(crate) ready: bool,
+}
+
+/// The page blob of a disk.
+pub(crate) fn disk_blob(disk: DiskIndex) -> String {
+    format!("disk-{}.vhd", disk.0)
+}
+
+impl BlobManifest {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        debug_assert_eq!(self.check(), Ok(()), "{self:?}");
+        sealed_text::encode(MAGIC, VERSION, self)
+    }
+
+    pub(crate) fn decode(data: &[u8]) -> Result<Self, String> {
+        let (_, manifest): (u32, Self) = sealed_text::decode(MAGIC, &[VERSION], data)?;
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    /// Whether the manifest makes sense.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let ascend = |what: &str, seqs: &mut dyn Iterator<Item = Seq>| {
+            let seqs: Vec<_> = seqs.collect();
+            if seqs.is_sorted_by(|a, b| a < b) {
+                Ok(())
+            } else {
+                Err(format!("its {what} are out of order: {seqs:?}"))
+            }
+        };
+        ascend("recovery points", &mut self.points.iter().map(|point| point.seq))?;
+        ascend("snapshots", &mut self.bases.iter().map(|base| base.seq))?;
+        ascend("staged cycles", &mut self.staged.iter().map(|cycle| cycle.seq))?;
+        let count = self.disks.len();
+        if count == 0 || count > 64 || self.disks.iter().any(|disk| disk.size == 0) {
+            return Err(format!("it has disks of {:?}", self.disks));
+        }
+        let clones = self.standing.iter().chain(self.views.values());
+        let of_other_disks = self.bases.iter().any(|base| base.disks.len() != count)
+            || clones.into_iter().any(|clones| clones.blobs.len() != count)
+            || self.digests.blobs.len() != count
+            || self.all_parts().any(|part| usize::from(part.disk.0) >= count);
+        if of_other_disks {
+            return Err(format!("it names blobs of more or fewer than its {count} disks"));
+        }
+        let newest = self.points.last().map(|point| point.seq);
+        let beyond = self.applied().into_iter().chain(self.applying).chain(self.staged.last().map(|c| c.seq));
+        if let Some(seq) = beyond.into_iter().find(|seq| Some(*seq) > newest) {
+            return Err(format!("it says that {seq} is staged or applied, its newest point is {newest:?}"));
+        }
+        if self.applying.is_some_and(|to| Some(to) <= self.applied()) {
+            return Err(format!("{:?} is being applied over {:?}", self.applying, self.applied()));
+        }
+        match self.points.iter().find(|point| !self.is_whole(point.seq)) {
+            Some(point) => Err(format!("what recovery point {} is made of is not all there", point.seq)),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether all cycles between a point's base and the point are staged.
+    fn is_whole(&self, seq: Seq) -> bool {
+        let from = self.base_of(seq).map_or(0, |base| base.seq.0);
+        self.cycles(Seq(from), seq).count() as u64 == seq.0 - from
+    }
+
+    /// The newest point that is on the page blobs, but for `applying`.
+    pub(crate) fn applied(&self) -> Option<Seq> {
+        self.bases.last().map(|base| base.seq)
+    }
+
+    /// The snapshots that a point is made from.
+    pub(crate) fn base_of(&self, seq: Seq) -> Option<&Base> {
+        self.bases.iter().rev().find(|base| base.seq <= seq)
+    }
+
+    /// The staged cycles above `from` and up to `to`.
+    pub(crate) fn cycles(&self, from: Seq, to: Seq) -> impl DoubleEndedIterator<Item = &StagedCycle> {
+        self.staged.iter().filter(move |cycle| cycle.seq > from && cycle.seq <= to)
+    }
+
+    pub(crate) fn point(&self, seq: Seq) -> Result<&RecoveryPoint, ReplicaError> {
+        let found = self.points.iter().find(|point| point.seq == seq);
+        found.ok_or(ReplicaError::NoSuchPoint { seq: seq.0 })
+    }
+
+    /// The number of the next cycle, as [`crate::manifest::Manifest::next_seq`] counts.
+    pub(crate) fn next_seq(&self) -> Seq {
+        self.points.last().map_or(Seq(1), |point| point.seq.next())
+    }
+
+    /// Drops the points in `unwanted` with the snapshots and cycles that nothing needs any more.
+    pub(crate) fn let_go(&mut self, unwanted: &BTreeSet<Seq>) {
+        self.points.retain(|point| !unwanted.contains(&point.seq));
+        let needed: BTreeSet<_> = self.points.iter().map(|point| point.seq).collect();
+        let applied = self.applied();
+        let bases: BTreeSet<_> =
+            needed.iter().filter_map(|seq| self.base_of(*seq).map(|base| base.seq)).chain(applied).collect();
+        self.bases.retain(|base| bases.contains(&base.seq));
+        let newest_base = |seq: Seq| bases.range(..=seq).next_back().copied();
+        let serves = |cycle: Seq| {
+            Some(cycle) > applied
+                || needed.range(cycle..).next().is_some_and(|point| newest_base(*point) < Some(cycle))
+        };
+        self.staged.retain(|cycle| serves(cycle.seq));
+    }
+
+    /// All parts it names.
+    pub(crate) fn all_parts(&self) -> impl Iterator<Item = &StagedPart> {
+        let open = self.open.iter().flat_map(|open| &open.parts);
+        self.staged.iter().flat_map(|cycle| &cycle.parts).chain(open)
+    }
+
+    /// Every blob it names but itself.
+    pub(crate) fn blobs(&self) -> BTreeSet<String> {
+        let disks = (0..).map(|disk| disk_blob(DiskIndex(disk))).take(self.disks.len());
+        let clones = self.standing.iter().chain(self.views.values()).flat_map(|clones| &clones.blobs);
+        let parts = self.all_parts().map(|part| &part.blob);
+        parts.chain(clones).chain(&self.digests.blobs).cloned().chain(disks).collect()
+    }
+
+    /// Every snapshot of a disk that it names.
+    pub(crate) fn snapshots(&self, disk: DiskIndex) -> BTreeSet<SnapshotId> {
+        self.bases.iter().filter_map(|base| base.disks[usize::from(disk.0)].clone()).collect()
+    }
+
+    /// Bytes that staged cycles take. Snapshots share their pages with the disks; what they take is for the store to say.
+    pub(crate) fn bytes_kept(&self) -> u64 {
+        self.all_parts().map(|part| part.len).sum()
+    }
+}

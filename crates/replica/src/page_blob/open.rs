@@ -1,0 +1,288 @@
+//! Creating a replica in blobs, and opening one after whatever happened to it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use switchback_delta::{NODE_RECORD_LEN, NodeRecord, nodes_of_disk};
+use switchback_disk::Disk;
+use switchback_model::{DiskIndex, Epoch, Extent, ReplicaId};
+
+use super::cache::PartCache;
+use super::error::{blob_error, replica_error};
+use super::manifest::{BlobManifest, Digests, MANIFEST, disk_blob};
+use super::pages::PageBlob;
+use super::save::{Core, load, replace};
+use super::store::{BlobError, BlobStore, LeaseId, PutIf};
+use super::{PageBlobConfig, PageBlobReplica, Shown, opening_of, vhd};
+use crate::digest_file::DigestFile;
+use crate::{DiskSpec, ReplicaError};
+
+impl PageBlobReplica {
+    /// Makes a replica of a machine with disks of these sizes: an empty page blob for each, and the manifest.
+    ///
+    /// # Errors
+    /// When there is a replica already, or a blob in the way that holds something; those of the store. May be repeated.
+    pub fn create(store: &dyn BlobStore, sizes: Vec<DiskSpec>, id: ReplicaId) -> Result<(), ReplicaError> {
+        check_sizes(&sizes)?;
+        let exists = || {
+            let detail = format!("{} holds a replica already", store.name());
+            Err(ReplicaError::Protocol { detail })
+        };
+        if load(store)?.is_some() {
+            return exists();
+        }
+        let failed = |blob: &str, error: &BlobError| blob_error(store, &format!("making {blob}"), error);
+        let mut digests = Digests { blobs: Vec::new(), absent_is_zero: true };
+        for (disk, spec) in (0..).zip(&sizes) {
+            let blob = disk_blob(DiskIndex(disk));
+            make_empty(store, &blob, vhd::blob_len(spec.size)).map_err(|error| failed(&blob, &error))?;
+            make_footer(store, &blob, spec.size, id, disk).map_err(|error| failed(&blob, &error))?;
+            let side_car = format!("{:08}-{disk:08}-digests", 0);
+            make_empty(store, &side_car, digests_len(spec.size))
+                .map_err(|error| failed(&side_car, &error))?;
+            digests.blobs.push(side_car);
+        }
+        let manifest = BlobManifest {
+            id,
+            epoch: Epoch(0),
+            opening: 0,
+            version: 0,
+            disks: sizes,
+            points: Vec::new(),
+            bases: Vec::new(),
+            staged: Vec::new(),
+            applying: None,
+            digests,
+            generation: None,
+            open: None,
+            standing: None,
+            views: BTreeMap::new(),
+            removing: false,
+        };
+        match replace(store, &manifest, &PutIf::Absent) {
+            Ok(_) => Ok(()),
+            Err(BlobError::Refused { .. }) => exists(),
+            Err(error) => Err(failed(MANIFEST, &error)),
+        }
+    }
+
+    /// Opens a replica for this process alone, and deletes what its manifest does not name. `host` tells this process apart from any
+    /// other, random for each.
+    ///
+    /// `take_over`: another process may have the replica yet; it loses it in this moment. Without: [`ReplicaError::Locked`] then.
+    ///
+    /// # Errors
+    /// [`ReplicaError::Locked`]; when there is no replica, or it is damaged; those of the store.
+    pub fn open(
+        store: Arc<dyn BlobStore>,
+        config: PageBlobConfig,
+        host: [u8; 16],
+        take_over: bool,
+    ) -> Result<Self, ReplicaError> {
+        let none = || ReplicaError::Corrupt { detail: format!("there is no replica in {}", store.name()) };
+        let (mut manifest, etag) = load(&*store)?.ok_or_else(none)?;
+        let lease = LeaseId(host);
+        let disks = (0..).map(|disk| disk_blob(DiskIndex(disk))).take(manifest.disks.len());
+        for blob in disks.chain(manifest.digests.blobs.iter().cloned()) {
+            match take_lease(&*store, &blob, lease, take_over) {
+                Err(ReplicaError::Corrupt { .. }) if manifest.removing => {}
+                other => other?,
+            }
+        }
+        // Behind the leases: whoever had them before can write no page from here on, and whoever takes them from now on finds this.
+        manifest.opening += 1;
+        manifest.version += 1;
+        let etag = match replace(&*store, &manifest, &PutIf::Unchanged(etag)) {
+            Err(BlobError::Refused { .. }) => {
+                let holder = "another host, which opened it at the same time".into();
+                return Err(ReplicaError::Locked { holder });
+            }
+            other => other.map_err(|error| blob_error(&*store, "writing the manifest", &error))?,
+        };
+        let digests = digest_files(&store, &manifest, lease);
+        let shown = Shown { manifest: Arc::new(manifest.clone()), paused: None };
+        let parts = manifest.open.as_ref().map(|open| open.parts.clone()).unwrap_or_default();
+        let core = Core {
+            manifest,
+            etag,
+            uncertain: false,
+            lost: None,
+            parts,
+            writer: None,
+            sessions: 0,
+            paused: None,
+        };
+        let replica = Self {
+            lease,
+            cache: PartCache::new(config.cache_bytes_max),
+            names: Mutex::new(0),
+            turn: Mutex::new(()),
+            work: Mutex::new(()),
+            core: Mutex::new(core),
+            shown: Mutex::new(shown),
+            digests,
+            store,
+            config,
+        };
+        replica.remove_garbage()?;
+        Ok(replica)
+    }
+
+    /// Deletes what older openings made and nothing names. What a newer one may be making is left alone: this process may have lost
+    /// the replica without knowing.
+    fn remove_garbage(&self) -> Result<(), ReplicaError> {
+        let manifest = self.manifest()?;
+        let listed = self.store.list("").map_err(|e| blob_error(&*self.store, "listing blobs", &e))?;
+        let needed = manifest.blobs();
+        let is_old = |opening: Option<u64>| opening.is_some_and(|opening| opening < manifest.opening);
+        let disks: BTreeMap<_, _> =
+            self.disk_indexes().map(|disk| (disk_blob(disk), manifest.snapshots(disk))).collect();
+        for entry in listed {
+            let Some(snapshot) = entry.snapshot else {
+                if !needed.contains(&entry.name) && is_old(opening_of(&entry.name)) {
+                    self.delete_blobs([entry.name]);
+                }
+                continue;
+            };
+            let opening = entry.metadata.get(super::apply::OPENING).and_then(|text| text.parse().ok());
+            if disks.get(&entry.name).is_some_and(|kept| !kept.contains(&snapshot)) && is_old(opening) {
+                let deleted = self.store.delete_snapshot(&entry.name, &snapshot);
+                deleted.map_err(|e| blob_error(&*self.store, "deleting a snapshot", &e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all digests: what is on the page blobs is not known any more. The caller names the new side-car in the manifest.
+    pub(super) fn new_digests(&self, manifest: &BlobManifest) -> Result<Digests, ReplicaError> {
+        let mut blobs = Vec::new();
+        for spec in &manifest.disks {
+            let blob = self.new_name(manifest.opening, "digests");
+            let made = make_empty(&*self.store, &blob, digests_len(spec.size));
+            made.and_then(|()| self.store.acquire_lease(&blob, self.lease))
+                .map_err(|e| blob_error(&*self.store, "making digests", &e))?;
+            blobs.push(blob);
+        }
+        Ok(Digests { blobs, absent_is_zero: false })
+    }
+
+    /// Takes the digests that the manifest names.
+    pub(super) fn reopen_digests(&self, manifest: &BlobManifest) {
+        for (disk, opened) in self.disk_indexes().zip(digest_files(&self.store, manifest, self.lease)) {
+            *self.digests(disk) = opened.into_inner().expect("just made");
+        }
+    }
+}
+
+impl Drop for PageBlobReplica {
+    /// Gives the leases back, so that another process need not take them over.
+    fn drop(&mut self) {
+        let core = self.core();
+        if core.lost.is_some() {
+            return;
+        }
+        let digests = core.manifest.digests.blobs.clone();
+        drop(core);
+        for blob in self.disk_indexes().map(disk_blob).chain(digests) {
+            if let Err(error) = self.store.release_lease(&blob, self.lease) {
+                tracing::debug!(blob, %error, "a lease was not released; the next host takes it over");
+                return;
+            }
+        }
+    }
+}
+
+fn digest_files(
+    store: &Arc<dyn BlobStore>,
+    manifest: &BlobManifest,
+    lease: LeaseId,
+) -> Vec<Mutex<DigestFile>> {
+    let Digests { blobs, absent_is_zero } = &manifest.digests;
+    let absent = if *absent_is_zero { NodeRecord::zero() } else { NodeRecord::unknown() };
+    let open = |(blob, spec): (&String, &DiskSpec)| {
+        let (store, blob, size) = (Arc::clone(store), blob.clone(), digests_len(spec.size));
+        let file = PageBlob { store, blob, lease: Some(lease), size };
+        Mutex::new(DigestFile::over(Box::new(file), spec.size, absent.clone()))
+    };
+    blobs.iter().zip(&manifest.disks).map(open).collect()
+}
+
+fn digests_len(disk_size: u64) -> u64 {
+    u64::from(nodes_of_disk(disk_size)) * NODE_RECORD_LEN as u64
+}
+
+fn take_lease(
+    store: &dyn BlobStore,
+    blob: &str,
+    lease: LeaseId,
+    take_over: bool,
+) -> Result<(), ReplicaError> {
+    let failed = |error: BlobError| blob_error(store, &format!("taking the lease of {blob}"), &error);
+    match store.acquire_lease(blob, lease) {
+        Err(BlobError::Refused { .. }) if take_over => {
+            store.break_lease(blob).map_err(failed)?;
+            store.acquire_lease(blob, lease).map_err(failed)
+        }
+        Err(BlobError::Refused { .. }) => {
+            Err(ReplicaError::Locked { holder: format!("another host, which has the lease of {blob}") })
+        }
+        other => other.map_err(failed),
+    }
+}
+
+/// A page blob of zeros; one that an interrupted attempt has made serves as well, if nothing was written to it.
+fn make_empty(store: &dyn BlobStore, blob: &str, len: u64) -> Result<(), BlobError> {
+    match store.create_pages(blob, len) {
+        Err(BlobError::Refused { .. }) => {
+            let data = Extent::new(0, len - vhd::FOOTER_LEN);
+            let is_empty = store.allocated(blob, data).map(|used| used.is_empty());
+            if is_empty.unwrap_or(false) {
+                return Ok(());
+            }
+            let detail =
+                "it is there already and holds data, or has another size; delete it if it is not needed"
+                    .into();
+            Err(BlobError::Refused { blob: blob.into(), detail })
+        }
+        other => other,
+    }
+}
+
+/// Makes a page blob a VHD.
+pub(super) fn make_footer(
+    store: &dyn BlobStore,
+    blob: &str,
+    disk_size: u64,
+    id: ReplicaId,
+    disk: u16,
+) -> Result<(), BlobError> {
+    let data_len = vhd::data_len(disk_size);
+    let mut unique_id = id.0;
+    unique_id[14] ^= disk.to_be_bytes()[0];
+    unique_id[15] ^= disk.to_be_bytes()[1];
+    let footer = vhd::footer(data_len, unique_id);
+    store.write_pages(blob, None, data_len, Bytes::copy_from_slice(&footer))
+}
+
+/// The end of a disk's page blob, where its footer must be.
+pub(super) fn read_footer(blob: &PageBlob, disk_size: u64) -> Result<[u8; 512], ReplicaError> {
+    let mut footer = [0; 512];
+    let whole = PageBlob { size: vhd::blob_len(disk_size), ..blob.clone() };
+    let read = Disk::read_at(&whole, vhd::data_len(disk_size), &mut footer);
+    read.map_err(|error| replica_error(&*blob.store, "reading a footer", &error))?;
+    Ok(footer)
+}
+
+fn check_sizes(sizes: &[DiskSpec]) -> Result<(), ReplicaError> {
+    /// What Azure imports: 32 TiB less 512 bytes of footer would be the page blob's, 8 TiB is the limit of a page blob.
+    const SIZE_MAX: u64 = (8 << 40) - (1 << 20);
+    let refuse = |detail: String| Err(ReplicaError::DisksChanged { detail });
+    if sizes.is_empty() || sizes.len() > 64 {
+        return refuse(format!("the source has {} disks; 1 to 64 are supported", sizes.len()));
+    }
+    match sizes.iter().find(|spec| spec.size == 0 || spec.size > SIZE_MAX) {
+        Some(spec) => refuse(format!("a disk has {} bytes; a page blob takes 1 byte to 8 TiB", spec.size)),
+        None => Ok(()),
+    }
+}

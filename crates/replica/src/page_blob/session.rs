@@ -1,0 +1,297 @@
+//! A session: what one writer says to a `PageBlobReplica` in the same process.
+//!
+//! One writer at a time, as [`DiskSession`](crate::DiskSession) has it.
+
+use std::sync::{Arc, MutexGuard};
+
+use switchback_delta::{Frame, NodeRecord, leaves_of_node};
+use switchback_model::{DiskIndex, Epoch, RecoveryPoint};
+
+use super::manifest::{OpenRecord, StagedCycle};
+use super::save::Core;
+use super::stage::{PartWriter, Puts};
+use super::{PageBlobReplica, status_of};
+use crate::rules::{self, no_part};
+use crate::{
+    CommitCycle, CycleKind, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus, PartHeader, ReplicaError,
+    ReplicaSession, ReplicaStatus, SessionRequest, Watermarks,
+};
+
+/// What a session shows at every call.
+#[derive(Clone, Copy, Debug)]
+struct SessionKey {
+    session: u64,
+    epoch: Epoch,
+}
+
+/// A session with a `PageBlobReplica`.
+#[derive(Debug)]
+pub struct BlobSession {
+    replica: Arc<PageBlobReplica>,
+    key: SessionKey,
+    part: Option<PartWriter>,
+    puts: Puts,
+}
+
+impl PageBlobReplica {
+    /// Opens a session for a writer.
+    ///
+    /// # Errors
+    /// [`ReplicaError::StaleEpoch`], [`ReplicaError::Locked`], [`ReplicaError::DisksChanged`], [`ReplicaError::Standing`]; those of the
+    /// store.
+    pub fn session(self: &Arc<Self>, request: &SessionRequest) -> Result<BlobSession, ReplicaError> {
+        let _turn = self.turn();
+        let mut core = self.core();
+        core.settle(&*self.store)?;
+        let current = core.manifest.epoch;
+        let epoch = request.epoch.unwrap_or(current);
+        core.check_epoch(epoch)?;
+        rules::same_disks(&core.manifest.disks, &request.disks)?;
+        core.check_not_standing()?;
+        match &core.writer {
+            Some((writer, _)) if *writer != request.writer && epoch == current => {
+                return Err(ReplicaError::Locked { holder: format!("writer {writer}") });
+            }
+            _ => {}
+        }
+        if epoch > current {
+            self.save(&mut core, |manifest| manifest.epoch = epoch)?;
+        }
+        core.sessions += 1;
+        let session = core.sessions;
+        core.writer = Some((request.writer, session));
+        // What the former session had ended and not had acknowledged, its writer sends again.
+        let named = core.manifest.open.as_ref().map_or(0, |open| open.parts.len());
+        core.parts.truncate(named);
+        drop(core);
+        let key = SessionKey { session, epoch };
+        Ok(BlobSession { replica: Arc::clone(self), key, part: None, puts: Puts::default() })
+    }
+
+    /// Refuses all writers of older epochs from now on: what a session with a newer epoch does, also while none may be opened.
+    ///
+    /// # Errors
+    /// [`ReplicaError::StaleEpoch`] when it knows a newer one; those of the store.
+    pub fn fence(&self, epoch: Epoch) -> Result<(), ReplicaError> {
+        let _turn = self.turn();
+        let mut core = self.core();
+        core.settle(&*self.store)?;
+        core.check_epoch(epoch)?;
+        if epoch > core.manifest.epoch { self.save(&mut core, |m| m.epoch = epoch) } else { Ok(()) }
+    }
+
+    fn start_cycle(&self, core: &mut Core, request: &OpenCycle) -> Result<(), ReplicaError> {
+        rules::may_follow(core.manifest.generation, request)?;
+        self.save(core, |manifest| {
+            manifest.open = Some(OpenRecord {
+                seq: manifest.next_seq(),
+                generation: request.generation,
+                kind: request.kind.clone(),
+                parts: Vec::new(),
+            });
+            if !matches!(request.kind, CycleKind::Changes) {
+                manifest.generation = None;
+            }
+        })?;
+        core.parts.clear();
+        Ok(())
+    }
+
+    /// Drops the open cycle and its parts. If any of it had been acknowledged, the source may have forgotten which blocks those were:
+    /// changed blocks alone cannot follow any more.
+    fn drop_cycle(&self, core: &mut Core) -> Result<(), ReplicaError> {
+        core.settle(&*self.store)?;
+        let Some(open) = core.manifest.open.clone() else { return Ok(()) };
+        self.save(core, |manifest| {
+            manifest.open = None;
+            if !open.parts.is_empty() {
+                manifest.generation = None;
+            }
+        })?;
+        let parts = std::mem::take(&mut core.parts);
+        self.delete_blobs(parts.into_iter().map(|part| part.blob));
+        Ok(())
+    }
+
+    /// Makes the open cycle, all of whose parts have been put, a recovery point.
+    fn commit_open(&self, commit: &CommitCycle) -> Result<Watermarks, ReplicaError> {
+        let mut core = self.core();
+        let parts = core.parts.clone();
+        self.save(&mut core, |manifest| {
+            manifest.generation = manifest.open.take().map(|open| open.generation);
+            manifest.points.push(RecoveryPoint {
+                seq: commit.seq,
+                time: commit.time,
+                consistency: commit.consistency,
+                group_tag: commit.group_tag.clone(),
+            });
+            manifest.staged.push(StagedCycle { seq: commit.seq, parts });
+        })?;
+        core.parts.clear();
+        Ok(watermarks(&core))
+    }
+
+    /// The record of a node with every leaf known. Unknown ones are read from the page blob.
+    fn complete_node(&self, disk: DiskIndex, size: u64, node: u32) -> Result<NodeRecord, ReplicaError> {
+        let source = self.disk(disk, size);
+        self.digests(disk).complete(node, &source, self.config.io_threads)
+    }
+}
+
+fn watermarks(core: &Core) -> Watermarks {
+    let seq = core.manifest.points.last().map(|point| point.seq);
+    Watermarks { received: seq, recoverable: seq }
+}
+
+impl PageBlobReplica {
+    /// Lets this call in, if the session still is the writer's.
+    fn enter(&self, key: SessionKey) -> Result<MutexGuard<'_, ()>, ReplicaError> {
+        let turn = self.turn();
+        let mut core = self.core();
+        core.settle(&*self.store)?;
+        core.check_epoch(key.epoch)?;
+        core.check_not_standing()?;
+        match &core.writer {
+            Some((_, session)) if *session == key.session => Ok(turn),
+            Some((writer, _)) => Err(ReplicaError::Locked { holder: format!("writer {writer}, since") }),
+            None => Err(ReplicaError::Locked { holder: "nobody; this session was ended".into() }),
+        }
+    }
+}
+
+impl BlobSession {
+    fn expect_no_part(&self) -> Result<(), ReplicaError> {
+        rules::expect_no_part(self.part.as_ref().map(|part| part.header))
+    }
+
+    /// Checks the nodes, and brings the page blobs to the newest point: the digests are theirs.
+    fn settle_digests(&self, disk: DiskIndex, nodes: &[u32]) -> Result<u64, ReplicaError> {
+        let size = rules::expect_nodes(&self.replica.manifest()?.disks, disk, nodes)?;
+        self.replica.apply_all()?;
+        Ok(size)
+    }
+}
+
+impl ReplicaSession for BlobSession {
+    fn status(&mut self) -> Result<ReplicaStatus, ReplicaError> {
+        let _turn = self.replica.enter(self.key)?;
+        let core = self.replica.core();
+        Ok(status_of(&core.manifest, core.open_status(), core.paused.clone()))
+    }
+
+    fn open_cycle(&mut self, request: &OpenCycle) -> Result<OpenCycleStatus, ReplicaError> {
+        self.expect_no_part()?;
+        self.puts.wait(0)?;
+        let _turn = self.replica.enter(self.key)?;
+        let replica = &*self.replica;
+        if !rules::joins(replica.core().open_status().as_ref(), request) {
+            let manifest = replica.manifest()?;
+            if manifest.staged.iter().filter(|cycle| Some(cycle.seq) > manifest.applied()).count()
+                >= replica.config.staged_cycles_max
+            {
+                replica.maintain()?;
+            }
+            let mut core = replica.core();
+            replica.drop_cycle(&mut core)?;
+            replica.start_cycle(&mut core, request)?;
+        }
+        replica.core().open_status().ok_or(ReplicaError::Protocol { detail: "no cycle is open".into() })
+    }
+
+    fn begin_part(&mut self, header: PartHeader) -> Result<(), ReplicaError> {
+        self.expect_no_part()?;
+        let _turn = self.replica.enter(self.key)?;
+        self.part = Some(self.replica.begin_part(header)?);
+        Ok(())
+    }
+
+    fn put_frame(&mut self, frame: Frame) -> Result<(), ReplicaError> {
+        let mut part = self.part.take().ok_or_else(no_part)?;
+        let _turn = self.replica.enter(self.key)?;
+        self.replica.put_frame(&mut part, &frame)?;
+        self.part = Some(part);
+        Ok(())
+    }
+
+    fn end_part(&mut self, checksum: [u8; 32]) -> Result<(), ReplicaError> {
+        let part = self.part.take().ok_or_else(no_part)?;
+        let mut puts = std::mem::take(&mut self.puts);
+        let turn = self.replica.enter(self.key)?;
+        let ended = self.replica.end_part(part, checksum, &mut puts);
+        drop(turn);
+        self.puts = puts;
+        ended
+    }
+
+    fn barrier(&mut self) -> Result<Watermarks, ReplicaError> {
+        self.puts.wait(0)?;
+        let _turn = self.replica.enter(self.key)?;
+        self.replica.name_parts()?;
+        Ok(watermarks(&self.replica.core()))
+    }
+
+    fn commit(&mut self, commit: &CommitCycle) -> Result<Watermarks, ReplicaError> {
+        self.puts.wait(0)?;
+        let _turn = self.replica.enter(self.key)?;
+        {
+            let core = self.replica.core();
+            let repeated = core.manifest.points.last().is_some_and(|point| point.seq == commit.seq);
+            if repeated && core.manifest.open.is_none() {
+                return Ok(watermarks(&core));
+            }
+            rules::expect_commit(core.open_status().as_ref(), commit)?;
+        }
+        self.expect_no_part()?;
+        self.replica.commit_open(commit)
+    }
+
+    fn abort_cycle(&mut self) -> Result<(), ReplicaError> {
+        self.part = None;
+        self.puts.wait(0)?;
+        let _turn = self.replica.enter(self.key)?;
+        let mut core = self.replica.core();
+        self.replica.drop_cycle(&mut core)
+    }
+
+    fn node_digests(
+        &mut self,
+        disk: DiskIndex,
+        first: u32,
+        count: u32,
+    ) -> Result<Vec<NodeDigest>, ReplicaError> {
+        self.expect_no_part()?;
+        let _turn = self.replica.enter(self.key)?;
+        let end = first.checked_add(count).ok_or_else(no_part)?;
+        let nodes: Vec<_> = (first..end.min(first.saturating_add(1 << 16))).collect();
+        let size = self.settle_digests(disk, &nodes)?;
+        let digest = |node: &u32| {
+            let record = self.replica.complete_node(disk, size, *node)?;
+            Ok(NodeDigest(record.node_digest(leaves_of_node(size, *node)).expect("a complete record")))
+        };
+        nodes.iter().map(digest).collect()
+    }
+
+    fn leaf_digests(&mut self, disk: DiskIndex, nodes: &[u32]) -> Result<Vec<LeafDigests>, ReplicaError> {
+        self.expect_no_part()?;
+        let _turn = self.replica.enter(self.key)?;
+        let size = self.settle_digests(disk, nodes)?;
+        let of_node = |node: &u32| {
+            let record = self.replica.complete_node(disk, size, *node)?;
+            let leaves = (0..leaves_of_node(size, *node)).map(|leaf| record.leaf(leaf).expect("complete"));
+            Ok(LeafDigests { node: *node, leaves: leaves.collect() })
+        };
+        nodes.iter().map(of_node).collect()
+    }
+}
+
+impl Drop for BlobSession {
+    fn drop(&mut self) {
+        // Before anybody else may write.
+        self.part = None;
+        self.puts.wait(0).ok();
+        let mut core = self.replica.core();
+        if core.writer.is_some_and(|(_, session)| session == self.key.session) {
+            core.writer = None;
+        }
+    }
+}
