@@ -9,7 +9,7 @@ use switchback_model::{DiskIndex, Extent, ExtentSet, Seq};
 
 use super::PageBlobReplica;
 use super::cache::PartReader;
-use super::error::{blob_error, replica_error};
+use super::error::{blob_error, io_error, page_error};
 use super::manifest::{Base, BlobManifest, StagedCycle, disk_blob};
 use super::pages::PageBlob;
 use super::store::{PAGE, PAGES_MAX, SnapshotId};
@@ -106,7 +106,7 @@ impl PageBlobReplica {
                 written.iter().try_for_each(|(extent, new)| digests.written(*extent, new))
             })?;
             let synced = self.digests(disk).sync();
-            synced.map_err(|e| replica_error(&*self.store, "writing digests", &e))?;
+            synced.map_err(|e| page_error(&*self.store, "writing digests", &e))?;
             base.disks.push(Some(self.snapshot(disk, manifest.opening, to)?));
         }
         let mut core = self.core();
@@ -144,7 +144,7 @@ impl PageBlobReplica {
         let metadata =
             BTreeMap::from([(OPENING.into(), opening.to_string()), (POINT.into(), of.to_string())]);
         let taken = self.store.snapshot(&disk_blob(disk), Some(self.lease), &metadata);
-        taken.map_err(|error| blob_error(&*self.store, "taking a snapshot", &error))
+        taken.map_err(|error| page_error(&*self.store, "taking a snapshot", &io_error(error)))
     }
 
     /// A staged cycle turns out to be damaged or gone. The points above the newest base are lost with it, and what is on the page blobs is not
@@ -217,7 +217,7 @@ impl PageBlobReplica {
         let runs: Vec<_> = pages.iter().flat_map(|run| run.pieces(PAGES_MAX)).collect();
         let write = |run: &Extent| self.write_run(target, disk_size, layer, *run);
         parallel::ordered(runs.iter(), self.config.io_threads, write, |written| {
-            note(&written).map_err(|e| replica_error(&*self.store, "writing digests", &e))
+            note(&written).map_err(|e| page_error(&*self.store, "writing digests", &e))
         })
     }
 
@@ -230,7 +230,7 @@ impl PageBlobReplica {
         run: Extent,
     ) -> Result<Written, ReplicaError> {
         let failed =
-            |error: &std::io::Error| replica_error(&*self.store, &format!("writing {}", target.blob), error);
+            |error: &std::io::Error| page_error(&*self.store, &format!("writing {}", target.blob), error);
         let mut data = vec![0; usize::try_from(run.len).expect("at most PAGES_MAX")];
         let place = |extent: Extent| {
             let from = usize::try_from(extent.start - run.start).expect("within a run");

@@ -48,6 +48,15 @@ pub(super) fn replica_error(store: &dyn BlobStore, action: &str, error: &io::Err
     }
 }
 
+/// What a failed write to a page blob means, or to the digests beside it. Never damage: that a page blob is gone says nothing about what is staged, which
+/// must not be given up for it.
+pub(super) fn page_error(store: &dyn BlobStore, action: &str, error: &io::Error) -> ReplicaError {
+    match replica_error(store, action, error) {
+        ReplicaError::Corrupt { detail } => ReplicaError::Io { action: action.into(), detail },
+        other => other,
+    }
+}
+
 impl DeltaPlace for dyn BlobStore + '_ {
     fn name(&self) -> &str {
         BlobStore::name(self)

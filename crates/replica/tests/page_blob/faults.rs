@@ -222,3 +222,17 @@ fn a_snapshot_deleted_behind_our_back_is_told_and_newer_points_are_whole() {
     replica.resume().unwrap();
     cycle(&replica, CycleKind::Changes, &[(0, vec![3; 4096])]);
 }
+
+#[test]
+fn a_page_blob_that_is_gone_costs_no_staged_point() {
+    let (account, store) = make();
+    let replica = open(&store, 1).unwrap();
+    cycle(&replica, resync(), &[(0, vec![1; 65536])]);
+    replica.maintain().unwrap();
+    cycle(&replica, CycleKind::Changes, &[(0, vec![2; 65536])]);
+    account.tamper("disk-0.vhd", |_| None);
+    let error = replica.maintain().unwrap_err();
+    assert!(matches!(error, ReplicaError::Io { .. }), "{error}");
+    assert_eq!(replica.points().len(), 2);
+    assert_eq!(staged(&account).len(), 1);
+}
