@@ -5,7 +5,7 @@
 
 use switchback_identity::Role;
 use switchback_model::{ItemOperation, JobRequest, Operation, ProtectedItem, RecoveryPlan, ReprotectOptions};
-use switchback_sites::SiteError;
+use switchback_sites::{Site, SiteError};
 use switchback_store::Kind;
 
 use super::failover::SNAPSHOT;
@@ -149,15 +149,34 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let id = format!("{}-{}", item.value.name.key(), work.note("new-identity").unwrap_or_default());
     let made = create_instance(work, &item.value, &source, (side, &id), &datastore)?;
     let settings: Vec<_> = passive.nics.iter().map(|nic| nic.settings.clone()).collect();
-    if left.is_some_and(|left| left.id != made.id) {
-        item.value.left_behind.push(passive.clone());
-    }
+    let mut seeded = "";
+    let made = match left.filter(|left| left.id != made.id) {
+        None => made,
+        Some(left) => {
+            seeded = seed(&*site, &made.id, &left.id, &passive.disk_serials);
+            item.value.left_behind.push(passive.clone());
+            // Disks that were filled may be others than those that were empty.
+            site.machine(&made.id)?
+        }
+    };
     *item.value.instance_mut(side) = instance_of(&passive.site, &made, &settings);
     work.change(&item);
     Ok(Outcome::Done(format!(
-        "alternate location: the new machine {} in {datastore} at {}",
+        "alternate location: the new machine {} in {datastore} at {}{seeded}",
         made.id, passive.site
     )))
+}
+
+/// Fills the disks of a new machine from those that were left, if the site can: whatever they hold, less is moved. What was done, in words.
+fn seed(site: &dyn Site, made: &str, left: &str, serials: &[String]) -> &'static str {
+    match site.seed_disks(made, left, serials) {
+        Ok(true) => ", filled from the disks that were left: only the delta moves",
+        Ok(false) => "",
+        Err(error) => {
+            tracing::warn!(%error, "a new machine begins empty");
+            ", empty, as the disks that were left could not be copied"
+        }
+    }
 }
 
 /// Some may have been handed to the master target when it failed.
