@@ -156,6 +156,7 @@ impl Control {
             machine: instance.id.clone().filter(|_| is_there),
             serials: instance.disk_serials.clone(),
             master_target: state.map(|state| state.system_uuid.clone()).unwrap_or_default(),
+            lent: is_lent(item, to),
         }
     }
 
@@ -222,13 +223,7 @@ impl Control {
                 checks.push(self.check_machine(item, to, machine.as_ref()));
                 checks.extend(of_site.iter().cloned());
             }
-            Some(Err(error)) => checks.push(ReadinessCheck::raised(
-                CheckState::Failed,
-                ("site.reached", "The site can be asked"),
-                error.clone(),
-                "it is down, or the network or the account's password has changed",
-                "see that it can be reached from the configuration server",
-            )),
+            Some(Err(error)) => checks.push(unreached(error)),
             None => {}
         }
         checks.push(self.check_networks(item, to));
@@ -414,9 +409,16 @@ impl Control {
     pub(crate) fn must_be_ready(&self, item: &ProtectedItem, to: Side) -> Result<(), ControlError> {
         let facts = self.facts()?;
         let answers = self.ask_site(&facts, &[item], to);
-        let Some(Ok((machine, of_site))) = answers.get(&item.name) else {
-            // Whether it can be asked is found out by the job itself.
-            return Ok(());
+        let (machine, of_site) = match answers.get(&item.name) {
+            Some(Ok(answer)) => answer,
+            // Else the machine would be turned off where it runs before that is found out.
+            Some(Err(error)) => {
+                let error = unreached(error).as_error();
+                return Err(ControlError::new(ErrorKind::Unavailable, &error.code, error.message)
+                    .cause(&error.cause)
+                    .remedy(error.remedy));
+            }
+            None => return Ok(()),
         };
         let checks = of_site.iter().cloned().chain([self.check_machine(item, to, machine.as_ref())]);
         // That it runs there is dealt with by fencing it.
@@ -456,6 +458,21 @@ fn room_for(item: &ProtectedItem, datastores: &[Datastore]) -> ReadinessCheck {
     )
 }
 
+fn unreached(error: &str) -> ReadinessCheck {
+    ReadinessCheck::raised(
+        CheckState::Failed,
+        ("site.reached", "The site can be asked"),
+        error,
+        "it is down, or the network or the account's password has changed",
+        "see that it can be reached from the configuration server; `switchback account rotate` gives it another password",
+    )
+}
+
+/// Whether the disks of a side are with its master target.
+fn is_lent(item: &ProtectedItem, side: Side) -> bool {
+    item.replication.is_some() && item.protection.passive() == side && item.protection.replicates()
+}
+
 /// The machine that would be written to.
 fn target_machine(item: &ProtectedItem, to: Side, machine: Option<&Machine>) -> ReadinessCheck {
     let check = ("machine.disks", "The machine there has the protected disks");
@@ -480,6 +497,21 @@ fn target_machine(item: &ProtectedItem, to: Side, machine: Option<&Machine>) -> 
             format!("those of {} at {} are not", machine.id, instance.site),
             "a protected disk was removed or resized there",
             "bring them back to what they were, or ask for an alternate location at the reprotect",
+        );
+    }
+    let paths = protected_disks(item, to, machine).unwrap_or_default();
+    let moved =
+        paths.iter().map(|disk| &disk.path).ne(item.replication.iter().flat_map(|path| &path.targets));
+    if is_lent(item, to) && moved {
+        return ReadinessCheck::raised(
+            CheckState::Failed,
+            ("machine.disks-moved", check.1),
+            format!(
+                "those of {} at {} are not where the master target writes them",
+                machine.id, instance.site
+            ),
+            "it was moved to another datastore while its disks were lent",
+            "move it back; or disable its protection there and reprotect anew",
         );
     }
     let stands = matches!(item.protection.phase, Phase::FailedOver | Phase::Committed);

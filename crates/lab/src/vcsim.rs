@@ -273,6 +273,14 @@ impl Simulator {
         self.control(&format!("set?vm={machine}&property={property}&value={value}"));
     }
 
+    /// Lets an ESXi host go into maintenance mode, or end it.
+    ///
+    /// # Panics
+    /// When the simulator does not answer, or knows no such host.
+    pub fn set_maintenance(&self, host: &str, is_in_maintenance: bool) {
+        self.control(&format!("maintenance?host={host}&value={is_in_maintenance}"));
+    }
+
     /// Lets it answer nothing, or answer again: a server that hangs.
     ///
     /// # Panics

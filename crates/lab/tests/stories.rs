@@ -18,6 +18,16 @@ fn guest_comes_home_to_its_original_machine_in_a_vcenter() {
     play(Story::Vmware);
 }
 
+#[test]
+fn guest_comes_home_to_a_vcenter_where_its_original_is_gone_and_to_an_alternate_location() {
+    play(Story::VmwareElsewhere);
+}
+
+#[test]
+fn guest_comes_home_to_a_vcenter_whatever_happens_there_meanwhile() {
+    play(Story::VmwareFaults);
+}
+
 fn play(story: Story) {
     let ledger = Path::new(env!("CARGO_BIN_EXE_switchback-ledger"));
     let directory = tempfile::Builder::new().prefix("switchback-story-").tempdir_in("/var/tmp").unwrap();

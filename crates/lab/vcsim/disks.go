@@ -238,3 +238,18 @@ func setProperty(w http.ResponseWriter, r *http.Request) {
 	}
 	http.Error(w, "no such vm", http.StatusNotFound)
 }
+
+// setMaintenance lets a host go into maintenance mode although machines run on it: on a real one they would be moved or stopped first.
+func setMaintenance(w http.ResponseWriter, r *http.Request) {
+	for _, o := range simulator.Map.All("HostSystem") {
+		host := o.(*simulator.HostSystem)
+		if host.Name != r.FormValue("host") {
+			continue
+		}
+		simulator.Map.WithLock(host, func() {
+			host.Runtime.InMaintenanceMode = r.FormValue("value") == "true"
+		})
+		return
+	}
+	http.Error(w, "no such host", http.StatusNotFound)
+}

@@ -100,6 +100,8 @@ func (m *middleware) control(w http.ResponseWriter, r *http.Request) {
 		m.mu.Unlock()
 	case "/vcsim/end-session": // ?after=PowerOnVM_Task
 		m.sessions.endAfter(r.FormValue("after"))
+	case "/vcsim/maintenance": // ?host=NAME&value=true
+		setMaintenance(w, r)
 	case "/vcsim/set": // ?vm=NAME&property=guest.toolsRunningStatus&value=guestToolsRunning
 		setProperty(w, r)
 	default:

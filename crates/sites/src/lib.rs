@@ -189,6 +189,8 @@ pub struct Target {
     pub serials: Vec<String>,
     /// SMBIOS system UUID of the machine that the master target runs in; empty when there is none, or it does not say.
     pub master_target: String,
+    /// The master target has its disks now ([`Site::lend_disks`]).
+    pub lent: bool,
 }
 
 /// A site. See the crate's header.
@@ -261,6 +263,16 @@ pub trait Site: Send + Sync + Debug {
     fn take_back_disks(&self, id: &str, from: &str) -> Result<(), SiteError> {
         let _ = (id, from);
         Ok(())
+    }
+
+    /// Fills the disks of a new machine, in their order, with what those of another one of this site hold, which stays as it is: both are off. So a
+    /// replication to the new one moves what differs alone. `false`: this site has no way to.
+    ///
+    /// # Errors
+    /// [`SiteError`]: some may be filled, the others are empty yet.
+    fn seed_disks(&self, id: &str, from: &str, serials: &[String]) -> Result<bool, SiteError> {
+        let _ = (id, from, serials);
+        Ok(false)
     }
 
     /// Whether machines of this site could be replicated to, as far as the site itself knows: the checks of each, in the order of `targets`. Nothing is changed

@@ -37,6 +37,7 @@ mod power;
 mod privileges;
 mod properties;
 mod readiness;
+mod seeding;
 mod session;
 mod settings;
 mod snapshots;
@@ -179,6 +180,11 @@ impl Site for VsphereSite {
 
     fn take_back_disks(&self, id: &str, from: &str) -> Result<(), SiteError> {
         self.take_back(id, from)
+    }
+
+    /// The server copies them; they stay where they are.
+    fn seed_disks(&self, id: &str, from: &str, serials: &[String]) -> Result<bool, SiteError> {
+        self.seed(id, from, serials).map(|()| true)
     }
 
     fn check_targets(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {

@@ -70,6 +70,10 @@ fn merge(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 fn resynchronize(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
+    // Somebody may have taken one away.
+    if let Some(path) = &item.value.replication {
+        super::loan::lend(work, item.value.passive(), &path.master_target)?;
+    }
     item.value.resync_requested += 1;
     work.change(&item);
     Ok(Outcome::Done("all disks are compared in the next cycle".into()))

@@ -5,7 +5,7 @@
 
 use switchback_identity::Role;
 use switchback_model::{ItemOperation, JobRequest, Operation, ProtectedItem, RecoveryPlan, ReprotectOptions};
-use switchback_sites::SiteError;
+use switchback_sites::{Site, SiteError};
 use switchback_store::Kind;
 
 use super::failover::SNAPSHOT;
@@ -56,13 +56,13 @@ fn check(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
             },
         );
     }
+    let landing = work.control.landing_site(&item, item.protection.passive())?;
     let options = options(work);
     if !options.alternate_location {
         work.control.must_be_ready(&item, item.protection.passive())?;
     }
     let process_server =
         choose_server(work, Role::ProcessServer, &item.active().site, options.process_server.as_deref())?;
-    let landing = work.control.landing_site(&item, item.protection.passive())?;
     let master_target = choose_server(work, Role::Target, &landing, options.master_target.as_deref())?;
     work.set_note("process-server", process_server);
     work.set_note("master-target", master_target);
@@ -115,7 +115,6 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let passive = item.value.passive().clone();
     let landing = work.control.landing_site(&item.value, side)?;
     let site = work.site(&landing)?;
-    // A physical server is none of the site that it comes home to.
     let id = passive.id.as_deref().filter(|_| landing == passive.site);
     let left = match id.map(|id| site.machine(id)) {
         Some(Ok(machine)) => Some(machine),
@@ -158,12 +157,40 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let id = format!("{}-{}", item.value.name.key(), work.note("new-identity").unwrap_or_default());
     let made = create_instance(work, &item.value, &source, (side, &landing, &id), &datastore)?;
     let settings: Vec<_> = passive.nics.iter().map(|nic| nic.settings.clone()).collect();
-    if landing != passive.site || left.is_some_and(|left| left.id != made.id) {
-        item.value.left_behind.push(passive.clone());
-    }
+    let mut seeded = "";
+    let made = match left.filter(|left| left.id != made.id) {
+        None => {
+            // A physical server is none of the site that it comes home to.
+            if landing != passive.site {
+                item.value.left_behind.push(passive.clone());
+            }
+            made
+        }
+        Some(left) => {
+            seeded = seed(&*site, &made.id, &left.id, &passive.disk_serials);
+            item.value.left_behind.push(passive.clone());
+            // Disks that were filled may be others than those that were empty.
+            site.machine(&made.id)?
+        }
+    };
     *item.value.instance_mut(side) = instance_of(&landing, &made, &settings);
     work.change(&item);
-    Ok(Outcome::Done(format!("alternate location: the new machine {} in {datastore} at {landing}", made.id)))
+    Ok(Outcome::Done(format!(
+        "alternate location: the new machine {} in {datastore} at {landing}{seeded}",
+        made.id
+    )))
+}
+
+/// Fills the disks of a new machine from those that were left, if the site can: whatever they hold, less is moved. What was done, in words.
+fn seed(site: &dyn Site, made: &str, left: &str, serials: &[String]) -> &'static str {
+    match site.seed_disks(made, left, serials) {
+        Ok(true) => ", filled from the disks that were left: only the delta moves",
+        Ok(false) => "",
+        Err(error) => {
+            tracing::warn!(%error, "a new machine begins empty");
+            ", empty, as the disks that were left could not be copied"
+        }
+    }
 }
 
 /// Some may have been handed to the master target when it failed.

@@ -27,6 +27,12 @@ struct Arguments {
     /// Play a failover from a vCenter (simulated but for the bytes of its disks) and the failback to the original virtual machine instead
     #[arg(long, conflicts_with = "faults")]
     vmware: bool,
+    /// The same with an original that was deleted, a configuration server that is restored from its backup meanwhile, and an alternate location
+    #[arg(long, conflicts_with_all = ["faults", "vmware"])]
+    vmware_elsewhere: bool,
+    /// The same with what happens at a vCenter while a machine is replicated home
+    #[arg(long, conflicts_with_all = ["faults", "vmware", "vmware_elsewhere"])]
+    vmware_faults: bool,
     /// Leave everything running at the end, and print how to look around
     #[arg(long)]
     keep: bool,
@@ -65,11 +71,14 @@ fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot listen for signals")?;
     }
     let ledger = beside.join("switchback-ledger");
-    let story = match (arguments.faults, arguments.vmware) {
-        (true, _) => Story::Faults,
-        (_, true) => Story::Vmware,
-        _ => Story::WholeCycle,
-    };
+    let stories = [
+        (arguments.faults, Story::Faults),
+        (arguments.vmware, Story::Vmware),
+        (arguments.vmware_elsewhere, Story::VmwareElsewhere),
+        (arguments.vmware_faults, Story::VmwareFaults),
+    ];
+    let story =
+        stories.into_iter().find(|(is_asked, _)| *is_asked).map_or(Story::WholeCycle, |(_, story)| story);
     let options =
         Options { switchback, ledger, directory: directory.clone(), story, keep: arguments.keep, stop };
     let screen = Screen::new(Box::new(std::io::stdout()), std::io::stdout().is_terminal());

@@ -14,7 +14,10 @@
 //! | `stage` | all of that together, and the waits and looks that the story is told in |
 //! | `story` | the eight steps |
 //! | `faults` | the other story: what fails around protected machines, and is noticed and mended |
-//! | `vmware`, `esx` | the third: home is a vCenter, simulated but for the bytes of its disks |
+//! | `vcenter`, `esx` | a vCenter at home, simulated but for the bytes of its disks |
+//! | `vmware` | the third: home is a vCenter |
+//! | `vmware_elsewhere` | the fourth: the original is gone, or another place is wanted |
+//! | `vmware_faults` | the fifth: what happens at the vCenter while a machine is replicated to it |
 
 mod command_line;
 mod esx;
@@ -25,7 +28,10 @@ mod screen;
 mod stage;
 mod story;
 mod table;
+mod vcenter;
 mod vmware;
+mod vmware_elsewhere;
+mod vmware_faults;
 
 pub use command_line::{CommandLine, CommandLineError};
 pub use roles::{Role, Roles, RolesError};
@@ -64,6 +70,10 @@ pub enum Story {
     Faults,
     /// A virtual machine of a (simulated) vCenter is failed over to a local site and comes home to its original machine.
     Vmware,
+    /// The original was deleted in the vCenter, the configuration server is restored meanwhile; then an alternate location.
+    VmwareElsewhere,
+    /// Snapshots, maintenance, detached disks, a wrong password, a master target that starts anew, while a machine is replicated home to a vCenter.
+    VmwareFaults,
 }
 
 /// Plays the demo. Returns what was verified, and how far it came: an error is what it cannot go on after; a check that does not hold is in the
@@ -77,6 +87,8 @@ pub fn run(options: &Options, screen: Screen) -> (Table, anyhow::Result<()>) {
         Story::WholeCycle => story::play(&mut stage),
         Story::Faults => faults::play(&mut stage),
         Story::Vmware => vmware::play(&mut stage),
+        Story::VmwareElsewhere => vmware_elsewhere::play(&mut stage),
+        Story::VmwareFaults => vmware_faults::play(&mut stage),
     };
     stage.end(played.is_ok() && options.keep);
     (stage.into_table(), played)

@@ -14,7 +14,7 @@ use std::{fs, io};
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
-use super::command_line::CommandLine;
+use super::command_line::{CommandLine, CommandLineError};
 use super::places::{Cast, Place, host_address};
 use super::roles::{Role, Roles};
 use super::table::{Check, Table};
@@ -32,6 +32,8 @@ pub(super) const JOB_LIMIT: Duration = Duration::from_secs(240);
 /// Longest time to wait for something that follows by itself.
 pub(super) const FOLLOW_LIMIT: Duration = Duration::from_secs(180);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+const CONFIGURATION_SERVER: &str = "configuration-server";
 
 /// One of the two sites.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,39 +174,88 @@ impl Stage {
     /// Starts the configuration server, and learns how to talk to it.
     pub(super) fn start_configuration_server(&mut self) -> anyhow::Result<()> {
         let data = self.path("configuration-server");
-        let port = free_port()?;
-        self.server = format!("{}:{port}", self.address);
-        let listen = format!("0.0.0.0:{port}");
-        let words =
-            ["configuration-server", "--data", &data, "--listen", &listen, "--advertise", &self.address];
-        let environment = vec![("SWITCHBACK_LOG".to_owned(), "info".to_owned())];
-        self.roles.start(Role {
-            name: "configuration-server".to_owned(),
-            arguments: words.map(str::to_owned).to_vec(),
-            environment,
-        })?;
+        self.server = format!("{}:{}", self.address, free_port()?);
+        self.serve(&data)?;
         let (token, authority) = (format!("{data}/admin-token"), format!("{data}/ca.pem"));
         self.wait("the configuration server writes its administrator's token", FOLLOW_LIMIT, |_| {
             let is_written = |path: &str| fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0);
             Ok((is_written(&token) && is_written(&authority)).then_some(()))
         })?;
-        let environment = [
-            ("SWITCHBACK_SERVER", format!("https://{}", self.server)),
-            ("SWITCHBACK_CA_FILE", authority),
-            ("SWITCHBACK_TOKEN_FILE", token),
-        ];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        self.command_line =
-            CommandLine::new(&self.options.switchback, environment, &self.options.directory.join("logs"));
-        self.wait("the configuration server answers", FOLLOW_LIMIT, |stage| {
-            Ok(stage.command_line.json(&["site", "list"], ASK_LIMIT).ok())
-        })?;
+        self.use_server(authority, token)?;
         let identity = format!("{data}/identity");
         let passphrase =
             self.command_line.text(&["identity", "passphrase", "--identity", &identity], ASK_LIMIT)?;
         passphrase.trim().clone_into(&mut self.passphrase);
         let file = self.path("passphrase");
         fs::write(&file, &self.passphrase).with_context(|| format!("cannot write {file}"))
+    }
+
+    /// Starts the configuration server that is in a directory, at its address.
+    fn serve(&mut self, data: &str) -> anyhow::Result<()> {
+        let port = self.server.rsplit(':').next().unwrap_or_default();
+        let listen = format!("0.0.0.0:{port}");
+        let words =
+            ["configuration-server", "--data", data, "--listen", &listen, "--advertise", &self.address];
+        Ok(self.roles.start(Role {
+            name: CONFIGURATION_SERVER.to_owned(),
+            arguments: words.map(str::to_owned).to_vec(),
+            environment: vec![("SWITCHBACK_LOG".to_owned(), "info".to_owned())],
+        })?)
+    }
+
+    /// Has the configuration server backed up; where to, and the file that opens the backups.
+    pub(super) fn keep_backups(&mut self) -> anyhow::Result<[String; 2]> {
+        let [backups, key] = ["backups", "backup-key"].map(|name| self.path(name));
+        fs::create_dir(&backups)?;
+        let public = self.command_line.text(&["backup", "keygen", &key], ASK_LIMIT)?;
+        self.note(&[
+            "backup",
+            "schedule",
+            "--to",
+            &backups,
+            "--recipient",
+            public.trim(),
+            "--continuous",
+            "true",
+        ])?;
+        Ok([backups, key])
+    }
+
+    /// Loses the configuration server with all that it keeps, and restores it from its newest backup to another directory.
+    pub(super) fn restore_configuration_server(
+        &mut self,
+        [backups, key]: &[String; 2],
+    ) -> anyhow::Result<()> {
+        self.note(&["backup", "now"])?;
+        self.roles.kill(CONFIGURATION_SERVER)?;
+        let (lost, restored) = (self.path("configuration-server"), self.path("restored-server"));
+        // What users have of it is with them.
+        for kept in ["ca.pem", "admin-token"] {
+            fs::copy(format!("{lost}/{kept}"), self.path(kept))?;
+        }
+        fs::remove_dir_all(&lost)?;
+        let words =
+            ["configuration-server", "restore", "--from", backups, "--identity", key, "--data", &restored];
+        self.screen.command(&words);
+        self.command_line.text(&words, ASK_LIMIT)?;
+        self.serve(&restored)?;
+        self.use_server(self.path("ca.pem"), self.path("admin-token"))
+    }
+
+    /// From now on users talk to the server at its address.
+    fn use_server(&mut self, authority: String, token: String) -> anyhow::Result<()> {
+        let environment = [
+            ("SWITCHBACK_SERVER", format!("https://{}", self.server)),
+            ("SWITCHBACK_CA_FILE", authority),
+            ("SWITCHBACK_TOKEN_FILE", token),
+        ];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
+        let logs = self.options.directory.join("logs");
+        self.command_line = CommandLine::new(&self.options.switchback, environment, &logs);
+        self.wait("the configuration server answers", FOLLOW_LIMIT, |stage| {
+            Ok(stage.command_line.json(&["site", "list"], ASK_LIMIT).ok())
+        })?;
+        Ok(())
     }
 
     /// Lays the wire between the sites; before the recovery site's master target starts.
@@ -303,6 +354,16 @@ impl Stage {
     pub(super) fn job(&mut self, words: &[&str]) -> anyhow::Result<Value> {
         self.screen.command(words);
         Ok(self.command_line.json(words, JOB_LIMIT)?)
+    }
+
+    /// Types a command that must fail, and returns what it says.
+    pub(super) fn refused(&mut self, words: &[&str]) -> anyhow::Result<String> {
+        self.screen.command(words);
+        match self.command_line.text(words, JOB_LIMIT) {
+            Err(CommandLineError::Failed { said, .. }) => Ok(said),
+            Err(error) => Err(error.into()),
+            Ok(said) => bail!("{} was to be refused, and was not: {said}", words.join(" ")),
+        }
     }
 
     /// Asks without showing it: for waits.

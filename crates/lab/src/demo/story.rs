@@ -160,7 +160,8 @@ pub(super) fn begin_to_protect(stage: &mut Stage, cast: Cast) -> anyhow::Result<
     let [uplink, lan] = cast.away;
     let words =
         ["machine", "protect", cast.name, "--group", GROUP, "--nic", uplink, "--nic", lan, "--no-wait"];
-    stage.job(&words).map(drop)
+    // In a vCenter it may be called anything.
+    stage.job(&[&words[..], &["--as", cast.name]].concat()).map(drop)
 }
 
 /// Until the replica at the other side has recovery points. Returns what the comparison moved, and the size of all disks.

@@ -2,15 +2,12 @@
 //!
 //! A disk is its file: `[DATASTORE] DIRECTORY/NAME.vmdk`. It is attached with that file name and without a file operation, so nothing is made, and detached
 //! without one, so nothing is deleted. At a master target it is `independent_persistent`: no snapshot of the master target ever takes it in.
-//! Putting a machine's own disks back is the same with the places that were remembered ([`DiskPlace`]): controller, unit, mode.
 //!
 //! Servers ignore an operation they do not know, and leave out a device they do not like, and say that all is done. So the devices are read again
 //! after every change, and what they are is what is told.
 
 use std::path::PathBuf;
 use std::sync::PoisonError;
-
-use serde::{Deserialize, Serialize};
 
 use super::inventory::{Controller, DatastoreInfo, VirtualDisk, VirtualMachine};
 use super::paths::{serial, split};
@@ -31,8 +28,8 @@ pub(super) const ATTACHED_MODE: &str = "independent_persistent";
 /// The controller that new ones are of.
 const CONTROLLER_KIND: &str = "ParaVirtualSCSIController";
 
-/// Where a disk sits, so that it can be put back there. To be kept by whoever detaches it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Where a disk sits.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskPlace {
     /// `[DATASTORE] DIRECTORY/NAME.vmdk`.
     pub file: String,
@@ -156,67 +153,6 @@ impl VsphereSite {
         }
     }
 
-    /// Puts the disks of a machine that is off back where they were. Those that are there already stay.
-    ///
-    /// # Errors
-    /// [`SiteError::NoSuchMachine`], [`SiteError::Running`]; [`SiteError::Failed`]: a place is taken by another disk, or a disk sits at another
-    /// place.
-    pub fn restore_disks(&self, id: &str, places: &[DiskPlace]) -> Result<(), SiteError> {
-        let action = format!("putting the disks of {id} back");
-        let machine = self.find(id)?;
-        if !machine.is_surely_off() {
-            return Err(SiteError::Running {
-                action: "putting its disks back".to_owned(),
-                id: id.to_owned(),
-            });
-        }
-        let missing: Vec<_> =
-            places.iter().filter(|place| machine.disk(&place.file).is_none()).cloned().collect();
-        for place in &missing {
-            if let Some(other) = machine.disk_at(place) {
-                let detail =
-                    format!("the place of {} is taken by {}: detach that first", place.file, other.file);
-                return Err(SiteError::failed(action, detail));
-            }
-        }
-        let now = match missing.is_empty() {
-            true => machine,
-            false => self.put(&machine, id, &missing, &action)?,
-        };
-        for place in places {
-            if now.disk_at(place).map(|disk| &disk.file) != Some(&place.file) {
-                let detail = format!(
-                    "{} is not where it was, at {} {} unit {}",
-                    place.file, place.controller_kind, place.controller_bus, place.unit
-                );
-                return Err(SiteError::failed(action, detail));
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets the guest of a machine that is off know its disks by their UUIDs: what a master target needs.
-    ///
-    /// # Errors
-    /// [`SiteError::NoSuchMachine`], [`SiteError::Running`].
-    pub fn enable_disk_uuids(&self, id: &str) -> Result<(), SiteError> {
-        let machine = self.find(id)?;
-        if machine.knows_disk_uuids() {
-            return Ok(());
-        }
-        if !machine.is_surely_off() {
-            return Err(SiteError::Running {
-                action: "setting disk.EnableUUID".to_owned(),
-                id: id.to_owned(),
-            });
-        }
-        let action = format!("setting disk.EnableUUID of {id}");
-        let option = Xml::new().text("key", "disk.EnableUUID").string_value("value", "TRUE");
-        let spec = Xml::new().group("spec", Xml::new().typed("extraConfig", "OptionValue", option));
-        self.session.task(&machine.object, "ReconfigVM_Task", spec).map_err(failed(&action))?;
-        self.find(id)?.knows_disk_uuids().then_some(()).ok_or_else(|| ignored(&action))
-    }
-
     /// Adds disks, and the controllers they need, in one change; gives the machine as it is then.
     fn put(
         &self,
@@ -325,11 +261,6 @@ impl VirtualMachine {
         self.disks.iter().find(|disk| disk.file == file || disk.base_file == file)
     }
 
-    fn disk_at(&self, place: &DiskPlace) -> Option<&VirtualDisk> {
-        let controller = self.controllers.iter().find(|controller| place.is_at(controller))?;
-        self.disks.iter().find(|disk| disk.controller_key == controller.key && disk.unit == place.unit)
-    }
-
     fn scsi(&self, bus: i32) -> Option<&Controller> {
         self.controllers.iter().find(|controller| controller.is_scsi() && controller.bus == bus)
     }
@@ -356,7 +287,7 @@ pub(super) fn new_controller(key: i32, kind: &str, bus: i32) -> Xml {
 }
 
 /// `VirtualDeviceConfigSpec` of a disk whose file is there.
-fn existing_disk(key: i32, controller: i32, place: &DiskPlace) -> Xml {
+pub(super) fn existing_disk(key: i32, controller: i32, place: &DiskPlace) -> Xml {
     let backing = Xml::new().text("fileName", &place.file).text("diskMode", &place.mode);
     let device = Xml::new()
         .text("key", key)

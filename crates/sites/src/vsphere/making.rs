@@ -49,6 +49,10 @@ impl VsphereSite {
         let inventory = self.inventory()?;
         let place = self.place(&inventory).map_err(failed(&making))?;
         place.must_have_room(new)?;
+        // Of those in one folder each has a name of its own: one that stands in for another cannot have that one's.
+        let is_taken = new.mark.is_some() && inventory.machines.iter().any(|one| one.name == new.name);
+        let name = if is_taken { format!("{} ({})", new.name, new.id) } else { new.name.clone() };
+        let new = &NewMachine { name, ..new.clone() };
         let machine = place.describe(new, &making)?;
         let arguments = Xml::new()
             .group("config", machine)

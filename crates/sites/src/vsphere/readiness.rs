@@ -124,6 +124,7 @@ impl<'a> Look<'a> {
     ) -> Vec<ReadinessCheck> {
         let mut checks = vec![edition.clone(), self.privileges(missing)];
         checks.extend(self.master_target_machine(is_mounted));
+        checks.extend(self.attached());
         checks.extend(self.reach(is_mounted));
         checks.push(self.room());
         checks
@@ -229,6 +230,32 @@ impl<'a> Look<'a> {
             ReadinessCheck::raised(state, check, format!("{:?}: {what}", machine.name), "", remedy)
         });
         raised.collect()
+    }
+
+    /// While they are lent the master target has the disks: unless somebody has detached one.
+    fn attached(&self) -> Option<ReadinessCheck> {
+        let check = ("master-target.disks", "The master target has the machine's disks");
+        let machine = self.master_target.filter(|_| self.target.lent)?;
+        let disks = self.disks();
+        let missing: Vec<_> = disks
+            .iter()
+            .filter(|disk| machine.disk(&disk.base_file).is_none())
+            .map(|disk| disk.base_file.clone())
+            .collect();
+        if missing.is_empty() {
+            return Some(ReadinessCheck::passed(
+                check.0,
+                check.1,
+                format!("all {} at {}", disks.len(), machine.name),
+            ));
+        }
+        Some(ReadinessCheck::raised(
+            CheckState::Failed,
+            check,
+            format!("not attached to {}: {}", machine.name, missing.join(", ")),
+            "somebody has detached them",
+            "`switchback machine resync` attaches them again, and compares",
+        ))
     }
 
     /// Original location: the master target's host must reach every datastore of the machine.

@@ -65,6 +65,7 @@ fn what_stands_against_a_loan_is_said_before_and_in_it() {
         machine: Some(owner.id.clone()),
         serials: vec![owner.disks[0].serial.clone()],
         master_target: master.system_uuid.clone(),
+        lent: false,
     };
     let lend = |bench: &Bench| bench.site.lend_disks(&owner.id, &target.serials, &target.master_target);
     let tools = ("master-target.machine".to_owned(), CheckState::Warning);
@@ -104,6 +105,7 @@ fn a_datastore_that_the_master_targets_host_does_not_reach_is_found_out() {
         machine: Some(owner.clone()),
         serials: Vec::new(),
         master_target: master.system_uuid.clone(),
+        lent: false,
     };
     let found = raised(&bench.site, &target);
     assert!(found.contains(&("site.datastores-reached".into(), CheckState::Failed)), "{found:?}");
@@ -118,7 +120,12 @@ fn a_read_only_account_and_a_free_host_are_told_from_the_first_day() {
     let (owner, master) = (bench.machine("owner", 1), bench.machine("master", 1));
     let reader = Credentials::new("reader@vsphere.local", PASSWORD.to_owned());
     let reader = VsphereSite::open(settings(&bench.simulator), reader).unwrap();
-    let target = Target { machine: Some(owner.id), serials: Vec::new(), master_target: master.system_uuid };
+    let target = Target {
+        machine: Some(owner.id),
+        serials: Vec::new(),
+        master_target: master.system_uuid,
+        lent: false,
+    };
     let checks = reader.check_targets(&[target]).unwrap().remove(0);
     let privileges = checks.iter().find(|check| check.code == "site.privileges").unwrap();
     assert_eq!(privileges.state, CheckState::Failed);
@@ -133,4 +140,60 @@ fn a_read_only_account_and_a_free_host_are_told_from_the_first_day() {
     let machine = free.site.machines().unwrap().remove(0);
     let target = Target { machine: Some(machine.id), ..Target::default() };
     assert!(raised(&free.site, &target).contains(&("site.edition".into(), CheckState::Failed)));
+}
+
+/// A disk that somebody detaches from the master target meanwhile is missed.
+#[test]
+fn a_disk_that_was_lent_and_is_not_attached_any_more_is_told_of() {
+    let bench = Bench::new();
+    let (owner, master) = (bench.machine("owner", 2), bench.machine("master", 1));
+    let target = Target {
+        machine: Some(owner.id.clone()),
+        serials: Vec::new(),
+        master_target: master.system_uuid.clone(),
+        lent: true,
+    };
+    let lend = || bench.site.lend_disks(&owner.id, &[], &master.system_uuid).unwrap();
+    let is_told =
+        || raised(&bench.site, &target).contains(&("master-target.disks".into(), CheckState::Failed));
+    let paths = lend();
+    assert!(!is_told());
+    let file = bench.site.disk_places(&owner.id).unwrap()[1].file.clone();
+    bench.site.detach_disk(&master.id, &file).unwrap();
+    assert!(is_told());
+    assert_eq!(lend(), paths);
+    assert!(!is_told());
+}
+
+/// Alternate location: the new machine's disks are copies of those that were left, which stay as they are.
+#[test]
+fn new_disks_are_filled_from_those_that_were_left() {
+    let bench = Bench::new();
+    let (left, new) = (bench.machine("left", 2), bench.machine("new", 2));
+    let site = &bench.site;
+    write(&left.disks[0].path, 1);
+    write(&left.disks[1].path, 2);
+    // The second is gone: it begins empty.
+    let serials = [left.disks[0].serial.clone(), "6000c29gone".to_owned()];
+    let first_byte =
+        |machine: &switchback_sites::Machine, at: usize| fs::read(&machine.disks[at].path).unwrap()[0];
+    // An attempt that was cut short, with the copy beside the empty disk.
+    bench.simulator.fail("ReconfigVM_Task", "TaskInProgress", 1);
+    assert!(site.seed_disks(&new.id, &left.id, &serials).is_err());
+    assert_eq!(site.machine(&new.id).unwrap(), new, "it is empty yet");
+    assert!(site.seed_disks(&new.id, &left.id, &serials).unwrap());
+    let filled = site.machine(&new.id).unwrap();
+    assert_eq!((first_byte(&filled, 0), first_byte(&filled, 1)), (1, 0));
+    assert_eq!(filled.disks.len(), 2);
+    assert_ne!(filled.disks[0].path, new.disks[0].path, "the copy is in its place");
+    // Again, after something was written to it: it is left alone.
+    write(&filled.disks[0].path, 9);
+    site.seed_disks(&new.id, &left.id, &serials).unwrap();
+    assert_eq!(site.machine(&new.id).unwrap(), filled);
+    assert_eq!(first_byte(&filled, 0), 9);
+    assert_eq!(site.machine(&left.id).unwrap(), left);
+    assert_eq!((first_byte(&left, 0), first_byte(&left, 1)), (1, 2));
+    site.power_on(&left.id).unwrap();
+    let running = site.seed_disks(&new.id, &left.id, &serials);
+    assert!(matches!(running, Err(SiteError::Running { .. })), "{running:?}");
 }

@@ -256,9 +256,8 @@ fn everything(bench: &Bench) {
         site.attach_disk(&master.id, place).unwrap();
         site.detach_disk(&master.id, &place.file).unwrap();
     }
-    site.restore_disks(&made.id, &places).unwrap();
-    site.power_off(&master.id).unwrap();
-    site.enable_disk_uuids(&master.id).unwrap();
+    let (left, new) = (bench.machine("left", 1), bench.machine("new", 1));
+    assert!(site.seed_disks(&new.id, &left.id, &[left.disks[0].serial.clone()]).unwrap());
     let objects = [master, bench.object(DATASTORE)];
     site.missing_privileges(&objects).unwrap();
     bench.simulator.fail("HasPrivilegeOnEntities", "NotSupported", 1);
