@@ -191,6 +191,14 @@ impl Emulator {
         self.world.state().of_kind(kind).map(|resource| resource.name()).collect()
     }
 
+    /// A resource as Azure would show it; `null` when it is not there.
+    #[must_use]
+    pub fn resource(&self, kind: &str, name: &str) -> serde_json::Value {
+        let state = self.world.state();
+        let found = state.of_kind(kind).find(|resource| resource.name().eq_ignore_ascii_case(name));
+        found.map(|resource| resource.json.clone()).unwrap_or_default()
+    }
+
     /// Where the files of it are.
     #[must_use]
     pub fn directory(&self) -> &Path {

@@ -12,12 +12,14 @@
 //!
 //! A master target writes the disks of a machine that is off between [`Site::lend_disks`] and [`Site::take_back_disks`].
 //!
-//! [`LocalSite`] is the site that is a directory of QEMU machines, [`VsphereSite`] one that is a vCenter or ESXi host; [`conformance`] holds all sites to the same promises.
+//! [`LocalSite`] is the site that is a directory of QEMU machines, [`VsphereSite`] one that is a vCenter or ESXi host, [`AzureSite`] a resource group of Azure; [`conformance`] holds all sites to the same promises.
 
+pub mod azure;
 pub mod conformance;
 mod local;
 pub mod vsphere;
 
+pub use azure::AzureSite;
 pub use local::{
     AcceleratorChoice, Forward, Forwarded, LocalSite, NetworkSettings, SiteSettings, UefiSettings,
     guest_makes_progress_on_kvm,

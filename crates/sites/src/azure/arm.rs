@@ -144,7 +144,12 @@ impl Arm {
     }
 
     /// Makes or changes a resource, and waits until that is done. The resource as it is then.
-    pub(super) fn put<T: DeserializeOwned>(&self, id: &str, version: &str, body: &Value) -> Result<T, AzureError> {
+    pub(super) fn put<T: DeserializeOwned>(
+        &self,
+        id: &str,
+        version: &str,
+        body: &Value,
+    ) -> Result<T, AzureError> {
         tracing::debug!(resource = id, "a change at an Azure site");
         let reply = self.send(Method::PUT, &self.address(id, version, ""), Some(body))?;
         self.finish(&reply, &format!("making {id}"))?;
@@ -156,12 +161,14 @@ impl Arm {
         let until = Instant::now() + self.limits.operation();
         let mut pause = LOOK;
         loop {
-            let found: Value = self.get(id, version, "")?.ok_or_else(|| {
-                AzureError::Protocol(format!("{id} was made, and is not there"))
-            })?;
-            let state = found.pointer("/properties/provisioningState").and_then(Value::as_str).unwrap_or_default();
+            let found: Value = self
+                .get(id, version, "")?
+                .ok_or_else(|| AzureError::Protocol(format!("{id} was made, and is not there")))?;
+            let state =
+                found.pointer("/properties/provisioningState").and_then(Value::as_str).unwrap_or_default();
             if matches!(state, "" | "Succeeded" | "Failed" | "Canceled") {
-                return serde_json::from_value(found).map_err(|error| AzureError::Protocol(error.to_string()));
+                return serde_json::from_value(found)
+                    .map_err(|error| AzureError::Protocol(error.to_string()));
             }
             self.pause(&mut pause, None, until, || format!("making {id}"))?;
         }
@@ -247,7 +254,9 @@ impl Arm {
     fn send(&self, method: Method, address: &str, body: Option<&Value>) -> Result<Reply, AzureError> {
         if origin(address) != origin(&self.endpoint) {
             let where_to = origin(address);
-            return Err(AzureError::Protocol(format!("it leads to {where_to}, which is not Resource Manager")));
+            return Err(AzureError::Protocol(format!(
+                "it leads to {where_to}, which is not Resource Manager"
+            )));
         }
         let mut call = Call::new(method, address).header("accept", "application/json");
         if let Some(body) = body {

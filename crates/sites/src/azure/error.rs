@@ -12,7 +12,9 @@ pub enum AzureError {
     #[error("{0} [azure-settings]")]
     Settings(String),
     /// A server does not answer.
-    #[error("{server} cannot be reached: {detail}. Check the network, a proxy or firewall between, and the name service [azure-unreachable]")]
+    #[error(
+        "{server} cannot be reached: {detail}. Check the network, a proxy or firewall between, and the name service [azure-unreachable]"
+    )]
     Unreachable {
         /// Its address.
         server: String,
@@ -20,7 +22,9 @@ pub enum AzureError {
         detail: String,
     },
     /// A server's certificate is not trusted.
-    #[error("{server} shows a certificate that is not trusted: {detail}. If a proxy looks into TLS, let `cloud.certificates` name its authority [azure-certificate]")]
+    #[error(
+        "{server} shows a certificate that is not trusted: {detail}. If a proxy looks into TLS, let `cloud.certificates` name its authority [azure-certificate]"
+    )]
     Untrusted {
         /// Its address.
         server: String,
@@ -28,7 +32,9 @@ pub enum AzureError {
         detail: String,
     },
     /// No token was given.
-    #[error("no token was given: {detail}. Check tenant, client and secret of the site's account, whether the secret has expired, or whether the identity is assigned to this host [azure-token]")]
+    #[error(
+        "no token was given: {detail}. Check tenant, client and secret of the site's account, whether the secret has expired, or whether the identity is assigned to this host [azure-token]"
+    )]
     Token {
         /// What the authority says, without secrets.
         detail: String,
@@ -69,29 +75,38 @@ fn remedy(code: &str, status: u16, message: &str) -> (&'static str, &'static str
             "The region's quota of cores is used up: ask for more in the portal (Subscriptions, Usage + quotas), free some, or choose a smaller size",
             "azure-quota",
         ),
-        "SkuNotAvailable" | "AllocationFailed" | "ZonalAllocationFailed" | "OverconstrainedAllocationRequest" => (
+        "SkuNotAvailable"
+        | "AllocationFailed"
+        | "ZonalAllocationFailed"
+        | "OverconstrainedAllocationRequest" => (
             "The region has no such hardware free now: try again later, or choose another size or zone",
             "azure-capacity",
         ),
-        "AuthorizationFailed" | "LinkedAuthorizationFailed" | "AuthorizationPermissionMismatch" => {
-            ("Give the site's account the role of docs/azure-site.md on the resource group", "azure-permission")
-        }
+        "AuthorizationFailed" | "LinkedAuthorizationFailed" | "AuthorizationPermissionMismatch" => (
+            "Give the site's account the role of docs/azure-site.md on the resource group",
+            "azure-permission",
+        ),
         "AuthenticationFailed" if status == 403 => {
             ("The container's SAS has expired or allows too little: give the site a new one", "azure-sas")
         }
-        "PrivateIPAddressInUse" | "PrivateIPAddressIsAllocated" | "PrivateIPAddressNotInSubnet" => (
-            "Choose an address of the subnet that is free, or let Azure choose",
-            "azure-address",
-        ),
+        "PrivateIPAddressInUse" | "PrivateIPAddressIsAllocated" | "PrivateIPAddressNotInSubnet" => {
+            ("Choose an address of the subnet that is free, or let Azure choose", "azure-address")
+        }
         "SubnetIsFull" => ("Use a larger subnet, or free addresses in it", "azure-subnet-full"),
         "ConflictingUserInput" => ("Detach the disk from the machine that has it", "azure-disk-attached"),
         "InvalidVhd" | "InvalidVhdBlob" => {
             ("The replica's blob is damaged: resynchronize the machine", "azure-vhd")
         }
-        "ResourceGroupNotFound" => ("Create the resource group, or correct the site's settings", "azure-group"),
-        _ if status == 429 => ("Azure throttles this subscription: try again in some minutes", "azure-throttled"),
+        "ResourceGroupNotFound" => {
+            ("Create the resource group, or correct the site's settings", "azure-group")
+        }
+        _ if status == 429 => {
+            ("Azure throttles this subscription: try again in some minutes", "azure-throttled")
+        }
         _ if status == 401 => ("Check the site's account and its roles", "azure-token"),
-        _ if status >= 500 => ("Azure has a fault of its own: try again, and look at status.azure.com", "azure-fault"),
+        _ if status >= 500 => {
+            ("Azure has a fault of its own: try again, and look at status.azure.com", "azure-fault")
+        }
         _ => ("Look up the code in Azure's documentation", "azure-refused"),
     }
 }
@@ -104,7 +119,8 @@ impl AzureError {
             Self::Unreachable { .. } | Self::Unfinished { .. } => true,
             Self::Token { passing, .. } => *passing,
             Self::Refused { status, code, .. } => {
-                let later = ["AllocationFailed", "ZonalAllocationFailed", "OperationPreempted", "ResourceNotReady"];
+                let later =
+                    ["AllocationFailed", "ZonalAllocationFailed", "OperationPreempted", "ResourceNotReady"];
                 *status == 429 || *status >= 500 || later.contains(&code.as_str())
             }
             _ => false,
@@ -136,9 +152,14 @@ mod tests {
         };
         assert!(quota.to_string().contains("Usage + quotas") && quota.to_string().ends_with("[azure-quota]"));
         assert!(!quota.is_passing());
-        let other = AzureError::Refused { status: 409, code: "OperationNotAllowed".into(), message: "attached".into() };
+        let other = AzureError::Refused {
+            status: 409,
+            code: "OperationNotAllowed".into(),
+            message: "attached".into(),
+        };
         assert!(other.to_string().ends_with("[azure-refused]"));
-        let throttled = AzureError::Refused { status: 429, code: "TooManyRequests".into(), message: "slow".into() };
+        let throttled =
+            AzureError::Refused { status: 429, code: "TooManyRequests".into(), message: "slow".into() };
         assert!(throttled.is_passing() && throttled.to_string().contains("[azure-throttled]"));
     }
 }

@@ -73,7 +73,9 @@ pub(super) struct Http {
 impl Http {
     /// `certificates`: a PEM file with authorities; `None`: those of this host.
     pub(super) fn new(certificates: Option<&Path>) -> Result<Self, AzureError> {
-        let wrong = |error: &dyn ToString| AzureError::Settings(format!("HTTP cannot be set up: {}", error.to_string()));
+        let wrong = |error: &dyn ToString| {
+            AzureError::Settings(format!("HTTP cannot be set up: {}", error.to_string()))
+        };
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -104,8 +106,10 @@ impl Http {
             value.set_sensitive(true);
             request = request.header(reqwest::header::AUTHORIZATION, value);
         }
-        let mut response =
-            request.body(call.body.clone()).send().map_err(|error| unreachable(call, &error.without_url()))?;
+        let mut response = request
+            .body(call.body.clone())
+            .send()
+            .map_err(|error| unreachable(call, &error.without_url()))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let mut body = Vec::new();
         let mut chunk = vec![0; CHUNK_LEN];

@@ -56,9 +56,8 @@ pub struct MachineSettings {
 
 impl Default for MachineSettings {
     fn default() -> Self {
-        let family = |letter: char| {
-            [2, 4, 8, 16, 32, 48, 64, 96].map(|cores| format!("Standard_{letter}{cores}s_v5"))
-        };
+        let family =
+            |letter: char| [2, 4, 8, 16, 32, 48, 64, 96].map(|cores| format!("Standard_{letter}{cores}s_v5"));
         Self {
             sizes: family('D').into_iter().chain(family('E')).collect(),
             disk_kind: "StandardSSD_LRS".into(),
@@ -162,7 +161,10 @@ impl AzureSettings {
         }
         for id in self.networks.iter().chain([&self.storage_account]) {
             if !id.to_lowercase().starts_with("/subscriptions/") {
-                return wrong("networks", &format!("and `storage-account` are ids that begin with /subscriptions/, {id:?} is none"));
+                return wrong(
+                    "networks",
+                    &format!("and `storage-account` are ids that begin with /subscriptions/, {id:?} is none"),
+                );
             }
         }
         if self.machines.zone.is_some() && self.machines.availability_set.is_some() {

@@ -94,7 +94,7 @@ enum Seconds {
 
 #[derive(Deserialize)]
 struct Given {
-    access_token: Zeroizing<String>,
+    access_token: String,
     expires_in: Seconds,
 }
 
@@ -122,7 +122,7 @@ impl TokenSource for Fetch {
             Seconds::Number(seconds) => seconds,
             Seconds::Text(text) => text.parse().unwrap_or(0),
         };
-        Ok((given.access_token, Duration::from_secs(seconds)))
+        Ok((given.access_token.into(), Duration::from_secs(seconds)))
     }
 }
 
@@ -150,14 +150,19 @@ impl Fetch {
                 let assertion = std::fs::read_to_string(token_file).map(Zeroizing::new).map_err(|error| {
                     AzureError::Token { detail: format!("{}: {error}", token_file.display()), passing: true }
                 })?;
-                let proof = [("client_assertion_type", ASSERTION_TYPE), ("client_assertion", assertion.trim())];
+                let proof =
+                    [("client_assertion_type", ASSERTION_TYPE), ("client_assertion", assertion.trim())];
                 Ok(form(tenant, client, &proof))
             }
             Identity::ManagedIdentity { client } => {
-                let address = format!("{}/metadata/identity/oauth2/token", self.cloud.metadata.trim_end_matches('/'));
-                let mut url = url::Url::parse(&address)
-                    .map_err(|_| AzureError::Settings(format!("`cloud.metadata`, {address:?}, is no address")))?;
-                url.query_pairs_mut().append_pair("api-version", "2018-02-01").append_pair("resource", audience);
+                let address =
+                    format!("{}/metadata/identity/oauth2/token", self.cloud.metadata.trim_end_matches('/'));
+                let mut url = url::Url::parse(&address).map_err(|_| {
+                    AzureError::Settings(format!("`cloud.metadata`, {address:?}, is no address"))
+                })?;
+                url.query_pairs_mut()
+                    .append_pair("api-version", "2018-02-01")
+                    .append_pair("resource", audience);
                 if let Some(client) = client {
                     url.query_pairs_mut().append_pair("client_id", client);
                 }
