@@ -68,9 +68,29 @@ pub enum EmulatorError {
     /// Its certificate could not be made.
     #[error("making the ARM emulator's certificate")]
     Certificate(#[from] rcgen::Error),
+    /// `scripts/lab-azure` failed.
+    #[error("scripts/lab-azure witness failed: {message}")]
+    Prepare {
+        /// What it printed.
+        message: String,
+    },
     /// Its TLS could not be set up.
     #[error("setting up the ARM emulator's TLS")]
     Tls(#[from] rustls::Error),
+}
+
+/// A Python with Microsoft's clients of Resource Manager.
+///
+/// # Errors
+/// [`EmulatorError::Prepare`].
+pub fn witness_python() -> Result<PathBuf, EmulatorError> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/lab-azure");
+    let output = std::process::Command::new(&script).arg("witness").output()?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(EmulatorError::Prepare { message });
+    }
+    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
 }
 
 /// How to emulate.
@@ -177,6 +197,20 @@ impl Emulator {
     /// No token that was given is good any more.
     pub fn expire_tokens(&self) {
         self.world.state().tokens.clear();
+    }
+
+    /// How many tokens it has given.
+    #[must_use]
+    pub fn tokens_given(&self) -> usize {
+        self.world.state().tokens_given
+    }
+
+    /// What the account may do from now on: actions, and those that are taken away again.
+    pub fn set_permissions(&self, actions: &[&str], not_actions: &[&str]) {
+        let mut state = self.world.state();
+        state.permissions = serde_json::json!({
+            "actions": actions, "notActions": not_actions, "dataActions": [], "notDataActions": [],
+        });
     }
 
     /// Every call since the start, `METHOD PATH?QUERY` in the case in which it came. Without those for tokens and blobs.

@@ -28,12 +28,18 @@ pub(super) fn answer(world: &World, request: &Request) -> Option<Answer> {
     if first != "blobs" {
         return None;
     }
-    let has_token = || {
-        let token = request.header("authorization").strip_prefix("Bearer ").unwrap_or_default();
-        world.state().tokens.contains(token)
+    let token = request.header("authorization").strip_prefix("Bearer ");
+    let is_open = match token {
+        Some(token) => world.state().tokens.contains(token),
+        None => request.query("sig") == SIGNATURE,
     };
-    if account != ACCOUNT || (request.query("sig") != SIGNATURE && !has_token()) {
-        return Some(refused(403, "AuthenticationFailed"));
+    if account != ACCOUNT || !is_open {
+        let is_expired = token.is_some() && account == ACCOUNT;
+        return Some(if is_expired {
+            refused(401, "InvalidAuthenticationInfo")
+        } else {
+            refused(403, "AuthenticationFailed")
+        });
     }
     let key = format!("{container}/{}", name.join("/"));
     Some(match (request.method.as_str(), name.is_empty()) {

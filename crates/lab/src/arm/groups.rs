@@ -36,11 +36,11 @@ pub(super) fn answer(
                 if *kind == "usages" { usages(world) } else { sizes::SIZES.map(sizes::shown).to_vec() };
             Ok(Answer::json(200, &json!({ "value": value })))
         }
-        ("GET", ["resourcegroups", _, "providers", "microsoft.authorization", "permissions"]) => {
-            Ok(Answer::json(
-                200,
-                &json!({ "value": [{ "actions": ["*"], "notActions": [], "dataActions": [], "notDataActions": [] }] }),
-            ))
+        ("GET", ["resourcegroups", name, "providers", "microsoft.authorization", "permissions"]) => {
+            let state = world.state();
+            let id = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{name}");
+            state.get(&id).ok_or_else(|| no_group(&request.segments[3]))?;
+            Ok(Answer::json(200, &json!({ "value": [state.permissions] })))
         }
         ("GET", ["resourcegroups"]) => {
             let state = world.state();
@@ -83,12 +83,13 @@ pub(super) fn no_region(region: &str) -> ArmError {
     )
 }
 
+pub(super) fn no_group(name: &str) -> ArmError {
+    ArmError::new(404, "ResourceGroupNotFound", format!("Resource group '{name}' could not be found."))
+}
+
 fn group(world: &Arc<World>, request: &Request, fault: Option<Fault>) -> Result<Answer, ArmError> {
     let name = request.segments[3].clone();
     let id = format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{name}");
-    let missing = || {
-        ArmError::new(404, "ResourceGroupNotFound", format!("Resource group '{name}' could not be found."))
-    };
     let there = world.state().get(&id).map(|group| group.json.clone());
     match (request.method.as_str(), there) {
         ("GET", Some(group)) => Ok(Answer::json(200, &group)),
@@ -120,7 +121,7 @@ fn group(world: &Arc<World>, request: &Request, fault: Option<Fault>) -> Result<
                 Ok(())
             })
         }
-        ("GET" | "HEAD" | "DELETE", None) => Err(missing()),
+        ("GET" | "HEAD" | "DELETE", None) => Err(no_group(&name)),
         (method, _) => Err(ArmError::not_emulated(&format!("{method} of a resource group"))),
     }
 }

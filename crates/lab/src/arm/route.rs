@@ -105,11 +105,7 @@ fn dispatch(world: &Arc<World>, request: &Request, fault: Option<Fault>) -> Resu
         }
         ["resourcegroups", group, "providers", "microsoft.compute" | "microsoft.network", tail @ ..] => {
             if world.state().get(&format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{group}")).is_none() {
-                return Err(ArmError::new(
-                    404,
-                    "ResourceGroupNotFound",
-                    format!("Resource group '{}' could not be found.", request.segments[3]),
-                ));
+                return Err(groups::no_group(&request.segments[3]));
             }
             resource(world, request, tail, fault)
         }

@@ -61,6 +61,9 @@ pub(super) struct State {
     pub(super) resources: BTreeMap<String, Resource>,
     pub(super) operations: BTreeMap<String, Operation>,
     pub(super) tokens: BTreeSet<String>,
+    pub(super) tokens_given: usize,
+    /// Of the account: one entry of `Microsoft.Authorization/permissions`.
+    pub(super) permissions: Value,
     pub(super) faults: Vec<Planned>,
     pub(super) calls: Vec<String>,
     pub(super) blobs: BTreeMap<String, Blob>,
@@ -114,7 +117,9 @@ impl World {
         let salt = blake3::hash(disks.to_string_lossy().as_bytes());
         let mut bytes = [0; 8];
         bytes.copy_from_slice(&salt.as_bytes()[..8]);
-        let mut state = State::default();
+        let permissions =
+            json!({ "actions": ["*"], "notActions": [], "dataActions": [], "notDataActions": [] });
+        let mut state = State { permissions, ..State::default() };
         state.put(group(GROUP), Power::Stopped);
         let mut network = json!({
             "id": format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Network/virtualNetworks/{NETWORK}"),
@@ -144,6 +149,7 @@ impl World {
         let number = state.number();
         let token = format!("token-{:016x}-{number}", self.salt);
         state.tokens.insert(token.clone());
+        state.tokens_given += 1;
         token
     }
 

@@ -295,7 +295,7 @@ pub(super) fn patiently<T>(
     loop {
         match send() {
             Err((error, wanted)) if error.is_passing() && tries < limits.tries_max => {
-                let wait = wanted.unwrap_or(pause).min(limits.pause_max());
+                let wait = wait_for(wanted, pause, limits);
                 tracing::debug!(%error, ?wait, "a request to Azure is tried again");
                 sleep(wait);
                 pause *= 2;
@@ -304,6 +304,11 @@ pub(super) fn patiently<T>(
             result => return result.map_err(|(error, _)| error),
         }
     }
+}
+
+/// What the server wants, but not more than the settings allow.
+fn wait_for(wanted: Option<Duration>, pause: Duration, limits: &AzureLimits) -> Duration {
+    wanted.unwrap_or(pause).min(limits.pause_max())
 }
 
 fn refusal(reply: &Reply) -> AzureError {
@@ -320,4 +325,52 @@ fn is_absent(error: &AzureError) -> bool {
 
 pub(super) fn read<T: DeserializeOwned>(reply: &Reply) -> Result<T, AzureError> {
     serde_json::from_slice(&reply.body).map_err(|error| AzureError::Protocol(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::azure::settings::Cloud;
+    use crate::azure::token::Identity;
+
+    #[test]
+    fn what_the_server_wants_is_waited_for_within_limits() {
+        let limits = AzureLimits { pause_seconds_max: 30, ..AzureLimits::default() };
+        let seconds = Duration::from_secs;
+        assert_eq!(wait_for(Some(seconds(17)), PAUSE, &limits), seconds(17));
+        assert_eq!(wait_for(Some(seconds(3600)), PAUSE, &limits), seconds(30));
+        assert_eq!(wait_for(None, PAUSE, &limits), PAUSE);
+    }
+
+    #[test]
+    fn what_will_not_pass_is_sent_once() {
+        let limits = AzureLimits { pause_seconds_max: 0, ..AzureLimits::default() };
+        let sent = |status: u16| {
+            let mut count = 0;
+            let refused = || AzureError::Refused { status, code: String::new(), message: String::new() };
+            let result = patiently(&limits, || -> Result<(), _> {
+                count += 1;
+                Err((refused(), None))
+            });
+            assert!(result.is_err());
+            count
+        };
+        assert_eq!([400, 403, 409].map(sent), [1, 1, 1]);
+        assert_eq!([429, 500, 503].map(sent), [limits.tries_max; 3]);
+    }
+
+    #[test]
+    fn a_token_goes_nowhere_else() {
+        let settings: AzureSettings = serde_json::from_value(serde_json::json!({
+            "subscription": "s", "resource-group": "g", "region": "r", "container": "https://a/c", "storage-account": "/subscriptions/s",
+        }))
+        .unwrap();
+        let http = Arc::new(Http::new(None).unwrap());
+        let identity = Identity::ManagedIdentity { client: None };
+        let arm = Arm::new(&settings, http, Arc::new(Tokens::new(identity, Cloud::default())));
+        for address in ["https://management.azure.com.example/x", "http://management.azure.com/x", "/x"] {
+            let refused = arm.send(Method::GET, address, None).unwrap_err();
+            assert!(matches!(refused, AzureError::Protocol(_)), "{refused}");
+        }
+    }
 }

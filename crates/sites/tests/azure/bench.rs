@@ -138,6 +138,13 @@ pub(crate) fn settings(emulator: &Emulator) -> AzureSettings {
     }
 }
 
+/// The id of a virtual network that is not there.
+pub(crate) fn gone(settings: &AzureSettings) -> String {
+    let group =
+        format!("/subscriptions/{}/resourceGroups/{}", settings.subscription, settings.resource_group);
+    format!("{group}/providers/Microsoft.Network/virtualNetworks/gone")
+}
+
 pub(crate) fn client_secret() -> Identity {
     let client = arm::Client::default();
     Identity::ClientSecret { tenant: arm::TENANT.into(), client: client.id, secret: client.secret.into() }

@@ -4,8 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panics, also in what they share")]
 
 mod bench;
-//mod faults;
+mod faults;
 mod lives;
 mod promises;
-//mod readiness;
-//mod tokens;
+mod readiness;
+mod tokens;
+mod witness;
