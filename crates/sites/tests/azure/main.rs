@@ -5,6 +5,7 @@
 
 mod bench;
 mod faults;
+mod guests;
 mod lives;
 mod promises;
 mod readiness;
