@@ -19,6 +19,7 @@ use super::{REGION, groups, route};
 
 pub(super) const KIND: &str = "Microsoft.Compute/disks";
 const FOOTER_LEN: usize = 512;
+const CHUNK_LEN: usize = 64 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const FIXED: u32 = 2;
@@ -164,23 +165,40 @@ fn write(world: &World, name: &str, origin: Origin) -> Result<u64, ArmError> {
         }
         Origin::Disk(source) => fs::copy(world.disk_file(&source), &path).map_err(failed),
         Origin::Blob(uri) => {
-            let bytes = read_blob(world, &uri)?;
-            let size = check_vhd(name, &uri, &bytes)?;
-            let file = File::create(&path).map_err(failed)?;
+            let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
+            let file = file.map_err(failed)?;
+            let len = copy(&mut *open_blob(world, &uri)?, &file).map_err(failed)?;
+            let size = check_vhd(name, &uri, &file, len)?;
             file.set_len(size).map_err(failed)?;
-            let data = &bytes[..bytes.len() - FOOTER_LEN];
-            for (index, chunk) in data.chunks(64 << 10).enumerate() {
-                if chunk.iter().any(|byte| *byte != 0) {
-                    let offset = u64::try_from(index << 16).unwrap_or(u64::MAX);
-                    file.write_all_at(chunk, offset).map_err(failed)?;
-                }
-            }
             Ok(size)
         }
     }
 }
 
-fn read_blob(world: &World, uri: &str) -> Result<Vec<u8>, ArmError> {
+/// Copies everything, without the zeros. Its length.
+fn copy(from: &mut dyn Read, to: &File) -> std::io::Result<u64> {
+    let mut chunk = vec![0; CHUNK_LEN];
+    let mut len = 0;
+    loop {
+        let mut filled = 0;
+        while filled < chunk.len() {
+            match from.read(&mut chunk[filled..])? {
+                0 => break,
+                read => filled += read,
+            }
+        }
+        if chunk[..filled].iter().any(|byte| *byte != 0) {
+            to.write_all_at(&chunk[..filled], len)?;
+        }
+        len += u64::try_from(filled).unwrap_or(u64::MAX);
+        if filled < chunk.len() {
+            to.set_len(len)?;
+            return Ok(len);
+        }
+    }
+}
+
+fn open_blob(world: &World, uri: &str) -> Result<Box<dyn Read>, ArmError> {
     let lost = |detail: String| {
         ArmError::new(
             409,
@@ -189,7 +207,8 @@ fn read_blob(world: &World, uri: &str) -> Result<Vec<u8>, ArmError> {
         )
     };
     if let Some(bytes) = world.shelved(uri) {
-        return bytes.map_err(|()| lost("it is not there".into()));
+        let bytes = bytes.map_err(|()| lost("it is not there".into()))?;
+        return Ok(Box::new(std::io::Cursor::new(bytes)));
     }
     let opened = world.options.storage.iter().find(|(prefix, _)| uri.starts_with(prefix.as_str()));
     let address = match opened {
@@ -202,15 +221,13 @@ fn read_blob(world: &World, uri: &str) -> Result<Vec<u8>, ArmError> {
         .timeout(READ_LIMIT)
         .build()
         .map_err(|error| lost(error.without_url().to_string()))?;
-    let mut response = client
+    let response = client
         .get(&address)
         .header("x-ms-version", "2021-12-02")
         .send()
         .and_then(reqwest::blocking::Response::error_for_status)
         .map_err(|error| lost(error.without_url().to_string()))?;
-    let mut bytes = Vec::new();
-    response.read_to_end(&mut bytes).map_err(|error| lost(error.to_string()))?;
-    Ok(bytes)
+    Ok(Box::new(response))
 }
 
 /// Storage of tests speaks plain HTTP; who does not is not trusted.
@@ -224,7 +241,7 @@ fn no_tls() -> rustls::ClientConfig {
 }
 
 /// The size of the data, if it is a fixed VHD that Azure takes.
-fn check_vhd(disk: &str, uri: &str, bytes: &[u8]) -> Result<u64, ArmError> {
+fn check_vhd(disk: &str, uri: &str, file: &File, len: u64) -> Result<u64, ArmError> {
     let refused = |detail: &str| {
         ArmError::new(
             409,
@@ -232,27 +249,22 @@ fn check_vhd(disk: &str, uri: &str, bytes: &[u8]) -> Result<u64, ArmError> {
             format!("The disk '{disk}' with blob {uri} is not a supported VHD: {detail}"),
         )
     };
-    let data_len =
-        bytes.len().checked_sub(FOOTER_LEN).ok_or_else(|| refused("it is shorter than a footer."))?;
-    let (size, footer) = (u64::try_from(data_len).unwrap_or(u64::MAX), &bytes[data_len..]);
+    let mut footer = [0; FOOTER_LEN];
+    let size = len.checked_sub(FOOTER_LEN as u64).ok_or_else(|| refused("it is shorter than a footer."))?;
+    file.read_exact_at(&mut footer, size).map_err(|error| refused(&error.to_string()))?;
     if &footer[..8] != b"conectix" {
         return Err(refused("the footer is expected to have the cookie value 'conectix'."));
     }
     let number = |at: usize| u32::from_be_bytes([footer[at], footer[at + 1], footer[at + 2], footer[at + 3]]);
-    let sum: u32 = footer
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| !(64..68).contains(at))
-        .map(|(_, byte)| u32::from(*byte))
-        .sum();
+    let summed = footer.iter().enumerate().filter(|(at, _)| !(64..68).contains(at));
+    let sum: u32 = summed.map(|(_, byte)| u32::from(*byte)).sum();
     if number(64) != !sum {
         return Err(refused("the footer's checksum is wrong."));
     }
     if number(60) != FIXED {
         return Err(refused("only fixed VHDs can be imported."));
     }
-    let current = u64::from(number(48)) << 32 | u64::from(number(52));
-    if current != size {
+    if (u64::from(number(48)) << 32 | u64::from(number(52))) != size {
         return Err(refused("the footer's size is not that of the blob."));
     }
     if !size.is_multiple_of(MIB) || size == 0 {
