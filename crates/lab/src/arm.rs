@@ -3,7 +3,7 @@
 //! What it is: [`Emulator`], an HTTPS server in this process, one per test, with a certificate of its own and a directory for its disks. A managed disk
 //! that is imported is real bytes: the data of the VHD as a raw file ([`Emulator::disk_file`]). A virtual machine that is started notes that it is,
 //! or runs in QEMU through a [`LocalSite`](switchback_sites::LocalSite) when [`Options::guests`] says so.
-//! What it never does: answer what it does not know; that is `501 NotEmulated`. Microsoft's own Python SDKs drive it unmodified (`tests/arm.rs`).
+//! What it never does: answer what it does not know; that is `501 NotEmulated`. Microsoft's own Python SDKs drive it unmodified (`crates/sites/tests/azure`).
 //!
 //! ```text
 //!   server ── TLS, HTTP ──▶ route ── token, api-version, faults ──▶ groups · disks · machines · network · operations

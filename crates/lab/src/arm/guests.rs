@@ -77,9 +77,8 @@ impl World {
     }
 
     /// Asks the guest to shut down, in a moment's time. Whether it is off.
-    pub(super) fn ask_guest(&self, id: &str, is_asked: &mut bool) -> bool {
+    pub(super) fn ask_guest(&self, id: &str) -> bool {
         let Ok(Some((local, _))) = self.local() else { return false };
-        *is_asked = true;
         local.shut_down(&name_of(id), ASK_LIMIT).unwrap_or(false)
     }
 

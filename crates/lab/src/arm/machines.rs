@@ -385,14 +385,13 @@ fn change_power(
 /// Asks the guest to shut down, and waits as long as Azure would.
 fn wait_for_guest(world: &World, id: &str, wish: u64, grace: Duration) -> Result<(), ArmError> {
     let until = Instant::now() + grace;
-    let mut is_asked = false;
     while Instant::now() < until {
         let now = world.state().get(id).map(|machine| machine.wish);
         if now != Some(wish) {
             let text = "Operation execution has been preempted by a more recent operation.";
             return Err(ArmError::new(409, "OperationPreempted", text));
         }
-        if world.ask_guest(id, &mut is_asked) {
+        if world.ask_guest(id) {
             return Ok(());
         }
         sleep(LOOK);

@@ -7,7 +7,7 @@ use std::thread::Builder;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, ArmError, Request};
+use super::answer::{Answer, ArmError};
 use super::faults::Fault;
 use super::world::{State, World};
 use super::{REGION, SUBSCRIPTION};
@@ -94,13 +94,7 @@ impl World {
 }
 
 /// Answers `GET …/operations/NAME` and `…/operationResults/NAME`.
-pub(super) fn look(
-    state: &mut State,
-    request: &Request,
-    is_result: bool,
-    name: &str,
-) -> Result<Answer, ArmError> {
-    let _ = request;
+pub(super) fn look(state: &mut State, is_result: bool, name: &str) -> Result<Answer, ArmError> {
     let Some(operation) = state.operations.get_mut(&name.to_lowercase()) else {
         return Err(ArmError::new(404, "OperationNotFound", format!("The operation {name} is not found.")));
     };

@@ -101,7 +101,7 @@ fn dispatch(world: &Arc<World>, request: &Request, fault: Option<Fault>) -> Resu
     }
     match rest {
         ["providers", _, "locations", _, kind @ ("operations" | "operationresults"), name] => {
-            operations::look(&mut world.state(), request, *kind == "operationresults", name)
+            operations::look(&mut world.state(), *kind == "operationresults", name)
         }
         ["resourcegroups", group, "providers", "microsoft.compute" | "microsoft.network", tail @ ..] => {
             if world.state().get(&format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{group}")).is_none() {

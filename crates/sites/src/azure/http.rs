@@ -68,6 +68,8 @@ impl Reply {
 #[derive(Debug)]
 pub(super) struct Http {
     client: Client,
+    /// For what is not encrypted: a proxy would see it, and could not reach this host's own metadata service.
+    direct: Client,
 }
 
 impl Http {
@@ -82,21 +84,25 @@ impl Http {
             .map_err(|error| wrong(&error))?
             .with_root_certificates(roots(certificates)?)
             .with_no_client_auth();
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .redirect(Policy::none())
-            .connect_timeout(CONNECT_LIMIT)
-            .pool_idle_timeout(IDLE_LIMIT)
-            .http1_only()
-            .user_agent(concat!("switchback/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| wrong(&error))?;
-        Ok(Self { client })
+        let client = || {
+            Client::builder()
+                .tls_backend_preconfigured(tls.clone())
+                .redirect(Policy::none())
+                .connect_timeout(CONNECT_LIMIT)
+                .pool_idle_timeout(IDLE_LIMIT)
+                .http1_only()
+                .user_agent(concat!("switchback/", env!("CARGO_PKG_VERSION")))
+        };
+        Ok(Self {
+            client: client().build().map_err(|error| wrong(&error))?,
+            direct: client().no_proxy().build().map_err(|error| wrong(&error))?,
+        })
     }
 
     /// Sends it, and reads the answer, in `limit` at most.
     pub(super) fn send(&self, call: &Call, limit: Duration) -> Result<Reply, AzureError> {
-        let mut request = self.client.request(call.method.clone(), &call.url).timeout(limit);
+        let client = if call.url.starts_with("http:") { &self.direct } else { &self.client };
+        let mut request = client.request(call.method.clone(), &call.url).timeout(limit);
         for (name, value) in &call.headers {
             request = request.header(HeaderName::from_static(name), value);
         }

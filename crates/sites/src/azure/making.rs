@@ -18,12 +18,14 @@ const SECTOR: u64 = 512;
 impl AzureSite {
     pub(super) fn describe(&self, new: &NewMachine) -> Result<(), SiteError> {
         let making = format!("making the machine {}", new.id);
-        let blob = blob_of(&new.id).map_err(failed(&making))?;
+        blob_of(&new.id).map_err(failed(&making))?;
         if let Some(there) = self.look_up(&new.id).map_err(failed(&making))? {
             return is_it(new, &there.is);
         }
-        if let Ok(vm) = self.foreign_vm(&new.id) {
-            return Err(SiteError::Taken { id: new.id.clone(), name: vm.name });
+        match self.foreign_vm(&new.id) {
+            Ok(vm) => return Err(SiteError::Taken { id: new.id.clone(), name: vm.name }),
+            Err(SiteError::NoSuchMachine { .. }) => {}
+            Err(error) => return Err(error),
         }
         let mut is = Description::new(&new.id, &new.name);
         is.mark.clone_from(&new.mark);
@@ -45,9 +47,7 @@ impl AzureSite {
             return Ok(());
         }
         // Somebody was faster, or the answer to our first attempt was lost.
-        is_it(new, &self.described(&new.id, &making)?.is)?;
-        tracing::debug!(blob, "a description was there already");
-        Ok(())
+        is_it(new, &self.described(&new.id, &making)?.is)
     }
 
     fn describe_disks(&self, new: &NewMachine, making: &str) -> Result<Vec<Disk>, SiteError> {
@@ -205,7 +205,10 @@ impl AzureSite {
         for vm in &all.vms {
             let now = self.vm(&vm.id).map_err(failed(action))?;
             if now.is_some_and(|vm| !vm.is_surely_off()) {
-                return Err(SiteError::Running { action: "removing it".into(), id: id.to_owned() });
+                return Err(SiteError::Running {
+                    action: format!("removing {}", vm.name),
+                    id: id.to_owned(),
+                });
             }
         }
         for vm in &all.vms {

@@ -247,6 +247,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_role_allows_what_is_needed() {
+        let guide = include_str!("../../../../docs/azure-site.md");
+        let block = guide.split("```json").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let role: serde_json::Value = serde_json::from_str(block).unwrap();
+        let actions: Vec<String> = serde_json::from_value(role["Actions"].clone()).unwrap();
+        assert!(!actions.iter().any(|action| action.contains('*')), "the least that is needed");
+        assert_eq!(missing(&[Permission { actions, not_actions: Vec::new() }]), [""; 0]);
+    }
+
+    #[test]
     fn what_a_role_takes_away_is_missing() {
         let role = |actions: &[&str], not_actions: &[&str]| Permission {
             actions: actions.iter().map(|one| (*one).to_owned()).collect(),

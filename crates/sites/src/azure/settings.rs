@@ -221,6 +221,17 @@ storage-account = "/subscriptions/6f1d2c3b-0000-4000-8000-5b0a11ab0001/resourceG
     }
 
     #[test]
+    fn the_documented_settings_are_settings() {
+        let guide = include_str!("../../../../docs/azure-site.md");
+        let block = guide.split("```").nth(1).and_then(|block| block.strip_prefix("toml")).unwrap();
+        let settings: AzureSettings = toml::from_str(block).unwrap();
+        settings.check().unwrap();
+        assert_eq!(settings.limits, AzureLimits::default(), "the limits that are shown are the defaults");
+        assert_eq!(settings.cloud, Cloud::default());
+        assert!(settings.machines.sizes.iter().all(|size| MachineSettings::default().sizes.contains(size)));
+    }
+
+    #[test]
     fn wrong_settings_name_their_key() {
         let refused = |change: &dyn Fn(&mut AzureSettings), told: &str| {
             let mut settings = settings();

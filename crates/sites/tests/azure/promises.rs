@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use switchback_sites::azure::{AzureSite, MachinePlan};
 use switchback_sites::conformance::{self, Subject};
-use switchback_sites::{Boot, Power, Site, SiteError};
+use switchback_sites::{Boot, DiskOrigin, Power, Site, SiteError};
 
-use crate::bench::{Bench, CONTAINER, ISOLATED, MIB, PRODUCTION, credentials, machine, settings};
+use crate::bench::{Bench, CONTAINER, ISOLATED, MIB, PRODUCTION, credentials, machine, settings, vhd};
 
 #[test]
 fn a_resource_group_keeps_the_promises() {
@@ -90,14 +90,14 @@ fn a_machine_gets_what_was_planned() {
 fn a_test_failover_runs_on_the_view() {
     let bench = Bench::new();
     let made = bench.machine("web01", 1);
-    bench.stand(&made, 40);
+    let view = made.disks[0].path.with_file_name("view-7-disk-0.vhd");
+    bench.replica.put(&view, vhd(&vec![77; MIB]));
     let mut copy = machine("web01-test", 1);
-    copy.disks[0].origin =
-        switchback_sites::DiskOrigin::Over { image: made.disks[0].path.clone(), datastore: CONTAINER.into() };
+    copy.disks[0].origin = DiskOrigin::Over { image: view.clone(), datastore: CONTAINER.into() };
     copy.nics[0].network = Some(ISOLATED.into());
-    bench.site.create_machine(&copy).unwrap();
+    assert_eq!(bench.site.create_machine(&copy).unwrap().disks[0].path, view);
     bench.site.power_on("web01-test").unwrap();
-    assert_eq!(bench.first_bytes(), [41]);
+    assert_eq!(bench.first_bytes(), [77]);
     bench.site.power_off("web01-test").unwrap();
     bench.site.delete_machine("web01-test").unwrap();
     assert_eq!((bench.vms(), bench.disks(), bench.cards()), (vec![], vec![], vec![]));
@@ -142,6 +142,24 @@ fn machines_of_others_are_shown_and_left() {
     other.site.power_off(&machines[0].id).unwrap();
     assert_eq!(other.site.machine(&machines[0].id).unwrap().power, Power::Off);
     other.site.power_on(&machines[0].id).unwrap();
+}
+
+/// The emulator's pages have two entries.
+#[test]
+fn lists_are_read_to_their_last_page() {
+    let bench = Bench::new();
+    for id in ["web01", "web02", "web03"] {
+        bench.machine(id, 1);
+        bench.site.power_on(id).unwrap();
+    }
+    let machines = bench.site.machines().unwrap();
+    assert_eq!(
+        machines.iter().filter(|one| one.power == Power::On && !one.nics[0].mac.is_empty()).count(),
+        3
+    );
+    bench.site.power_off("web03").unwrap();
+    bench.site.delete_machine("web03").unwrap();
+    assert_eq!((bench.vms().len(), bench.disks().len(), bench.cards().len()), (2, 2, 2));
 }
 
 #[test]
