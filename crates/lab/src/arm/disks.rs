@@ -32,11 +32,7 @@ pub(super) fn answer(
 ) -> Result<Answer, ArmError> {
     let (_, id) = route::id_of(request);
     match request.method.as_str() {
-        "GET" => {
-            let state = world.state();
-            let found = state.get(&id).ok_or_else(|| route::not_found(&id))?;
-            Ok(Answer::json(200, &found.json))
-        }
+        "GET" => route::read(&world.state(), &id),
         "PUT" => put(world, request, &id, fault),
         "DELETE" => delete(world, id, fault),
         method => Err(ArmError::not_emulated(&format!("{method} of a disk"))),

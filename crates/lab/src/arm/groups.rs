@@ -136,10 +136,7 @@ pub(super) fn simple(world: &World, request: &Request, kind: &str) -> Result<Ans
     };
     let mut state = world.state();
     match request.method.as_str() {
-        "GET" => {
-            let found = state.get(&id).ok_or_else(|| route::not_found(&id))?;
-            Ok(Answer::json(200, &found.json))
-        }
+        "GET" => route::read(&state, &id),
         "DELETE" => {
             Ok(Answer::empty(if state.resources.remove(&id.to_lowercase()).is_some() { 200 } else { 204 }))
         }

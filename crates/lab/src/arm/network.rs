@@ -29,10 +29,7 @@ pub(super) fn virtual_network(
     let (kind, id) = route::id_of(request);
     let mut state = world.state();
     match (request.method.as_str(), tail) {
-        ("GET", [_, _]) => {
-            let found = state.get(&id).ok_or_else(|| route::not_found(&id))?;
-            Ok(Answer::json(200, &found.json))
-        }
+        ("GET", [_, _]) => route::read(&state, &id),
         ("PUT", [_, name]) => {
             let mut json = request.json()?;
             json["id"] = json!(id);
@@ -147,11 +144,7 @@ fn free_addresses(state: &State, subnet: &Value) -> BTreeSet<Ipv4Addr> {
 pub(super) fn card(world: &Arc<World>, request: &Request, fault: Option<Fault>) -> Result<Answer, ArmError> {
     let (_, id) = route::id_of(request);
     match request.method.as_str() {
-        "GET" => {
-            let state = world.state();
-            let found = state.get(&id).ok_or_else(|| route::not_found(&id))?;
-            Ok(Answer::json(200, &found.json))
-        }
+        "GET" => route::read(&world.state(), &id),
         "PUT" => put_card(world, request, &id, fault),
         "DELETE" => delete_card(world, id, fault),
         method => Err(ArmError::not_emulated(&format!("{method} of a network interface"))),

@@ -168,6 +168,12 @@ pub(super) fn not_found(id: &str) -> ArmError {
     ArmError::new(404, "ResourceNotFound", format!("The Resource '{shown}' was not found."))
 }
 
+/// A resource as it is.
+pub(super) fn read(state: &State, id: &str) -> Result<Answer, ArmError> {
+    let found = state.get(id).ok_or_else(|| not_found(id))?;
+    Ok(Answer::json(200, &found.json))
+}
+
 /// A list of resources, in pages: of a resource group, or of the subscription. The kind's segment is the one behind the provider's.
 fn list(world: &World, request: &Request, provider_at: usize) -> Result<Answer, ArmError> {
     let at = provider_at + 1;
