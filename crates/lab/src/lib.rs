@@ -9,12 +9,14 @@
 //!   recovery point is a state the disk really had.
 //! * [`wire`]: a network between two places that can be cut.
 //! * [`demo`]: all of Switchback at work on one host, with real guests: the whole cycle, or its faults.
+//! * [`arm`]: Azure Resource Manager emulated, with disks that are real bytes and machines that run.
 //! * [`vcsim`]: a vCenter or ESXi host that is simulated but for the bytes of its disks, and an independent client to judge ours.
 //!
 //! The path of one test: build a [`GuestImage`], start a [`Guest`] on raw disk images, wait for its [`Outcome`], then look at the disk
 //! images from outside. A guest has no network and shares nothing with the host but its disks and its console.
 
 mod accelerator;
+pub mod arm;
 pub mod azurite;
 mod cpio;
 pub mod demo;

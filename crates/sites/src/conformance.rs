@@ -5,12 +5,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a suite for tests: whatever fails, fails the test")]
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Boot, DiskOrigin, NewDisk, NewMachine, Nic, Power, Site, SiteError};
+use crate::{Boot, DiskOrigin, Machine, NewDisk, NewMachine, Nic, Power, Site, SiteError};
 
 const DISK_SIZE: u64 = 1 << 20;
 
@@ -25,6 +25,58 @@ pub struct Subject {
     pub network: String,
     /// It can lay a machine's disk over an image of somebody else ([`DiskOrigin::Over`]). One that cannot must say so.
     pub lays_over_images: bool,
+    /// `None`: a machine is made with its disks, which are files, and with what it is known by. Else nothing of a machine is there until it is started:
+    /// its UUID and the addresses of its cards are not known, its disks are made and removed by a replica, whose part the suite plays through this.
+    pub replica: Option<Arc<dyn Contents>>,
+}
+
+/// The contents of disks by their paths, as who replicates to them reaches these.
+pub trait Contents: Debug + Send + Sync {
+    /// All bytes; `None`: there is no disk.
+    fn read(&self, path: &Path) -> Option<Vec<u8>>;
+
+    /// Writes all bytes, and makes the disk if there is none.
+    fn write(&self, path: &Path, bytes: &[u8]);
+}
+
+/// Disks that are files.
+#[derive(Debug)]
+struct Files;
+
+impl Contents for Files {
+    fn read(&self, path: &Path) -> Option<Vec<u8>> {
+        std::fs::read(path).ok()
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8]) {
+        std::fs::write(path, bytes).unwrap();
+    }
+}
+
+impl Subject {
+    fn contents(&self) -> &dyn Contents {
+        self.replica.as_deref().unwrap_or(&Files)
+    }
+
+    fn fill(&self, path: &Path, byte: u8) {
+        self.contents().write(path, &vec![byte; usize::try_from(DISK_SIZE).unwrap()]);
+    }
+
+    fn is_filled(&self, path: &Path, byte: u8) -> bool {
+        let bytes = self.contents().read(path).unwrap();
+        bytes.len() == usize::try_from(DISK_SIZE).unwrap() && bytes.iter().all(|one| *one == byte)
+    }
+
+    /// Makes a machine. What a replica would write to its disks first is written.
+    fn make(&self, new: &NewMachine) -> Machine {
+        let made = self.site.create_machine(new).unwrap();
+        if self.replica.is_some()
+            && new.disks.iter().all(|disk| matches!(disk.origin, DiskOrigin::Empty { .. }))
+        {
+            made.disks.iter().for_each(|disk| self.fill(&disk.path, 0));
+        }
+        made
+    }
 }
 
 /// Runs all checks. They leave nothing behind.
@@ -72,20 +124,21 @@ fn places_are_listed(subject: &Subject) {
 fn a_machine_is_made_once(subject: &Subject) {
     let site = &subject.site;
     let new = machine(subject, "made");
-    let made = site.create_machine(&new).unwrap();
+    let made = subject.make(&new);
     assert_eq!((&made.id, &made.name, &made.mark), (&new.id, &new.name, &new.mark));
     assert_eq!((made.power, made.cpus, made.memory_mib), (Power::Off, 1, 64));
     assert_eq!(made.disks.len(), 1);
     assert_eq!(made.disks[0].size, DISK_SIZE);
     assert!(!made.disks[0].serial.is_empty());
-    assert!(!made.system_uuid.is_empty());
-    assert!(!made.nics[0].mac.is_empty(), "a card has an address when the site chose it");
-    let file = File::open(&made.disks[0].path).unwrap();
-    assert!(read(&file).iter().all(|byte| *byte == 0), "an empty disk is zeros");
+    let is_made_whole = subject.replica.is_none();
+    assert_eq!(!made.system_uuid.is_empty(), is_made_whole);
+    assert_eq!(!made.nics[0].mac.is_empty(), is_made_whole, "a card has an address when the site chose it");
+    let path = &made.disks[0].path;
+    assert!(subject.is_filled(path, 0), "an empty disk is zeros");
 
-    write(&made.disks[0].path, 7);
+    subject.fill(path, 7);
     assert_eq!(site.create_machine(&new).unwrap(), made, "made again, it is the same");
-    assert!(read(&file).iter().all(|byte| *byte == 7), "and its disks are as they were");
+    assert!(subject.is_filled(path, 7), "and its disks are as they were");
     assert_eq!(site.machine(&new.id).unwrap(), made);
     assert!(site.machines().unwrap().contains(&made));
     let foreign = NewMachine { mark: Some("another".to_owned()), ..new.clone() };
@@ -93,10 +146,13 @@ fn a_machine_is_made_once(subject: &Subject) {
 
     site.delete_machine(&new.id).unwrap();
     site.delete_machine(&new.id).unwrap();
-    assert!(!made.disks[0].path.exists(), "its disks are gone");
+    assert_eq!(
+        subject.contents().read(path).is_none(),
+        is_made_whole,
+        "its disks are gone, a replica's stay"
+    );
     assert!(matches!(site.machine(&new.id), Err(SiteError::NoSuchMachine { .. })));
-    let made_anew = site.create_machine(&new).unwrap();
-    assert!(read(&File::open(&made_anew.disks[0].path).unwrap()).iter().all(|byte| *byte == 0));
+    assert!(subject.is_filled(&subject.make(&new).disks[0].path, 0));
     site.delete_machine(&new.id).unwrap();
 }
 
@@ -130,7 +186,7 @@ fn what_is_not_there_is_named(subject: &Subject) {
 
 fn power_is_what_it_says(subject: &Subject) {
     let site = &subject.site;
-    let id = site.create_machine(&machine(subject, "power")).unwrap().id;
+    let id = subject.make(&machine(subject, "power")).id;
     let power = || site.machine(&id).unwrap().power;
     site.power_off(&id).unwrap();
     assert!(site.shut_down(&id, Duration::from_secs(1)).unwrap(), "what is off is shut down");
@@ -138,6 +194,8 @@ fn power_is_what_it_says(subject: &Subject) {
         site.power_on(&id).unwrap();
         site.power_on(&id).unwrap();
         assert_eq!(power(), Power::On);
+        let now = site.machine(&id).unwrap();
+        assert!(!now.system_uuid.is_empty() && !now.nics[0].mac.is_empty(), "what runs is known: {now:?}");
         site.power_off(&id).unwrap();
         assert_eq!(power(), Power::Off);
     }
@@ -150,7 +208,7 @@ fn power_is_what_it_says(subject: &Subject) {
 
 fn a_running_machine_is_left_alone(subject: &Subject) {
     let site = &subject.site;
-    let id = site.create_machine(&machine(subject, "running")).unwrap().id;
+    let id = subject.make(&machine(subject, "running")).id;
     site.create_snapshot(&id, "before").unwrap();
     site.power_on(&id).unwrap();
     for result in
@@ -167,10 +225,10 @@ fn a_running_machine_is_left_alone(subject: &Subject) {
 
 fn snapshots_keep_what_was(subject: &Subject) {
     let site = &subject.site;
-    let machine = site.create_machine(&machine(subject, "snapshots")).unwrap();
+    let machine = subject.make(&machine(subject, "snapshots"));
     let (id, path) = (&machine.id, &machine.disks[0].path);
     let snapshots = || site.machine(id).unwrap().snapshots;
-    write(path, 1);
+    subject.fill(path, 1);
     let missing = site.revert_snapshot(id, "one");
     assert!(matches!(missing, Err(SiteError::NoSuchSnapshot { .. })), "{missing:?}");
     site.delete_snapshot(id, "one").unwrap();
@@ -190,7 +248,7 @@ fn snapshots_keep_what_was(subject: &Subject) {
     site.delete_snapshot(id, "one").unwrap();
     site.delete_snapshot(id, "one").unwrap();
     assert_eq!(snapshots(), [""; 0]);
-    assert!(read(&File::open(path).unwrap()).iter().all(|byte| *byte == 1));
+    assert!(subject.is_filled(path, 1));
     site.delete_machine(id).unwrap();
 }
 
@@ -211,9 +269,9 @@ fn network_cards_are_connected(subject: &Subject) {
 
 fn disks_lie_over_images(subject: &Subject) {
     let site = &subject.site;
-    let owner = site.create_machine(&machine(subject, "image")).unwrap();
+    let owner = subject.make(&machine(subject, "image"));
     let image = &owner.disks[0].path;
-    write(image, 9);
+    subject.fill(image, 9);
     let mut new = machine(subject, "over");
     new.disks[0].origin = DiskOrigin::Over { image: image.clone(), datastore: subject.datastore.clone() };
     if !subject.lays_over_images {
@@ -230,17 +288,6 @@ fn disks_lie_over_images(subject: &Subject) {
     site.power_off(&over.id).unwrap();
     site.delete_snapshot(&over.id, "s").unwrap();
     site.delete_machine(&over.id).unwrap();
-    assert!(read(&File::open(image).unwrap()).iter().all(|byte| *byte == 9), "the image is somebody else's");
+    assert!(subject.is_filled(image, 9), "the image is somebody else's");
     site.delete_machine(&owner.id).unwrap();
-}
-
-fn write(path: &std::path::Path, byte: u8) {
-    let file = File::options().write(true).open(path).unwrap();
-    file.write_all_at(&vec![byte; usize::try_from(DISK_SIZE).unwrap()], 0).unwrap();
-}
-
-fn read(file: &File) -> Vec<u8> {
-    let mut bytes = vec![0xEE; usize::try_from(DISK_SIZE).unwrap()];
-    file.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
 }

@@ -12,12 +12,14 @@
 //!
 //! A master target writes the disks of a machine that is off between [`Site::lend_disks`] and [`Site::take_back_disks`].
 //!
-//! [`LocalSite`] is the site that is a directory of QEMU machines, [`VsphereSite`] one that is a vCenter or ESXi host; [`conformance`] holds all sites to the same promises.
+//! [`LocalSite`] is the site that is a directory of QEMU machines, [`VsphereSite`] one that is a vCenter or ESXi host, [`AzureSite`] a resource group of Azure; [`conformance`] holds all sites to the same promises.
 
+pub mod azure;
 pub mod conformance;
 mod local;
 pub mod vsphere;
 
+pub use azure::AzureSite;
 pub use local::{
     AcceleratorChoice, Forward, Forwarded, LocalSite, NetworkSettings, SiteSettings, UefiSettings,
     guest_makes_progress_on_kvm,
@@ -38,7 +40,7 @@ pub struct Machine {
     pub id: String,
     /// What people call it.
     pub name: String,
-    /// SMBIOS system UUID, lower case with dashes.
+    /// SMBIOS system UUID, lower case with dashes. Empty at a site that chooses it at the first start, until then: to be read again.
     pub system_uuid: String,
     /// Whether it runs.
     pub power: Power,
@@ -91,7 +93,7 @@ pub enum Boot {
 /// A machine's disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineDisk {
-    /// Where its contents are, as the site's master targets reach them: a raw image or block device. With snapshots: the oldest state, which
+    /// Where its contents are, as the site's master targets reach them: a raw image or block device; at Azure, the address of a page blob. With snapshots: the oldest state, which
     /// does not change while the snapshot exists.
     pub path: PathBuf,
     /// Bytes.
@@ -103,7 +105,7 @@ pub struct MachineDisk {
 /// A machine's network card.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Nic {
-    /// MAC address, lower case with colons.
+    /// MAC address, lower case with colons. Empty as long as [`Machine::system_uuid`] is.
     pub mac: String,
     /// Name of the site's network; `None`: not connected.
     pub network: Option<String>,

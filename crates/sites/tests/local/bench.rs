@@ -161,6 +161,7 @@ fn process() {
                 datastore: "main".to_owned(),
                 network: "lan".to_owned(),
                 lays_over_images: true,
+                replica: None,
             };
             let mut new = conformance::machine(&subject, id);
             new.disks.push(new.disks[0].clone());

@@ -28,6 +28,7 @@ fn subject(bench: &Bench) -> Subject {
         datastore: "main".to_owned(),
         network: "lan".to_owned(),
         lays_over_images: true,
+        replica: None,
     }
 }
 

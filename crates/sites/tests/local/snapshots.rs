@@ -24,6 +24,7 @@ fn machine(bench: &Bench, id: &str) -> Machine {
         datastore: "main".to_owned(),
         network: "lan".to_owned(),
         lays_over_images: true,
+        replica: None,
     };
     let mut new: NewMachine = conformance::machine(&subject, id);
     new.disks.push(new.disks[0].clone());

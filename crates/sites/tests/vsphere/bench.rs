@@ -70,6 +70,7 @@ impl Bench {
             datastore: DATASTORE.to_owned(),
             network: "VM Network".to_owned(),
             lays_over_images: false,
+            replica: None,
         };
         conformance::machine(&subject, id)
     }

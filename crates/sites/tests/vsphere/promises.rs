@@ -18,6 +18,7 @@ fn subject(bench: &Bench) -> Subject {
         datastore: DATASTORE.to_owned(),
         network: "VM Network".to_owned(),
         lays_over_images: false,
+        replica: None,
     }
 }
 
