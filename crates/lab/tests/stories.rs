@@ -28,6 +28,11 @@ fn guest_comes_home_to_a_vcenter_whatever_happens_there_meanwhile() {
     play(Story::VmwareFaults);
 }
 
+#[test]
+fn guest_that_was_a_physical_server_comes_home_as_a_virtual_machine() {
+    play(Story::Physical);
+}
+
 fn play(story: Story) {
     let ledger = Path::new(env!("CARGO_BIN_EXE_switchback-ledger"));
     let directory = tempfile::Builder::new().prefix("switchback-story-").tempdir_in("/var/tmp").unwrap();

@@ -22,17 +22,20 @@ use switchback_lab::demo::{self, Options, Screen, Story};
 #[command(version, max_term_width = 100)]
 struct Arguments {
     /// Play what fails around protected machines instead: a network that is cut, a process server that is lost for good, disks that change
-    #[arg(long)]
+    #[arg(long, group = "story")]
     faults: bool,
     /// Play a failover from a vCenter (simulated but for the bytes of its disks) and the failback to the original virtual machine instead
-    #[arg(long, conflicts_with = "faults")]
+    #[arg(long, group = "story")]
     vmware: bool,
     /// The same with an original that was deleted, a configuration server that is restored from its backup meanwhile, and an alternate location
-    #[arg(long, conflicts_with_all = ["faults", "vmware"])]
+    #[arg(long, group = "story")]
     vmware_elsewhere: bool,
     /// The same with what happens at a vCenter while a machine is replicated home
-    #[arg(long, conflicts_with_all = ["faults", "vmware", "vmware_elsewhere"])]
+    #[arg(long, group = "story")]
     vmware_faults: bool,
+    /// Play what happens to a physical server, which comes home as a virtual machine of a (simulated) vCenter
+    #[arg(long, group = "story")]
+    physical: bool,
     /// Leave everything running at the end, and print how to look around
     #[arg(long)]
     keep: bool,
@@ -76,6 +79,7 @@ fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         (arguments.vmware, Story::Vmware),
         (arguments.vmware_elsewhere, Story::VmwareElsewhere),
         (arguments.vmware_faults, Story::VmwareFaults),
+        (arguments.physical, Story::Physical),
     ];
     let story =
         stories.into_iter().find(|(is_asked, _)| *is_asked).map_or(Story::WholeCycle, |(_, story)| story);

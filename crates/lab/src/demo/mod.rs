@@ -17,11 +17,13 @@
 //! | `vcenter`, `esx` | a vCenter at home, simulated but for the bytes of its disks |
 //! | `vmware` | the third: home is a vCenter |
 //! | `vmware_elsewhere` | the fourth: the original is gone, or another place is wanted |
+//! | `physical` | the sixth: a physical server becomes a virtual machine |
 //! | `vmware_faults` | the fifth: what happens at the vCenter while a machine is replicated to it |
 
 mod command_line;
 mod esx;
 mod faults;
+mod physical;
 mod places;
 mod roles;
 mod screen;
@@ -74,6 +76,8 @@ pub enum Story {
     VmwareElsewhere,
     /// Snapshots, maintenance, detached disks, a wrong password, a master target that starts anew, while a machine is replicated home to a vCenter.
     VmwareFaults,
+    /// A physical server is failed over, switching itself off, and comes home as a new virtual machine of a vCenter.
+    Physical,
 }
 
 /// Plays the demo. Returns what was verified, and how far it came: an error is what it cannot go on after; a check that does not hold is in the
@@ -89,6 +93,7 @@ pub fn run(options: &Options, screen: Screen) -> (Table, anyhow::Result<()>) {
         Story::Vmware => vmware::play(&mut stage),
         Story::VmwareElsewhere => vmware_elsewhere::play(&mut stage),
         Story::VmwareFaults => vmware_faults::play(&mut stage),
+        Story::Physical => physical::play(&mut stage),
     };
     stage.end(played.is_ok() && options.keep);
     (stage.into_table(), played)

@@ -33,7 +33,7 @@ pub(super) struct VCenter {
     pub(super) site: Arc<VsphereSite>,
     /// By which the master target reaches the datastore's files.
     pub(super) link: PathBuf,
-    boot: Option<BootFiles>,
+    pub(super) boot: Option<BootFiles>,
 }
 
 pub(super) fn found_sites(stage: &mut Stage) -> anyhow::Result<VCenter> {
@@ -181,6 +181,21 @@ pub(super) fn fail_over(stage: &mut Stage, cast: Cast) -> anyhow::Result<()> {
     story::wait_for_starts(stage, At::Recovery, &before)?;
     stage.job(&["machine", "commit", cast.name, "--yes"])?;
     story::work_goes_on_for(stage, At::Recovery, &[cast])
+}
+
+/// Reprotects to a machine that is made for that: its id, and what runs it.
+pub(super) fn reprotect_to_new(
+    stage: &mut Stage,
+    vcenter: &VCenter,
+    cast: Cast,
+    more: &[&str],
+) -> anyhow::Result<(String, Hypervisor)> {
+    hand_over_kernel(stage, cast, false)?;
+    stage.job(&[&["machine", "reprotect", cast.name, "--yes"], more].concat())?;
+    let made = stage.instance(cast.name, At::Home)?;
+    let machine = vcenter.site.machine(&made)?;
+    let hypervisor = run(stage, vcenter, &machine)?;
+    Ok((made, hypervisor))
 }
 
 pub(super) fn check_unchanged(

@@ -3,7 +3,6 @@
 
 use switchback_sites::{Power, Site as _};
 
-use super::esx::Hypervisor;
 use super::places::{CAST, Cast};
 use super::stage::{At, Stage};
 use super::story;
@@ -21,7 +20,7 @@ pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
 
     stage.screen.step("5. The original is deleted in the vCenter; reprotect makes a new virtual machine");
     vcenter.site.delete_machine(&original.id)?;
-    let (made, _runs) = reprotect(stage, &vcenter, cast, &[])?;
+    let (made, _runs) = vcenter::reprotect_to_new(stage, &vcenter, cast, &[])?;
     stage.check("the new virtual machine is another one", "another", &made, made != original.id);
     story::wait_until_protected(stage, cast, "away")?;
     vcenter::check_attached(stage, &vcenter, "after the reprotect", 2)?;
@@ -56,8 +55,12 @@ fn elsewhere(stage: &mut Stage, vcenter: &VCenter, cast: Cast) -> anyhow::Result
     stage.screen.step("8. Home to an alternate location, filled from the disks that were left");
     let left = stage.instance(cast.name, At::Home)?;
     let before = vcenter.site.machine(&left)?;
-    let (made, _runs) =
-        reprotect(stage, vcenter, cast, &["--alternate-location", "--datastore", vcenter::DATASTORE])?;
+    let (made, _runs) = vcenter::reprotect_to_new(
+        stage,
+        vcenter,
+        cast,
+        &["--alternate-location", "--datastore", vcenter::DATASTORE],
+    )?;
     stage.check("the alternate location is another virtual machine", "another", &made, made != left);
     vcenter::wait_for_delta(stage, vcenter, cast)?;
     vcenter::fail_back(stage, vcenter, cast)?;
@@ -75,19 +78,4 @@ fn elsewhere(stage: &mut Stage, vcenter: &VCenter, cast: Cast) -> anyhow::Result
     let found = if gone { "gone" } else { "there" };
     stage.check("what was left behind, after the clean-up", "gone", found, gone);
     Ok(())
-}
-
-/// Reprotects to a machine that is made for that: its id, and what runs it.
-fn reprotect(
-    stage: &mut Stage,
-    vcenter: &VCenter,
-    cast: Cast,
-    more: &[&str],
-) -> anyhow::Result<(String, Hypervisor)> {
-    vcenter::hand_over_kernel(stage, cast, false)?;
-    stage.job(&[&["machine", "reprotect", cast.name, "--yes"], more].concat())?;
-    let made = stage.instance(cast.name, At::Home)?;
-    let machine = vcenter.site.machine(&made)?;
-    let hypervisor = vcenter::run(stage, vcenter, &machine)?;
-    Ok((made, hypervisor))
 }
