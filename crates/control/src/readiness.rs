@@ -490,7 +490,7 @@ fn target_machine(item: &ProtectedItem, to: Side, machine: Option<&Machine>) -> 
             "nothing, or bring it back from a copy: then only the delta moves",
         );
     };
-    if protected_disks(item, to, machine).is_none() {
+    let Some(disks) = protected_disks(item, to, machine) else {
         return ReadinessCheck::raised(
             CheckState::Failed,
             ("machine.disks-differ", check.1),
@@ -498,10 +498,9 @@ fn target_machine(item: &ProtectedItem, to: Side, machine: Option<&Machine>) -> 
             "a protected disk was removed or resized there",
             "bring them back to what they were, or ask for an alternate location at the reprotect",
         );
-    }
-    let paths = protected_disks(item, to, machine).unwrap_or_default();
-    let moved =
-        paths.iter().map(|disk| &disk.path).ne(item.replication.iter().flat_map(|path| &path.targets));
+    };
+    let written = item.replication.iter().flat_map(|path| &path.targets);
+    let moved = disks.iter().map(|disk| &disk.path).ne(written);
     if is_lent(item, to) && moved {
         return ReadinessCheck::raised(
             CheckState::Failed,

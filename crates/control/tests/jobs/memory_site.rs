@@ -20,6 +20,8 @@ pub(crate) struct MemorySite {
     pub(crate) full: Mutex<bool>,
     /// Power cannot be cut.
     pub(crate) stuck: Mutex<bool>,
+    /// Nothing but its machines' power answers.
+    pub(crate) unreachable: Mutex<bool>,
     /// What the site says of every machine that may be replicated to.
     pub(crate) findings: Mutex<Vec<ReadinessCheck>>,
 }
@@ -166,6 +168,13 @@ impl Site for MemorySite {
         Ok(())
     }
     fn check_targets(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {
+        if *self.unreachable.lock().unwrap() {
+            return Err(SiteError::Failed {
+                action: "asking".into(),
+                detail: "timed out".into(),
+                passing: true,
+            });
+        }
         Ok(vec![self.findings.lock().unwrap().clone(); targets.len()])
     }
     fn power_on(&self, id: &str) -> Result<(), SiteError> {

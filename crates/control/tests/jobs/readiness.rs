@@ -3,10 +3,10 @@
 use switchback_model::{
     CheckState, ItemOperation, JobState, NetworkMapping, ReadinessCheck, ReprotectOptions, Side, verdict,
 };
-use switchback_sites::Power;
+use switchback_sites::{Power, Site};
 
 use super::world::World;
-use super::{committed, error_of, name};
+use super::{away_protected, committed, error_of, name};
 
 fn mapped() -> World {
     let mut world = World::new();
@@ -71,9 +71,9 @@ fn each_thing_that_would_hurt_is_told_for_the_way_it_is_on() {
         ),
         (
             |world| {
-                switchback_sites::Site::delete_machine(&*world.home, "web01").unwrap_or_else(|_| {
+                Site::delete_machine(&*world.home, "web01").unwrap_or_else(|_| {
                     world.home.set_power("web01", Power::Off);
-                    switchback_sites::Site::delete_machine(&*world.home, "web01").unwrap();
+                    Site::delete_machine(&*world.home, "web01").unwrap();
                 })
             },
             Side::Home,
@@ -121,7 +121,7 @@ fn a_verdict_that_changes_is_told_once_and_when_it_is_over() {
     world.round();
     (0..2).for_each(|_| drop(checks(&world, Side::Home)));
     assert_eq!((told(&world, "readiness.failback"), told(&world, "readiness.failover")), (1, 0));
-    switchback_sites::Site::delete_snapshot(&*world.home, "web01", "before the update").unwrap();
+    Site::delete_snapshot(&*world.home, "web01", "before the update").unwrap();
     (0..2).for_each(|_| drop(checks(&world, Side::Home)));
     assert_eq!(told(&world, "readiness.failback.resolved"), 1);
 }
@@ -145,4 +145,40 @@ fn a_reprotect_refuses_with_the_words_of_the_check_and_an_alternate_location_may
     world.home.findings.lock().unwrap().clear();
     let job = world.control.restart_job("tester", job.id).unwrap();
     world.done(&job, None);
+}
+
+/// What is found before the machine is turned off where it runs hurts nobody.
+#[test]
+fn a_planned_failback_refuses_while_the_machine_still_runs() {
+    type Change = fn(&mut World);
+    let cases: [(Change, Change, &str); 3] = [
+        (
+            |world| world.home.change_disks("web01", |disks| disks[1].path = "/elsewhere/web01/1".into()),
+            |world| world.home.change_disks("web01", |disks| disks[1].path = "/home/web01/1".into()),
+            "machine.disks-moved",
+        ),
+        (
+            |world| *world.home.unreachable.lock().unwrap() = true,
+            |world| *world.home.unreachable.lock().unwrap() = false,
+            "site.reached",
+        ),
+        (
+            |world| world.home.take_snapshot("web01", "before the update"),
+            |world| world.home.delete_snapshot("web01", "before the update").unwrap(),
+            "machine.no-snapshots",
+        ),
+    ];
+    for (change, undo, code) in cases {
+        let mut world = away_protected();
+        change(&mut world);
+        assert!(states(&world, Side::Home).contains(&(code.to_owned(), CheckState::Failed)), "{code}");
+        let job = world.control.operate("tester", &name("web01"), ItemOperation::PlannedFailover).unwrap();
+        let (job, _) = world.finish(&job, None);
+        assert_eq!((job.state, error_of(&job).code.as_str()), (JobState::Failed, code));
+        assert!(!error_of(&job).remedy.is_empty(), "{code}");
+        assert_eq!(world.recovery.all()[0].power, Power::On, "{code}: it runs on");
+        undo(&mut world);
+        world.operate(ItemOperation::PlannedFailover, None);
+        assert_eq!(world.home.all()[0].power, Power::On, "{code}: and comes home after the remedy");
+    }
 }
