@@ -110,6 +110,7 @@ pub fn machine(subject: &Subject, id: &str) -> NewMachine {
             origin: DiskOrigin::Empty { datastore: subject.datastore.clone() },
         }],
         nics: vec![Nic { mac: String::new(), network: Some(subject.network.clone()) }],
+        beside: None,
         mark: Some("conformance".to_owned()),
     }
 }

@@ -132,6 +132,9 @@ pub struct NewMachine {
     pub nics: Vec<Nic>,
     /// See [`Machine::mark`].
     pub mark: Option<String>,
+    /// SMBIOS system UUID of the machine on whose host it is made, its master target's: only there can that reach its disks. One that the site does not have, or
+    /// `None`: where the site makes machines.
+    pub beside: Option<String>,
 }
 
 /// A disk to be made.
@@ -214,6 +217,15 @@ pub trait Site: Send + Sync + Debug {
     /// # Errors
     /// [`SiteError`].
     fn datastores(&self) -> Result<Vec<Datastore>, SiteError>;
+
+    /// Those that the host of a machine reaches; see [`NewMachine::beside`].
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    fn datastores_beside(&self, machine: &str) -> Result<Vec<Datastore>, SiteError> {
+        let _ = machine;
+        self.datastores()
+    }
 
     /// Its networks.
     ///

@@ -154,7 +154,11 @@ impl Site for VsphereSite {
 
     /// Those that the placement's host can write; without a host, all that can be reached.
     fn datastores(&self) -> Result<Vec<Datastore>, SiteError> {
-        self.usable_datastores()
+        self.usable_datastores("")
+    }
+
+    fn datastores_beside(&self, machine: &str) -> Result<Vec<Datastore>, SiteError> {
+        self.usable_datastores(machine)
     }
 
     /// Those that the placement's host has; without a host, all.

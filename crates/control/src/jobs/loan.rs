@@ -11,7 +11,7 @@ use super::step::Work;
 use crate::ControlError;
 
 /// The machine that a master target runs in, as it says itself.
-fn machine_of(work: &Work<'_>, master_target: &str) -> Result<String, ControlError> {
+pub(super) fn machine_of(work: &Work<'_>, master_target: &str) -> Result<String, ControlError> {
     let report = work.control.server_report(Role::Target, master_target)?;
     let state = report.as_ref().and_then(|report| report.master_target());
     Ok(state.map(|state| state.system_uuid.clone()).unwrap_or_default())

@@ -280,6 +280,7 @@ pub(crate) fn create_instance(
         boot: source.boot.clone(),
         disks: item.disk_sizes.iter().enumerate().map(disk).collect(),
         nics: networks.into_iter().map(|network| Nic { mac: String::new(), network }).collect(),
+        beside: Some(super::loan::machine_of(work, work.note("master-target").unwrap_or_default())?),
         mark: Some(format!("{} replica", item.machine)),
     };
     Ok(work.site(to)?.create_machine(&machine)?)

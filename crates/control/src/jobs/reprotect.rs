@@ -143,7 +143,10 @@ fn find_target(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let datastore = match options.datastore {
         Some(datastore) => datastore,
         None => site
-            .datastores()?
+            .datastores_beside(&super::loan::machine_of(
+                work,
+                work.note("master-target").unwrap_or_default(),
+            )?)?
             .into_iter()
             .max_by_key(|datastore| datastore.free)
             .map(|datastore| datastore.name)

@@ -89,6 +89,7 @@ fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         boot: like.boot.clone(),
         disks: disks.collect(),
         nics: networks.into_iter().map(|network| Nic { mac: String::new(), network }).collect(),
+        beside: None,
         mark: Some(format!("{} test", item.machine)),
     };
     site.create_machine(&machine)?;

@@ -93,6 +93,7 @@ fn new_machine(id: &str, name: &str, sizes: &[u64]) -> NewMachine {
         boot: Boot::Bios,
         disks: sizes.iter().map(disk).collect(),
         nics: NETWORKS.map(|network| Nic { mac: String::new(), network: Some(network.to_owned()) }).to_vec(),
+        beside: None,
         mark: None,
     }
 }

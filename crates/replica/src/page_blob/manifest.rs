@@ -1,6 +1,6 @@
 //! The manifest of a page-blob replica: the one small blob that says what the replica is. Whatever it does not name is garbage.
 //!
-//! Text as [`sealed_text`](crate::sealed_text) has it. It is only ever replaced whole, by whoever read it last (If-Match); everything it names is durable
+//! Text as [`sealed_text`] has it. It is only ever replaced whole, by whoever read it last (If-Match); everything it names is durable
 //! before it is written, and nothing it named is deleted before its successor is durable.
 //!
 //! # Names are never used twice

@@ -47,7 +47,8 @@ impl VsphereSite {
         }
         let making = format!("making the machine {}", new.id);
         let inventory = self.inventory()?;
-        let place = self.place(&inventory).map_err(failed(&making))?;
+        let beside = new.beside.as_deref().unwrap_or_default();
+        let place = self.place(&inventory, beside).map_err(failed(&making))?;
         place.must_have_room(new)?;
         // Of those in one folder each has a name of its own: one that stands in for another cannot have that one's.
         let is_taken = new.mark.is_some() && inventory.machines.iter().any(|one| one.name == new.name);
@@ -76,9 +77,9 @@ impl VsphereSite {
         Err(ignored(making))
     }
 
-    fn place<'a>(&self, inventory: &'a Inventory) -> Result<Place<'a>, VimError> {
+    fn place<'a>(&self, inventory: &'a Inventory, beside: &str) -> Result<Place<'a>, VimError> {
         let settings = &self.settings.placement;
-        let Some(host) = self.placement_host(inventory)? else {
+        let Some(host) = self.host_beside(inventory, beside)? else {
             let known = inventory.hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>().join(", ");
             let problem =
                 format!("`placement.host` must say on which ESXi host machines are made, there are: {known}");

@@ -123,9 +123,9 @@ impl VsphereSite {
         }
     }
 
-    pub(super) fn usable_datastores(&self) -> Result<Vec<Datastore>, SiteError> {
+    pub(super) fn usable_datastores(&self, beside: &str) -> Result<Vec<Datastore>, SiteError> {
         let inventory = self.current()?;
-        let host = self.placement_host(&inventory).map_err(failed("listing the datastores"))?;
+        let host = self.host_beside(&inventory, beside).map_err(failed("listing the datastores"))?;
         let usable = inventory.datastores.iter().filter(|datastore| {
             datastore.is_accessible && host.is_none_or(|host| datastore.is_writable_by(&host.object))
         });
@@ -148,6 +148,21 @@ impl VsphereSite {
             },
         };
         Ok(networks_of(&inventory, host).map(view).collect())
+    }
+
+    /// The host that a machine of this site is on; of one that is none of it: [`VsphereSite::placement_host`].
+    pub(super) fn host_beside<'a>(
+        &self,
+        inventory: &'a Inventory,
+        system_uuid: &str,
+    ) -> Result<Option<&'a Host>, VimError> {
+        let mut machines = inventory.machines.iter();
+        let machine = machines.find(|one| !system_uuid.is_empty() && one.system_uuid == system_uuid);
+        let at = machine.and_then(|machine| machine.host.as_ref());
+        match at.and_then(|at| inventory.hosts.iter().find(|host| host.object == *at)) {
+            Some(host) => Ok(Some(host)),
+            None => self.placement_host(inventory),
+        }
     }
 
     /// The host that the settings name, or the only one there is.

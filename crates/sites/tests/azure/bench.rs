@@ -104,6 +104,7 @@ pub(crate) fn machine(id: &str, disks: u8) -> NewMachine {
         disks: (0..disks).map(disk).collect(),
         nics: vec![Nic { mac: String::new(), network: Some(PRODUCTION.into()) }],
         mark: Some(format!("{id} replica")),
+        beside: None,
     }
 }
 

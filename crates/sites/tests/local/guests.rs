@@ -68,6 +68,7 @@ impl World {
             },
             disks,
             nics: vec![nic("uplink"), nic("lan")],
+            beside: None,
             mark: None,
         }
     }

@@ -7,7 +7,7 @@ use switchback_model::{CheckState, ReadinessCheck};
 use switchback_sites::vsphere::{Credentials, VsphereSite};
 use switchback_sites::{Site, SiteError, Target};
 
-use crate::bench::{Bench, DATASTORE, settings, write};
+use crate::bench::{Bench, DATASTORE, HOST, credentials, settings, write};
 
 fn detail<T: std::fmt::Debug>(result: Result<T, SiteError>) -> String {
     match result {
@@ -196,4 +196,30 @@ fn new_disks_are_filled_from_those_that_were_left() {
     site.power_on(&left.id).unwrap();
     let running = site.seed_disks(&new.id, &left.id, &serials);
     assert!(matches!(running, Err(SiteError::Running { .. })), "{running:?}");
+}
+
+/// A machine that is made for a master target is made on its host, wherever the site makes others: only there are its disks reached.
+#[test]
+fn a_machine_is_made_beside_its_master_target() {
+    let bench = Bench::new();
+    let inventory = bench.site.inventory().unwrap();
+    let other = inventory.hosts.iter().find(|host| host.name != HOST).unwrap();
+    let mut elsewhere = settings(&bench.simulator);
+    elsewhere.placement.host = Some(other.name.clone());
+    let elsewhere = VsphereSite::open(elsewhere, credentials()).unwrap();
+    let host_of = |id: &str| {
+        let inventory = bench.site.inventory().unwrap();
+        let machine = inventory.machines.iter().find(|one| one.site_id() == id).unwrap();
+        machine.host.clone().unwrap()
+    };
+    let master = elsewhere.create_machine(&bench.describe("master")).unwrap();
+    assert_eq!(host_of(&master.id), other.object);
+    let mut new = bench.describe("made");
+    new.beside = Some(master.system_uuid.clone());
+    assert_eq!(host_of(&bench.site.create_machine(&new).unwrap().id), other.object);
+    // A master target that is no machine of the site leaves it to the settings.
+    let mut new = bench.describe("alone");
+    new.beside = Some("564d1fad-86a8-4b9e-0c5f-1e2d3c4b5a69".to_owned());
+    assert_ne!(host_of(&bench.site.create_machine(&new).unwrap().id), other.object);
+    assert_eq!(bench.site.datastores_beside(&master.system_uuid).unwrap(), elsewhere.datastores().unwrap());
 }
