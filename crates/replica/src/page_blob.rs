@@ -29,6 +29,7 @@
 //! As [`DiskReplica`](crate::DiskReplica): `turn` lets one call of one session at a time in, `work` serializes what changes page blobs or history, `core` holds the
 //! manifest, also while that is being written. Who only looks reads `shown`. Order: `turn`, `work`, `core`, `digests`.
 
+mod anew;
 mod apply;
 mod cache;
 mod error;

@@ -120,7 +120,7 @@ impl PageBlobReplica {
     }
 
     /// Deletes the blobs and snapshots that a change of the manifest has ceased to name.
-    fn forget(
+    pub(super) fn forget(
         &self,
         core: std::sync::MutexGuard<'_, super::save::Core>,
         mut before: BTreeSet<String>,

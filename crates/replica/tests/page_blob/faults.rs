@@ -236,3 +236,74 @@ fn a_page_blob_that_is_gone_costs_no_staged_point() {
     assert_eq!(replica.points().len(), 2);
     assert_eq!(staged(&account).len(), 1);
 }
+
+/// The machine has come home and is replicated here once more: what the page blobs hold is compared with, by its digests alone, wherever the change is cut short.
+#[test]
+fn a_new_history_begins_on_what_the_pages_hold_whenever_it_is_cut_short() {
+    let contents = |account: &SimAccount, blob: &str| {
+        let mut contents = account.contents(blob).unwrap();
+        contents.truncate(usize::try_from(SIZE).unwrap());
+        contents
+    };
+    let name: ObjectName = "view".parse().unwrap();
+    for ops in (0..).take_while(|ops| *ops < 200) {
+        let (account, store) = make();
+        let replica = open(&store, 1).unwrap();
+        cycle(&replica, resync(), &[(0, vec![1; 65536])]);
+        replica.maintain().unwrap();
+        let stood = cycle(&replica, CycleKind::Changes, &[(65536, vec![2; 65536])]);
+        replica.view(&name, stood).unwrap();
+        replica.stand_at(stood).unwrap();
+        store.crash_after(ops);
+        let cut = replica.begin_anew(ReplicaId([6; 16]), UnixMillis(9)).is_err();
+        drop(replica);
+
+        let store = account.connect();
+        let replica = open(&store, 2).unwrap();
+        replica.begin_anew(ReplicaId([6; 16]), UnixMillis(9)).unwrap();
+        assert_eq!((replica.id(), replica.standing()), (ReplicaId([6; 16]), None), "{ops}");
+        assert_eq!(replica.points().iter().map(|point| point.seq).collect::<Vec<_>>(), [Seq(0)], "{ops}");
+        assert_eq!(staged(&account), [""; 0], "{ops}: nothing of the former history is left");
+        let clones = account.blobs().into_iter().filter(|(blob, _)| blob.ends_with("-at.vhd")).count();
+        assert_eq!(clones, 0, "{ops}");
+        let held = contents(&account, "disk-0.vhd");
+        assert!(
+            held[..65536].iter().all(|byte| *byte == 1) && held[65536..131_072].iter().all(|byte| *byte == 2)
+        );
+
+        // The digests are known: a record of theirs is all that is read.
+        let read_before = account.page_traffic().0;
+        let mut session = session(&replica);
+        session.open_cycle(&OpenCycle { generation: GenerationId([2; 16]), kind: resync() }).unwrap();
+        let leaves = session.leaf_digests(DiskIndex(0), &[0]).unwrap();
+        for (leaf, digest) in leaves[0].leaves.iter().enumerate() {
+            assert_eq!(
+                *digest,
+                switchback_delta::digest_of(&held[leaf * 65536..(leaf + 1) * 65536]),
+                "{ops}: leaf {leaf}"
+            );
+        }
+        assert!(account.page_traffic().0 - read_before <= 17 * 512, "{ops}: pages were read");
+        drop(session);
+        let mut expected = held;
+        expected[..4096].fill(7);
+        let seq = cycle(&replica, resync(), &[(0, vec![7; 4096])]);
+        assert_eq!(seq, Seq(1));
+        // Before and after it is on the page blobs.
+        for _ in 0..2 {
+            let clone = replica.view(&name, seq).unwrap();
+            assert!(
+                contents(&account, &clone[0]) == expected,
+                "{ops}: point 1 is what was there, and what changed"
+            );
+            replica.drop_view(&name).unwrap();
+            replica.maintain().unwrap();
+        }
+        assert!(contents(&account, "disk-0.vhd") == expected, "{ops}");
+        assert_eq!(replica.fsck(|_, _| {}).unwrap().findings, [], "{ops}");
+        if !cut {
+            return;
+        }
+    }
+    panic!("it never gets through");
+}

@@ -39,7 +39,7 @@ pub(super) struct KindArgs {
     #[arg(long, group = "kind")]
     physical: bool,
     /// The site at which physical servers are made as virtual machines when they come home [default: none, they can only leave]
-    #[arg(long, requires = "physical", value_name = "SITE")]
+    #[arg(long, conflicts_with_all = ["local", "vsphere"], value_name = "SITE")]
     comes_home_to: Option<String>,
     /// A datastore that the master targets have mounted, and where; again for each
     #[arg(long, requires = "vsphere", value_name = "DATASTORE=DIRECTORY", value_parser = mounted)]
