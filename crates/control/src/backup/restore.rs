@@ -203,6 +203,8 @@ fn suspend(saved: &mut Saved, header: &Header) -> Result<bool, BackupError> {
 fn hold(record: &mut Record, now: UnixMillis) -> Result<(), BackupError> {
     let mut item: ProtectedItem = read(record)?;
     item.held = Some(Held::Unconfirmed { since: now });
+    // Whoever goes on with the job asks again.
+    item.power_off = None;
     record.body = serde_json::to_string(&item).expect("plain data becomes JSON");
     Ok(())
 }

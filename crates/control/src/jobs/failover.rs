@@ -39,7 +39,9 @@ const HOLD_MARGIN_MS: u64 = 15_000;
 pub(crate) fn unplanned_steps() -> Vec<Step> {
     vec![
         Step::new("UnplannedFailoverPreflightChecksTask", "Prerequisites check for failover", check),
-        Step::new("ShutdownVmOnPrimaryForUFO", "Shut down the virtual machine", shut_down_if_asked),
+        Step::new("ShutdownVmOnPrimaryForUFO", "Shut down the virtual machine", shut_down_if_asked)
+            .undo(withdraw_power_off)
+            .undo_on_failure(),
         Step::new("PrepareForUnPlannedFailoverTask", "Synchronizing the latest changes", synchronize),
         Step::new("FailoverTask", "Start failover", turn_and_stand).no_return(),
         Step::new("StartVmOnSecondary", "Start the replica virtual machine", start).no_return(),
@@ -158,6 +160,14 @@ fn shut_down_if_asked(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
             item.active().site
         ))),
     }
+}
+
+/// A physical server that has not heard of it yet is not to go off when nothing comes of the failover.
+fn withdraw_power_off(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    let mut item = work.item()?;
+    item.value.power_off = None;
+    work.change(&item);
+    Ok(Outcome::done())
 }
 
 /// Whether anything is on its way between the sites yet.
@@ -339,15 +349,14 @@ fn power_off_itself(work: &mut Work<'_>, thawed: impl Fn() -> ControlError) -> R
 }
 
 fn power_on_again(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
-    let mut item = work.item()?;
+    let item = work.item()?.value;
     work.job.notes.remove("off");
-    if work.control.is_physical(item.value.active())? {
-        item.value.power_off = None;
-        work.change(&item);
+    if work.control.is_physical(item.active())? {
+        withdraw_power_off(work)?;
         return Ok(Outcome::Skipped("a physical server is started by hand".into()));
     }
-    let Some(id) = &item.value.active().id else { return Ok(Outcome::done()) };
-    work.site(&item.value.active().site)?.power_on(id)?;
+    let Some(id) = &item.active().id else { return Ok(Outcome::done()) };
+    work.site(&item.active().site)?.power_on(id)?;
     Ok(Outcome::done())
 }
 

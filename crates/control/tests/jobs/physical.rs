@@ -173,3 +173,21 @@ fn what_a_hypervisor_has_is_protected_there_and_a_physical_site_needs_a_real_hom
     let refused = world.control.remove_site(&name("home")).unwrap_err();
     assert_eq!(refused.kind, ErrorKind::Conflict);
 }
+
+#[test]
+fn one_that_has_not_heard_yet_is_not_switched_off_after_the_failover_was_given_up() {
+    let mut world = protected(true);
+    world.hardware.set_power("web01", Power::Off);
+    let job = world.control.operate("tester", &name("web01"), unplanned(true)).unwrap();
+    while world.item().power_off.is_none() {
+        world.control.work_once(None).unwrap();
+        world.round();
+    }
+    world.control.cancel_job("tester", job.id).unwrap();
+    let (job, _) = world.finish(&job, None);
+    assert_eq!(job.state, JobState::Cancelled);
+    assert_eq!((world.item().power_off, world.item().protection.active), (None, Side::Home));
+    world.hardware.set_power("web01", Power::On);
+    (0..5).for_each(|_| world.round());
+    assert_eq!(world.hardware.all()[0].power, Power::On);
+}
