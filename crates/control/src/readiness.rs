@@ -129,9 +129,13 @@ impl Control {
                     there.iter().find(|machine| machine.id == *id).cloned()
                 };
                 let machines: Vec<_> = targets.iter().map(machine).collect();
-                let datastores = opened.datastores()?;
-                for ((item, machine), checks) in items.iter().zip(&machines).zip(&mut checks) {
-                    checks.extend(machine.is_none().then(|| room_for(item, &datastores)));
+                for (((item, target), machine), checks) in
+                    items.iter().zip(&targets).zip(&machines).zip(&mut checks)
+                {
+                    if machine.is_none() {
+                        let datastores = opened.datastores_beside(&target.master_target)?;
+                        checks.push(room_for(item, &datastores));
+                    }
                 }
                 Ok(machines.into_iter().zip(checks).collect())
             };

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::child_lines::lines_of;
+
 /// How long it may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// How long a connection through the proxy may be silent.
@@ -71,13 +73,7 @@ impl Azurite {
             .spawn()?;
         let stdout = child.stdout.take();
         let mut azurite = Self { child, address: String::new() };
-        let (sender, receiver) = std::sync::mpsc::sync_channel(100);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout.into_iter().next()?).lines() {
-                sender.send(line.ok()?).ok()?;
-            }
-            Some(())
-        });
+        let receiver = lines_of(stdout);
         let started = Instant::now();
         loop {
             let line = receiver.recv_timeout(START_LIMIT.saturating_sub(started.elapsed()));

@@ -18,6 +18,7 @@
 mod accelerator;
 pub mod arm;
 pub mod azurite;
+mod child_lines;
 mod cpio;
 pub mod demo;
 mod foundation;

@@ -7,13 +7,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+
+use crate::child_lines::lines_of;
 
 /// How long it may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -200,13 +202,7 @@ impl Simulator {
             .spawn()?;
         let stdout = child.stdout.take();
         let mut simulator = Self { child, files, facts: BTreeMap::new(), fingerprint };
-        let (sender, receiver) = std::sync::mpsc::sync_channel(100);
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout.into_iter().next()?).lines() {
-                sender.send(line.ok()?).ok()?;
-            }
-            Some(())
-        });
+        let receiver = lines_of(stdout);
         let started = Instant::now();
         while !simulator.facts.contains_key("READY") {
             let Ok(line) = receiver.recv_timeout(START_LIMIT.saturating_sub(started.elapsed())) else {

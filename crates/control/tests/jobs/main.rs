@@ -81,6 +81,18 @@ impl World {
         panic!("no recovery point: {:#?}", self.item());
     }
 
+    /// A network card of the one site has a network at the other.
+    fn map_networks(&self) {
+        let mapping = switchback_model::NetworkMapping {
+            site: name("home"),
+            network: "lan".into(),
+            target_site: name("recovery"),
+            target_network: "lan".into(),
+            test_network: None,
+        };
+        self.control.put_network_mapping(&mapping).unwrap();
+    }
+
     fn item(&self) -> switchback_model::ProtectedItem {
         self.control.item(&name("web01")).unwrap().item
     }

@@ -2,8 +2,7 @@
 
 use switchback_control::ErrorKind;
 use switchback_model::{
-    CheckState, ItemOperation, JobState, NetworkMapping, Phase, PointChoice, ProtectRequest,
-    ReprotectOptions, Side, verdict,
+    CheckState, ItemOperation, JobState, Phase, PointChoice, ProtectRequest, ReprotectOptions, Side, verdict,
 };
 use switchback_sites::Power;
 
@@ -97,14 +96,7 @@ fn it_comes_home_as_a_new_virtual_machine_killed_at_every_step() {
         },
     );
     let mut world = committed(true);
-    let mapping = NetworkMapping {
-        site: name("home"),
-        network: "lan".into(),
-        target_site: name("recovery"),
-        target_network: "lan".into(),
-        test_network: None,
-    };
-    world.control.put_network_mapping(&mapping).unwrap();
+    world.map_networks();
     world.operate(reprotect(), None);
     world.until_protected();
     world.operate(ItemOperation::PlannedFailover, None);

@@ -1,7 +1,7 @@
 //! Readiness: what would keep a machine from failing over or coming home is told before it hurts, and refuses in the same words.
 
 use switchback_model::{
-    CheckState, ItemOperation, JobState, NetworkMapping, ReadinessCheck, ReprotectOptions, Side, verdict,
+    CheckState, ItemOperation, JobState, ReadinessCheck, ReprotectOptions, Side, verdict,
 };
 use switchback_sites::{Power, Site};
 
@@ -10,14 +10,7 @@ use super::{away_protected, committed, error_of, name};
 
 fn mapped() -> World {
     let mut world = World::new();
-    let mapping = NetworkMapping {
-        site: name("home"),
-        network: "lan".into(),
-        target_site: name("recovery"),
-        target_network: "lan".into(),
-        test_network: None,
-    };
-    world.control.put_network_mapping(&mapping).unwrap();
+    world.map_networks();
     let job = world.control.protect("tester", super::protect()).unwrap();
     world.done(&job, None);
     world.until_protected();
