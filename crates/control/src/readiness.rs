@@ -57,7 +57,7 @@ impl Control {
         let item = facts.items.iter().find(|item| item.name == *name);
         let item = item.ok_or_else(|| ControlError::not_found("protected machine", name))?;
         let [failover, failback] = [Side::Away, Side::Home].map(|to| {
-            let answers = self.ask_site(&facts, &[item], to);
+            let answers = self.ask_now(&facts, item, to);
             self.checks(&facts, item, to, answers.get(&item.name))
         });
         let readiness = Readiness { checked: self.now(), failover, failback };
@@ -106,6 +106,15 @@ impl Control {
 
     fn known_readiness(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Readiness>> {
         self.inner.readiness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks about one machine, by what is there now: somebody decides by it.
+    fn ask_now(&self, facts: &Facts, item: &ProtectedItem, to: Side) -> SiteAnswers {
+        // A site that cannot be opened says so when it is asked.
+        if let Ok(site) = self.landing_site(item, to).and_then(|site| self.site(&site)) {
+            site.look_anew();
+        }
+        self.ask_site(facts, &[item], to)
     }
 
     /// Asks each site once about the machines that may go to it.
@@ -412,7 +421,7 @@ impl Control {
     /// Refuses what the checks of the site and the machine there say would not work, in their words.
     pub(crate) fn must_be_ready(&self, item: &ProtectedItem, to: Side) -> Result<(), ControlError> {
         let facts = self.facts()?;
-        let answers = self.ask_site(&facts, &[item], to);
+        let answers = self.ask_now(&facts, item, to);
         let (machine, of_site) = match answers.get(&item.name) {
             Some(Ok(answer)) => answer,
             // Else the machine would be turned off where it runs before that is found out.

@@ -206,7 +206,10 @@ pub trait Site: Send + Sync + Debug {
     /// [`SiteError`].
     fn machines(&self) -> Result<Vec<Machine>, SiteError>;
 
-    /// One machine.
+    /// What is asked next is to be decided by: a site that is told of changes, and so lists what it knows, which may be a moment old, reads anew for a while.
+    fn look_anew(&self) {}
+
+    /// One machine, as it is now.
     ///
     /// # Errors
     /// [`SiteError::NoSuchMachine`].

@@ -77,7 +77,7 @@ pub struct VsphereSite {
     watch: Option<InventoryWatch>,
 }
 
-/// For so long after a change of our own the inventory is read: a watch may not have heard of it yet.
+/// For so long after a change of our own, or when something is decided, the inventory is read: a watch may not have heard of the last change yet.
 const SETTLES_IN: Duration = Duration::from_secs(10);
 
 impl VsphereSite {
@@ -92,7 +92,7 @@ impl VsphereSite {
     }
 
     /// Has the server tell what changes from now on: machines, datastores, networks and checks are then looked up in what it has told, without a request, as long as it is
-    /// current. What changes a machine still reads it first.
+    /// current. What changes a machine still reads it first, and so does what decides ([`Site::look_anew`]).
     ///
     /// # Errors
     /// As for [`VsphereSite::watch`].
@@ -105,7 +105,7 @@ impl VsphereSite {
     fn current(&self) -> Result<Arc<Inventory>, SiteError> {
         let told = self.watch.as_ref().map(InventoryWatch::state).filter(|state| state.trouble.is_none());
         match told.and_then(|state| state.inventory) {
-            Some(inventory) if !self.session.has_changed_within(SETTLES_IN) => Ok(inventory),
+            Some(inventory) if !self.session.distrusts_watches(SETTLES_IN) => Ok(inventory),
             _ => self.inventory().map(Arc::new),
         }
     }
@@ -146,6 +146,10 @@ impl Site for VsphereSite {
     /// Templates are left out: they cannot run. So is, and is logged, what the account can read in part only.
     fn machines(&self) -> Result<Vec<Machine>, SiteError> {
         self.all_machines()
+    }
+
+    fn look_anew(&self) {
+        self.session.distrust_watches();
     }
 
     fn machine(&self, id: &str) -> Result<Machine, SiteError> {

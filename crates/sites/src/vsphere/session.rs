@@ -67,8 +67,8 @@ pub(super) struct Session {
     credentials: Credentials,
     limits: Limits,
     state: Mutex<State>,
-    /// When a task was last begun or seen at work.
-    changed: Mutex<Option<Instant>>,
+    /// When a task was last begun or seen at work, or what a watch knows was last not to be relied on.
+    distrusted: Mutex<Option<Instant>>,
 }
 
 impl fmt::Debug for Session {
@@ -82,8 +82,8 @@ impl Session {
     pub(super) fn new(settings: &VsphereSettings, credentials: Credentials) -> Result<Self, VimError> {
         settings.limits.check()?;
         let http = Arc::new(Http::new(&settings.url, &settings.trust)?);
-        let (state, changed) = (Mutex::default(), Mutex::default());
-        Ok(Self { http, credentials, limits: settings.limits, state, changed })
+        let (state, distrusted) = (Mutex::default(), Mutex::default());
+        Ok(Self { http, credentials, limits: settings.limits, state, distrusted })
     }
 
     pub(super) fn url(&self) -> &str {
@@ -137,14 +137,15 @@ impl Session {
         self.send(method, &envelope(this, method, arguments), self.limits.request())
     }
 
-    fn note_change(&self) {
-        *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    /// What a watch knows may be older than what is asked for.
+    pub(super) fn distrust_watches(&self) {
+        *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
     }
 
-    /// Whether a task of it was at work not longer ago than that: all that machines and disks are changed by are tasks.
-    pub(super) fn has_changed_within(&self, time: Duration) -> bool {
-        let changed = *self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        changed.is_some_and(|changed| changed.elapsed() < time)
+    /// Whether that was, or a task was at work, not longer ago than that: all that machines and disks are changed by are tasks.
+    pub(super) fn distrusts_watches(&self, time: Duration) -> bool {
+        let distrusted = *self.distrusted.lock().unwrap_or_else(PoisonError::into_inner);
+        distrusted.is_some_and(|since| since.elapsed() < time)
     }
 
     /// Calls a method that starts a task, and waits for its end; gives its result.
@@ -155,7 +156,7 @@ impl Session {
         arguments: Xml,
     ) -> Result<Option<Node>, VimError> {
         let until = Instant::now() + self.limits.task();
-        self.note_change();
+        self.distrust_watches();
         let started = self.change(this, method, arguments)?;
         let task = started
             .first()
@@ -164,7 +165,7 @@ impl Session {
         let mut pause = LOOK;
         loop {
             let info = self.object(&task, &["info.state", "info.result", "info.error"])?;
-            self.note_change();
+            self.distrust_watches();
             match info.text("info.state") {
                 Some("success") => return Ok(info.get("info.result").cloned()),
                 Some("error") => return Err(failed_task(method, info.get("info.error"))),

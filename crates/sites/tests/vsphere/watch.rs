@@ -151,3 +151,22 @@ fn a_site_that_is_kept_current_lists_without_asking_and_knows_its_own_changes() 
     }
     bench.simulator.freeze(false);
 }
+
+/// What was changed by others a moment ago, and the server has perhaps not told of yet.
+#[test]
+fn what_is_decided_by_is_read_anew() {
+    let bench = bench(Simulator::options());
+    let settings = VsphereSettings { limits: bench.site.settings().limits, ..settings(&bench.simulator) };
+    let kept = VsphereSite::open(settings, credentials()).unwrap().kept_current().unwrap();
+    let made = bench.machine("decided", 1);
+    let snapshots = || {
+        kept.look_anew();
+        kept.machines().unwrap().into_iter().find(|one| one.id == made.id).unwrap().snapshots
+    };
+    for round in 0..20 {
+        bench.site.create_snapshot(&made.id, "theirs").unwrap();
+        assert_eq!(snapshots(), ["theirs"], "round {round}");
+        bench.site.delete_snapshot(&made.id, "theirs").unwrap();
+        assert_eq!(snapshots(), [""; 0], "round {round}");
+    }
+}
