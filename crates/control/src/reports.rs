@@ -153,6 +153,7 @@ impl Control {
                 .map(|stored| (format!("{}/{}", stored.peer.role, stored.peer.name), stored))
                 .collect(),
             scripts: self.guest_scripts()?,
+            containers: self.containers()?,
             incarnation: self.incarnation()?,
             superseded: self.superseded()?,
             addresses: self.inner.home.get().map(|home| home.addresses.clone()).unwrap_or_default(),
