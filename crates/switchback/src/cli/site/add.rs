@@ -22,19 +22,19 @@ pub(super) struct KindArgs {
     #[arg(long, conflicts_with_all = ["local", "physical"], requires = "kind", value_name = "NAME")]
     account: Option<String>,
     /// It is known by its certificate's SHA-256 fingerprint
-    #[arg(long, requires = "vsphere", conflicts_with = "authority", value_name = "HEX")]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["authority", "local", "physical", "azure"], value_name = "HEX")]
     fingerprint: Option<String>,
     /// It is known by the authority (PEM) that issued its certificate
-    #[arg(long, requires = "vsphere", value_name = "FILE")]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["local", "physical", "azure"], value_name = "FILE")]
     authority: Option<PathBuf>,
     /// The ESXi host that machines are made on: the master target's [default: the one there is]
-    #[arg(long, requires = "vsphere", value_name = "NAME")]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["local", "physical", "azure"], value_name = "NAME")]
     host: Option<String>,
     /// The resource pool they are made in [default: the root]
-    #[arg(long, requires = "vsphere", value_name = "NAME")]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["local", "physical", "azure"], value_name = "NAME")]
     resource_pool: Option<String>,
     /// The folder they are made in [default: the datacenter's own]
-    #[arg(long, requires = "vsphere", value_name = "NAME")]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["local", "physical", "azure"], value_name = "NAME")]
     folder: Option<String>,
     /// Physical servers: those from which mobility agents report, and that no other site has
     #[arg(long, group = "kind")]
@@ -43,7 +43,7 @@ pub(super) struct KindArgs {
     #[arg(long, conflicts_with_all = ["local", "vsphere"], value_name = "SITE")]
     comes_home_to: Option<String>,
     /// A datastore that the master targets have mounted, and where; again for each
-    #[arg(long, requires = "vsphere", value_name = "DATASTORE=DIRECTORY", value_parser = mounted)]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["local", "physical", "azure"], value_name = "DATASTORE=DIRECTORY", value_parser = mounted)]
     datastore_directory: Vec<(String, PathBuf)>,
     /// A resource group of Azure: a file with its settings (TOML, see docs/azure-site.md)
     #[arg(long, group = "kind", value_name = "FILE")]
@@ -147,6 +147,7 @@ mod tests {
         assert!(unknown.contains("resource-group") && unknown.contains("line 2"), "{unknown}");
         for bad in [
             "--local /a --managed-identity",
+            "--azure f --fingerprint ab",
             "--azure f --workload-identity /t",
             "--vsphere vc",
             "--account vc",

@@ -10,10 +10,10 @@ use switchback_model::azure::{AzureIdentity, AzureKind, AzureSettings};
 #[derive(Debug, Args)]
 pub(super) struct AzureArgs {
     /// It is entered as the identity that Azure gives to the virtual machine that the configuration server runs in; of several, with this client id
-    #[arg(long, requires = "azure", value_name = "CLIENT_ID", num_args = 0..=1, default_missing_value = "")]
+    #[arg(long, requires = "azure", conflicts_with_all = ["local", "vsphere", "physical"], value_name = "CLIENT_ID", num_args = 0..=1, default_missing_value = "")]
     managed_identity: Option<String>,
     /// It is entered as a service principal that this file proves, as Kubernetes makes one (an absolute path); with --tenant and --client
-    #[arg(long, requires_all = ["azure", "tenant", "client"], value_name = "FILE")]
+    #[arg(long, requires_all = ["azure", "tenant", "client"], conflicts_with_all = ["local", "vsphere", "physical"], value_name = "FILE")]
     workload_identity: Option<PathBuf>,
     /// The service principal's tenant
     #[arg(long, requires = "workload_identity", value_name = "ID")]
@@ -22,7 +22,7 @@ pub(super) struct AzureArgs {
     #[arg(long, requires = "workload_identity", value_name = "ID")]
     client: Option<String>,
     /// The account with the SAS of the container (`switchback account add NAME --kind azure-sas`) [default: the container is entered as the site is]
-    #[arg(long, requires = "azure", value_name = "NAME")]
+    #[arg(long, requires = "azure", conflicts_with_all = ["local", "vsphere", "physical"], value_name = "NAME")]
     container_account: Option<String>,
 }
 
