@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use serde_json::Value;
 use switchback_sites::azure::{AzureLimits, AzureSettings, Cloud, MachineSettings};
 use switchback_sites::{Boot, Machine};
 
@@ -181,11 +180,11 @@ fn check_made(stage: &mut Stage, azure: &Azure, when: &str, expected: &str) {
 
 fn test(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
     stage.screen.step("   Test failover into an isolated network, and its clean-up; replication goes on");
-    stage.job(&["machine", "test-failover", WEB01.name, "--point", "latest", "--yes"])?;
+    stage.job(&["machine", "test-failover", WEB01.name, "--point", "latest"])?;
     let vm = azure.vm()?;
     story::wait_for_starts(stage, At::Recovery, &[(WEB01, 0, vm)])?;
     check_made(stage, azure, "during the test", "1/2/2");
-    stage.job(&["machine", "test-failover-cleanup", WEB01.name, "--yes"])?;
+    stage.job(&["machine", "test-failover-cleanup", WEB01.name])?;
     check_made(stage, azure, "after it", "0/0/0");
     Ok(())
 }
@@ -253,12 +252,9 @@ fn forward_again(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
         moved > 0 && percent < 25,
     );
     if let Ok(said) = early {
-        stage.check(
-            "clean-up before the new replica has a recovery point",
-            "refused",
-            &said,
-            said.contains("no recovery point yet"),
-        );
+        let is_refused = said.contains("no recovery point yet");
+        let found = if is_refused { "refused".to_owned() } else { said };
+        stage.check("clean-up before the new replica has a recovery point", "refused", found, is_refused);
         stage.job(&["machine", "clean-up", WEB01.name, "--yes"])?;
     }
     check_made(stage, azure, "after the clean-up", "0/0/0");
@@ -266,7 +262,5 @@ fn forward_again(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
         let shown = stage.machine(WEB01.name)?;
         Ok((story::count(&shown["recoveryPoints"]) > 1 && shown["phase"] == "protected").then_some(()))
     })?;
-    let shown: Value = stage.machine(WEB01.name)?;
-    stage.check("web01 is protected at home again", "home", &shown["active"], shown["active"] == "home");
     Ok(())
 }

@@ -178,11 +178,18 @@ impl Agent {
             return;
         }
         self.heard = true;
-        if let Err(error) = network::keep(&*self.volume, &desired.networks) {
-            self.problem(
+        let system_uuid = Identity::read().system_uuid;
+        match network::keep(&*self.volume, &system_uuid, &desired.networks) {
+            Ok(false) => {}
+            Ok(true) => {
+                let here = (system_uuid.as_str(), self.boot_id.as_str());
+                let hardware = facts::hardware(Path::new("/sys"));
+                network::wake_up(&*self.volume, here, &hardware, &network::IpCommands);
+            }
+            Err(error) => self.problem(
                 "agent.networks",
                 format!("the network settings of other places cannot be kept: {error}"),
-            );
+            ),
         }
         if self.said.as_ref() != Some(&desired.standing) {
             say(&desired.standing);

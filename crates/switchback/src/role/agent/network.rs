@@ -66,14 +66,23 @@ fn save(volume: &dyn Volume, kept: &Kept) -> std::io::Result<()> {
     volume.write_atomic(FILE, &serde_json::to_vec_pretty(kept).expect("plain data becomes JSON"))
 }
 
-/// Keeps new profiles for the next start, if they are new.
-pub(super) fn keep(volume: &dyn Volume, profiles: &[NetworkProfile]) -> std::io::Result<()> {
+/// Keeps new profiles for the next start, if they are new. Whether this instance has got its first one: a site that chooses who a machine is when it makes
+/// it can tell its profile only then.
+pub(super) fn keep(
+    volume: &dyn Volume,
+    system_uuid: &str,
+    profiles: &[NetworkProfile],
+) -> std::io::Result<bool> {
     let mut kept = load(volume);
     if kept.profiles == profiles {
-        return Ok(());
+        return Ok(false);
     }
+    let has_one =
+        |profiles: &[NetworkProfile]| profiles.iter().any(|profile| profile.system_uuid == system_uuid);
+    let is_first = has_one(profiles) && !has_one(&kept.profiles);
     kept.profiles = profiles.to_vec();
-    save(volume, &kept)
+    save(volume, &kept)?;
+    Ok(is_first)
 }
 
 /// The profile to be applied now, if one has to be.
@@ -234,11 +243,12 @@ mod tests {
         };
         assert!(wake(HOME, "boot-1").is_empty(), "nothing is known yet");
         let both = [profile(HOME, InterfaceSettings::Untouched), profile(AWAY, InterfaceSettings::Dhcp)];
-        keep(&volume, &both).unwrap();
+        assert!(keep(&volume, AWAY, &both).unwrap(), "it is there already, and learns who it is");
+        assert!(!keep(&volume, AWAY, &both).unwrap());
         assert_eq!(wake(AWAY, "boot-2"), ["eth0 Dhcp"]);
         assert!(wake(AWAY, "boot-2").is_empty(), "the agent was restarted, not the machine");
         assert_eq!(wake(AWAY, "boot-3"), ["eth0 Dhcp"], "what was set is gone with the kernel");
-        keep(&volume, &[profile(AWAY, fixed(None))]).unwrap();
+        assert!(!keep(&volume, AWAY, &[profile(AWAY, fixed(None))]).unwrap(), "for the next start");
         assert_eq!(wake(AWAY, "boot-3").len(), 1, "the profile has changed");
         assert!(wake("some-other-machine", "boot-4").is_empty());
         assert!(choose(&load(&volume), HOME, "boot-5").is_none(), "it is not among the profiles any more");
