@@ -31,6 +31,7 @@ mod background;
 pub mod backup;
 mod desired;
 mod error;
+mod guests;
 mod inventory;
 mod items;
 mod jobs;

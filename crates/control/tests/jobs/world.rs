@@ -341,6 +341,7 @@ impl World {
             interfaces: interfaces_of(machine),
             replication,
             scripts: Vec::new(),
+            guest: Vec::new(),
             problems: Vec::new(),
         };
         let answer = self.report(Role::Source, "web01", "", State::Agent(Box::new(state(None))));
