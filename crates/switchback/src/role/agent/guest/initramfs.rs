@@ -172,7 +172,9 @@ pub(super) fn prepare(guest: &Guest) -> Result<(), String> {
             lacking.push(kernel);
         }
     }
-    if let Some(tool) = guest.root.program("update-initramfs") {
+    // With dracut there may be an `update-initramfs`, too, which calls it.
+    let tool = guest.root.program("mkinitramfs").and_then(|_| guest.root.program("update-initramfs"));
+    if let Some(tool) = tool {
         guest.root.replace(MODULES, &with_drivers(&guest.root.read(MODULES)?))?;
         // It makes a new file, and puts that in the old one's place only when it is complete.
         return lacking.iter().try_for_each(|kernel| {

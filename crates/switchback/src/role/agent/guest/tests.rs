@@ -131,7 +131,7 @@ impl Tree {
             ("/etc/default/grub", "GRUB_CMDLINE_LINUX=\"\"\n"),
         ];
         Self::of(
-            &["lsinitramfs", "update-initramfs", "update-grub", "grub-mkconfig", "blkid"],
+            &["lsinitramfs", "mkinitramfs", "update-initramfs", "update-grub", "grub-mkconfig", "blkid"],
             &files,
             broken,
         )
@@ -366,7 +366,7 @@ impl Commands for Chroot {
 }
 
 #[test]
-#[ignore = "needs a Debian tree with initramfs-tools, a kernel and grub, in SWITCHBACK_GUEST_TREE, which is changed; see docs/guides/azure-guests.md"]
+#[ignore = "needs a Debian tree with a kernel, initramfs-tools or dracut, and GRUB, in SWITCHBACK_GUEST_TREE; it is changed"]
 fn a_real_debian_tree_is_prepared() {
     let path = std::env::var("SWITCHBACK_GUEST_TREE").unwrap();
     let guest = Guest { root: Root::new(&path), commands: Box::new(Chroot(path)), running: String::new() };
