@@ -14,6 +14,7 @@ use switchback_model::component::{
 use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Side};
 
 use crate::backup::Superseded;
+use crate::opening::{Containers, blob_place};
 use crate::reports::StoredReport;
 
 /// All that answers are computed from.
@@ -28,6 +29,8 @@ pub(crate) struct Facts {
     pub(crate) guest_platforms: BTreeMap<String, GuestPlatform>,
     /// Scripts to be run in guests, by the agent's name.
     pub(crate) scripts: BTreeMap<String, Vec<ScriptCall>>,
+    /// Containers of Azure sites, and how they are entered.
+    pub(crate) containers: Containers,
     /// Which life of the configuration server this is.
     pub(crate) incarnation: u64,
     /// Another server has taken this one's place.
@@ -193,12 +196,14 @@ impl Facts {
             let retired = item.retired.iter().filter(|retired| retired.master_target == name);
             replicas.extend(retired.map(|retired| ReplicaDesired {
                 replica: retired.replica.clone(),
-                targets: Vec::new(),
+                targets: retired.targets.clone(),
+                blobs: blob_place(&self.containers, &retired.targets),
                 sizes: Vec::new(),
                 owners: Vec::new(),
                 epoch: item.protection.epoch,
                 retention: switchback_model::RetentionPolicy::default(),
                 mode: ReplicaMode::Remove,
+                purge: retired.purge,
                 views: BTreeMap::new(),
             }));
         }
@@ -213,12 +218,14 @@ impl Facts {
         ReplicaDesired {
             replica: path.replica.clone(),
             targets: path.targets.clone(),
+            blobs: blob_place(&self.containers, &path.targets),
             sizes: item.disk_sizes.clone(),
             owners: vec![format!("{} {}", Role::ProcessServer, path.process_server)],
             // After a failover newer than the path's: whoever still writes under that is refused.
             epoch: item.protection.epoch,
             retention: self.group(item).map(|group| group.policy.retention.clone()).unwrap_or_default(),
             mode,
+            purge: false,
             views: item.test.iter().map(|test| (test.view.clone(), test.seq)).collect(),
         }
     }

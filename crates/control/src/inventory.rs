@@ -5,13 +5,10 @@ use std::sync::{Arc, PoisonError};
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::{
     JobError, NetworkMapping, ObjectName, ProtectedItem, ProtectionGroup, RecoveryPlan, ReplicationPolicy,
-    Site, SiteKind, UnixMillis, VsphereKind,
+    Site, SiteKind, UnixMillis,
 };
-use switchback_sites::LocalSite;
-use switchback_sites::vsphere::{Credentials, Limits, Placement, Trust, VsphereSettings, VsphereSite};
 use switchback_store::{Expect, Kind};
 
-use crate::physical::PhysicalSite;
 use crate::records::{Batch, Versioned};
 use crate::reports::StoredReport;
 use crate::{Control, ControlError, DiscoveredMachine, ErrorKind, Health, ServerView};
@@ -101,32 +98,12 @@ impl Control {
         Ok(opened)
     }
 
-    /// Opens a site with the account it is to be entered with.
-    fn open_site(&self, kind: &SiteKind) -> Result<Arc<dyn switchback_sites::Site>, ControlError> {
-        let credentials = match kind {
-            SiteKind::Physical { .. } => return Ok(Arc::new(PhysicalSite::new(Arc::downgrade(&self.inner)))),
-            SiteKind::Vsphere(vsphere) => {
-                let (account, password) = self.account_secret(&vsphere.account)?;
-                Some(Credentials::new(account.user, password))
-            }
-            _ => None,
-        };
-        (self.inner.config.opener)(kind, credentials)
-    }
-
     /// Sites are opened anew: an account's password is another one.
     pub(crate) fn reopen_sites(&self) {
         self.site_cache().clear();
     }
 
-    /// The sites that are entered with an account.
-    pub(crate) fn sites_with(&self, account: &ObjectName) -> Result<Vec<Site>, ControlError> {
-        let mut sites = self.sites()?;
-        sites.retain(|site| matches!(&site.kind, SiteKind::Vsphere(vsphere) if vsphere.account == *account));
-        Ok(sites)
-    }
-
-    fn site_cache(
+    pub(crate) fn site_cache(
         &self,
     ) -> std::sync::MutexGuard<'_, std::collections::BTreeMap<String, Arc<dyn switchback_sites::Site>>> {
         self.inner.sites.lock().unwrap_or_else(PoisonError::into_inner)
@@ -492,50 +469,6 @@ pub(crate) fn no_agent(name: &str) -> JobError {
         cause: "the machine is off, the agent is not installed or not enrolled, or it cannot reach the configuration server".into(),
         remedy: "start the machine, install the agent, enrol it with the site's passphrase".into(),
     }
-}
-
-/// Opens a site as its kind says.
-///
-/// # Errors
-/// [`ErrorKind::Unavailable`] when it cannot be reached.
-pub fn open_site(
-    kind: &SiteKind,
-    credentials: Option<Credentials>,
-) -> Result<Arc<dyn switchback_sites::Site>, ControlError> {
-    match (kind, credentials) {
-        (SiteKind::Local { directory }, _) => Ok(Arc::new(LocalSite::open(directory)?)),
-        (SiteKind::Vsphere(vsphere), Some(credentials)) => {
-            Ok(Arc::new(VsphereSite::open(settings_of(vsphere)?, credentials)?.kept_current()?))
-        }
-        _ => Err(ControlError::new(
-            ErrorKind::Invalid,
-            "site.unknown-kind",
-            "this build does not know sites of that kind",
-        )),
-    }
-}
-
-fn settings_of(vsphere: &VsphereKind) -> Result<VsphereSettings, ControlError> {
-    let invalid = |message: String| ControlError::new(ErrorKind::Invalid, "site.invalid", message);
-    let trust = match (&vsphere.fingerprint, &vsphere.authority) {
-        (Some(fingerprint), None) => Trust::Fingerprint(fingerprint.parse().map_err(invalid)?),
-        (None, Some(authority)) => Trust::AuthorityPem(authority.clone()),
-        _ => {
-            let message = "a vCenter or ESXi host is known by its certificate's fingerprint, or by its authority's certificate: give one of them";
-            return Err(invalid(message.into()));
-        }
-    };
-    Ok(VsphereSettings {
-        url: vsphere.url.clone(),
-        trust,
-        placement: Placement {
-            host: vsphere.host.clone(),
-            resource_pool: vsphere.resource_pool.clone(),
-            folder: vsphere.folder.clone(),
-        },
-        datastore_directories: vsphere.datastore_directories.clone(),
-        limits: Limits::default(),
-    })
 }
 
 fn check_policy(policy: &ReplicationPolicy) -> Result<(), ControlError> {

@@ -36,6 +36,7 @@ mod inventory;
 mod items;
 mod jobs;
 mod moments;
+mod opening;
 mod physical;
 mod readiness;
 mod reconcile;
@@ -55,7 +56,6 @@ use std::time::{Duration, Instant};
 use switchback_disk::Clock;
 use switchback_model::{SiteKind, UnixMillis};
 use switchback_sites::Site;
-use switchback_sites::vsphere::Credentials;
 use switchback_store::Store;
 
 pub use error::{ControlError, ErrorKind};
@@ -67,7 +67,7 @@ use records::Records;
 
 /// Opens sites.
 pub type SiteOpener =
-    Arc<dyn Fn(&SiteKind, Option<Credentials>) -> Result<Arc<dyn Site>, ControlError> + Send + Sync>;
+    Arc<dyn Fn(&SiteKind, SiteCredentials) -> Result<Arc<dyn Site>, ControlError> + Send + Sync>;
 
 /// How long what was read for answers to components may be used: others may write the same store.
 const FACTS_FOR: Duration = Duration::from_secs(1);
@@ -95,7 +95,7 @@ impl fmt::Debug for ControlConfig {
     }
 }
 
-pub use inventory::open_site;
+pub use opening::{SiteCredentials, open_site};
 
 /// The control plane. Cheap to clone; all clones are the same. Calls that are not `async` block (store, sites): not to be called on an async thread.
 #[derive(Clone)]

@@ -159,6 +159,7 @@ impl Control {
                 .filter_map(|site| Some((site.name.key(), guests::platform(&site.kind)?)))
                 .collect(),
             scripts: self.guest_scripts()?,
+            containers: self.containers()?,
             incarnation: self.incarnation()?,
             superseded: self.superseded()?,
             addresses: self.inner.home.get().map(|home| home.addresses.clone()).unwrap_or_default(),

@@ -14,6 +14,7 @@
 //! ```
 
 mod agent;
+mod blobs;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,6 +26,8 @@ pub use agent::{
     InterfaceSettings, NetworkProfile, PowerOff, Problem, ProtectedDisk, Replication, ReplicationState,
     ScriptCall, ScriptResult, Standing,
 };
+
+pub use blobs::{BlobAccess, BlobPlace, Secret};
 
 use crate::{Consistency, Epoch, RecoveryPoint, ReplicaName, RetentionPolicy, Seq, UnixMillis};
 
@@ -199,6 +202,17 @@ impl MasterTargetDesired {
         self.replicas.extend(held);
         self
     }
+
+    /// What may be kept on a disk: without what gets into containers.
+    #[must_use]
+    pub fn without_secrets(&self) -> Self {
+        let mut kept = self.clone();
+        kept.replicas
+            .iter_mut()
+            .filter_map(|replica| replica.blobs.as_mut())
+            .for_each(|blobs| blobs.access = None);
+        kept
+    }
 }
 
 /// A replica as it should be.
@@ -206,8 +220,11 @@ impl MasterTargetDesired {
 pub struct ReplicaDesired {
     /// The replica.
     pub replica: ReplicaName,
-    /// Target disks, in order: paths at the master target.
+    /// Target disks, in order: paths at the master target; at a site whose disks are page blobs, their addresses.
     pub targets: Vec<PathBuf>,
+    /// The replica is in page blobs, here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blobs: Option<BlobPlace>,
     /// Their sizes in bytes.
     pub sizes: Vec<u64>,
     /// Process servers (or agents) that may write it, as `ROLE NAME`.
@@ -218,6 +235,9 @@ pub struct ReplicaDesired {
     pub retention: RetentionPolicy,
     /// What it is for just now.
     pub mode: ReplicaMode,
+    /// With [`ReplicaMode::Remove`]: page blobs go, too. (Disks are their site's to remove.)
+    #[serde(default)]
+    pub purge: bool,
     /// Points to be shown as read-only files, for test failovers: a name and the point.
     #[serde(default)]
     pub views: BTreeMap<String, Seq>,
@@ -235,7 +255,7 @@ pub enum ReplicaMode {
         /// The point.
         seq: Seq,
     },
-    /// Its history is removed; the disks stay as they are.
+    /// Its history is removed; the disks stay as they are: for the next direction, which moves what differs alone.
     Remove,
 }
 
@@ -273,6 +293,9 @@ pub struct ReplicaActual {
     /// Where the views are: the disks' paths, by the view's name.
     #[serde(default)]
     pub views: BTreeMap<String, Vec<PathBuf>>,
+    /// Where the disks are at the point that it stands at, in order, when that is not where it writes: clones of page blobs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standing: Vec<PathBuf>,
     /// What is wrong with it.
     #[serde(default)]
     pub problem: Option<Problem>,

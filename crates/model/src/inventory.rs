@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::azure::AzureKind;
 use crate::{
     Consistency, Epoch, JobId, MachineId, ObjectName, Protection, ReplicaName, RetentionPolicy, Seq, Side,
     UnixMillis,
@@ -42,6 +43,8 @@ pub enum SiteKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         comes_home_to: Option<ObjectName>,
     },
+    /// A resource group of Azure: nothing runs there until a failover.
+    Azure(Box<AzureKind>),
 }
 
 /// Where a vCenter or ESXi host is, and what is to be known of it.
@@ -92,6 +95,20 @@ pub struct Account {
 pub enum AccountKind {
     /// vCenter or a standalone ESXi host.
     Vsphere,
+    /// A service principal of Azure: the user is `CLIENT_ID@TENANT_ID`, the password its secret.
+    Azure,
+    /// What opens a container of Azure: the password is a SAS, the user a name for people.
+    AzureSas,
+}
+
+impl fmt::Display for AccountKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vsphere => "vsphere",
+            Self::Azure => "azure",
+            Self::AzureSas => "azure-sas",
+        })
+    }
 }
 
 /// How the machines of a protection group are replicated.
@@ -389,6 +406,12 @@ pub struct RetiredReplica {
     pub master_target: String,
     /// The process server that may still hold a spool for it.
     pub process_server: String,
+    /// Its disks, as [`ReplicationPath::targets`].
+    #[serde(default)]
+    pub targets: Vec<PathBuf>,
+    /// Page blobs go, too: nothing replicates to them any more.
+    #[serde(default)]
+    pub purge: bool,
 }
 
 /// A failover's recovery point.

@@ -12,6 +12,7 @@
 //! The control plane's share: [`Protection`], the state machine of a protected machine; [`ProtectedItem`], [`ProtectionGroup`], [`RecoveryPlan`],
 //! [`Job`], what the configuration server keeps; and [`component`], what it and its components say to each other.
 
+pub mod azure;
 pub mod component;
 mod event;
 mod extent;

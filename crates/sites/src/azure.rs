@@ -15,7 +15,7 @@
 //! ```
 //!
 //! The path of one failover: [`Site::create_machine`] writes `machines/ID.json`, [`Site::lend_disks`] tells where the replica writes; the replica stands
-//! at the chosen point in a blob of its own beside each disk's ([`standing_blob`]); [`Site::create_snapshot`] notes that the machine runs above that point;
+//! at the chosen point in blobs of its own, which [`Site::run_from`] is told; [`Site::create_snapshot`] notes that the machine runs above that point;
 //! [`Site::power_on`] makes cards, imports managed disks from these blobs, makes the virtual machine of them, which starts it. [`Site::revert_snapshot`]
 //! deletes all this, [`Site::delete_snapshot`] keeps it. Each step can be repeated after a crash: names follow from the machine's id and the number of
 //! its life (`description`).
@@ -40,10 +40,9 @@ mod snapshots;
 mod token;
 mod view;
 
-pub use description::{MachinePlan, standing_blob};
 pub use error::AzureError;
 pub use networks::AddressAvailability;
-pub use settings::{AzureLimits, AzureSettings, Cloud, MachineSettings};
+pub use switchback_model::azure::{AzureLimits, AzureSettings, Cloud, MachinePlan, MachineSettings};
 pub use token::{AzureCredentials, Identity};
 
 use std::path::PathBuf;
@@ -79,7 +78,7 @@ impl AzureSite {
     /// The settings have a mistake, or the file of trusted authorities cannot be read.
     pub fn open(settings: AzureSettings, credentials: AzureCredentials) -> Result<Self, SiteError> {
         let opening = || failed("opening an Azure site");
-        settings.check().map_err(opening())?;
+        settings::check(&settings).map_err(opening())?;
         let http = Arc::new(Http::new(settings.cloud.certificates.as_deref()).map_err(opening())?);
         let tokens = Arc::new(Tokens::new(credentials.identity, settings.cloud.clone()));
         let arm = Arm::new(&settings, Arc::clone(&http), Arc::clone(&tokens));
@@ -135,6 +134,25 @@ impl Site for AzureSite {
 
     fn check_targets(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {
         self.checks(targets)
+    }
+
+    fn plan_machine(&self, id: &str, plan: &MachinePlan) -> Result<(), SiteError> {
+        self.plan(id, plan)
+    }
+
+    /// The blobs that managed disks are imported from.
+    fn run_from(&self, id: &str, images: &[PathBuf]) -> Result<(), SiteError> {
+        self.note_sources(id, images)
+    }
+
+    /// Virtual machines of earlier lives.
+    fn left_behind(&self, id: &str) -> Result<Vec<String>, SiteError> {
+        self.earlier_lives(id)
+    }
+
+    /// Deletes virtual machines, cards and managed disks of earlier lives.
+    fn clean_up(&self, id: &str) -> Result<(), SiteError> {
+        self.remove_earlier_lives(id)
     }
 
     /// The first time, makes everything there is to make.

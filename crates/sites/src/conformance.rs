@@ -74,6 +74,8 @@ impl Subject {
             && new.disks.iter().all(|disk| matches!(disk.origin, DiskOrigin::Empty { .. }))
         {
             made.disks.iter().for_each(|disk| self.fill(&disk.path, 0));
+            let images: Vec<_> = made.disks.iter().map(|disk| disk.path.clone()).collect();
+            self.site.run_from(&made.id, &images).unwrap();
         }
         made
     }
@@ -162,6 +164,7 @@ fn what_is_not_there_is_named(subject: &Subject) {
     let absent = "conformance-absent";
     let all = [
         site.power_on(absent),
+        site.run_from(absent, &[]),
         site.power_off(absent),
         site.shut_down(absent, Duration::from_secs(1)).map(drop),
         site.connect_nics(absent, &[]),

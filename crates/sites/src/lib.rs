@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use switchback_model::ReadinessCheck;
+use switchback_model::azure::MachinePlan;
 
 /// A machine at a site, as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -299,6 +300,43 @@ pub trait Site: Send + Sync + Debug {
     /// [`SiteError`]: the site cannot be asked.
     fn check_targets(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {
         Ok(vec![Vec::new(); targets.len()])
+    }
+
+    /// Says what a machine that is to be made at its first start shall be. A site that makes machines at once takes nothing of it.
+    ///
+    /// # Errors
+    /// [`SiteError`]: what is wished excludes itself, or fits no such machine.
+    fn plan_machine(&self, id: &str, plan: &MachinePlan) -> Result<(), SiteError> {
+        let _ = (id, plan);
+        Ok(())
+    }
+
+    /// Tells where the disks of a machine that is off are at the recovery point at which its master target stands, in their order: at sites where that is
+    /// not [`MachineDisk::path`] itself, and a master target has therefore told it.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    fn run_from(&self, id: &str, images: &[PathBuf]) -> Result<(), SiteError> {
+        let _ = images;
+        self.machine(id).map(drop)
+    }
+
+    /// What earlier failovers of a machine have left here that it does not use any more, by name: at sites where each failover makes it anew.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    fn left_behind(&self, id: &str) -> Result<Vec<String>, SiteError> {
+        let _ = id;
+        Ok(Vec::new())
+    }
+
+    /// Deletes that. The machine and its replica stay.
+    ///
+    /// # Errors
+    /// [`SiteError::Running`]: some of it runs; nothing was deleted then.
+    fn clean_up(&self, id: &str) -> Result<(), SiteError> {
+        let _ = id;
+        Ok(())
     }
 
     /// Starts it.

@@ -147,6 +147,8 @@ fn prepare() -> Protected {
         epoch: Epoch(1),
         retention: RetentionPolicy::keep_all(),
         mode: ReplicaMode::Receive,
+        purge: false,
+        blobs: None,
         views: BTreeMap::new(),
     };
     let replication = Replication {

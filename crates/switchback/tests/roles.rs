@@ -36,6 +36,8 @@ impl Wanted {
             epoch: Epoch(1),
             retention: RetentionPolicy::keep_all(),
             mode: ReplicaMode::Receive,
+            purge: false,
+            blobs: None,
             views: BTreeMap::new(),
         };
         Self { replica }

@@ -48,6 +48,8 @@ pub(crate) fn retire(item: &mut ProtectedItem) {
             replica: path.replica,
             master_target: path.master_target,
             process_server: path.process_server,
+            targets: path.targets,
+            purge: false,
         });
     }
 }

@@ -95,7 +95,7 @@ pub(crate) struct World {
 fn control(store: &Arc<SqliteStore>, clock: &Arc<Seconds>, sites: [Arc<MemorySite>; 2]) -> Control {
     let [home, recovery] = sites;
     let opener = move |kind: &SiteKind,
-                       _: Option<switchback_sites::vsphere::Credentials>|
+                       _: switchback_control::SiteCredentials|
           -> Result<Arc<dyn Site>, ControlError> {
         let SiteKind::Local { directory } = kind else { panic!("only local ones here") };
         Ok(if directory.ends_with("home") { home.clone() } else { recovery.clone() })
@@ -280,6 +280,7 @@ impl World {
             points: actual.points.clone(),
             retention_bytes: 0,
             views: actual.views.clone(),
+            standing: Vec::new(),
             problem: self.replicas_problem.clone(),
         });
         let state = MasterTargetState {

@@ -12,6 +12,8 @@ fn replica(name: &str, epoch: u64) -> ReplicaDesired {
         epoch: Epoch(epoch),
         retention: RetentionPolicy::keep_all(),
         mode: ReplicaMode::Receive,
+        purge: false,
+        blobs: None,
         views: BTreeMap::new(),
     }
 }

@@ -13,9 +13,11 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use switchback_model::azure::{AzureLimits, AzureSettings};
+
 use super::error::AzureError;
 use super::http::{Call, Http, Reply, origin};
-use super::settings::{AzureLimits, AzureSettings};
+
 use super::token::Tokens;
 
 /// The first pause before something is sent again; each is twice the one before.
@@ -330,8 +332,8 @@ pub(super) fn read<T: DeserializeOwned>(reply: &Reply) -> Result<T, AzureError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::azure::settings::Cloud;
     use crate::azure::token::Identity;
+    use switchback_model::azure::Cloud;
 
     #[test]
     fn what_the_server_wants_is_waited_for_within_limits() {
@@ -362,7 +364,7 @@ mod tests {
     #[test]
     fn a_token_goes_nowhere_else() {
         let settings: AzureSettings = serde_json::from_value(serde_json::json!({
-            "subscription": "s", "resource-group": "g", "region": "r", "container": "https://a/c", "storage-account": "/subscriptions/s",
+            "subscription": "s", "resourceGroup": "g", "region": "r", "container": "https://a/c", "storageAccount": "/subscriptions/s",
         }))
         .unwrap();
         let http = Arc::new(Http::new(None).unwrap());

@@ -11,10 +11,12 @@ use quick_xml::events::Event;
 use reqwest::Method;
 use zeroize::Zeroizing;
 
+use switchback_model::azure::{AzureLimits, AzureSettings};
+
 use super::arm::patiently;
 use super::error::AzureError;
 use super::http::{Call, Http, Reply};
-use super::settings::{AzureLimits, AzureSettings};
+
 use super::token::Tokens;
 
 const VERSION: &str = "2021-12-02";

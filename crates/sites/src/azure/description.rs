@@ -3,17 +3,17 @@
 //! ```text
 //!   machines/ID.json              what the machine is, and the plan for the virtual machine to come
 //!   replicas/ID/disk-N.vhd        its disks, which a replica makes, writes and removes: the site never does
-//!   replicas/ID/disk-N-at.vhd     the same at the recovery point at which the replica stands: what a managed disk is imported from
+//!   replicas/ID/…-disk-N-at.vhd   the same at the recovery point at which the replica stands, as its master target tells: what a managed disk is imported from
 //! ```
 //! **Lives.** Everything that is made in Azure for a machine belongs to one of its lives, whose number is part of every name. A life begins with the
 //! first start, noted before anything is made (`begun`), and is over when the machine is taken back to its point, or when its disks are lent again, since
 //! from then on the replica is ahead of the managed disks. So nothing of an earlier life is ever started again, whatever a crash has left of it.
 
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
+use switchback_model::azure::MachinePlan;
 
 use super::AzureSite;
 use super::error::{AzureError, failed};
@@ -56,23 +56,9 @@ pub(super) struct Disk {
     pub(super) serial: String,
     /// The blob's address, without a SAS.
     pub(super) blob: PathBuf,
-    /// The blob is somebody else's and stays as it is: what is imported is this blob, not the one beside it.
-    pub(super) is_foreign: bool,
-}
-
-impl Disk {
-    /// What the managed disk is imported from.
-    pub(super) fn source(&self) -> PathBuf {
-        if self.is_foreign { self.blob.clone() } else { standing_blob(&self.blob) }
-    }
-}
-
-/// Where the clone of a replica's blob is that stands at a recovery point: `…/disk-0.vhd` → `…/disk-0-at.vhd`.
-#[must_use]
-pub fn standing_blob(blob: &Path) -> PathBuf {
-    let text = blob.to_string_lossy();
-    let stem = text.strip_suffix(".vhd").unwrap_or(&text);
-    PathBuf::from(format!("{stem}-at.vhd"))
+    /// The blob that the managed disk is imported from, of the recovery point at which the replica stands; `None`: it stands at none.
+    #[serde(default)]
+    pub(super) source: Option<PathBuf>,
 }
 
 /// A network card.
@@ -81,24 +67,6 @@ pub fn standing_blob(blob: &Path) -> PathBuf {
 pub(super) struct Card {
     /// `VNET/SUBNET`.
     pub(super) network: Option<String>,
-}
-
-/// What was chosen for the virtual machine to come, instead of what the site's settings say.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct MachinePlan {
-    /// `Standard_…`.
-    pub size: Option<String>,
-    /// `1` to `3`.
-    pub zone: Option<String>,
-    /// The id of an availability set. Not with a zone.
-    pub availability_set: Option<String>,
-    /// The id of a network security group for its cards.
-    pub security_group: Option<String>,
-    /// Addresses of its cards, by position. Without one, Azure chooses.
-    pub addresses: Vec<Option<Ipv4Addr>>,
-    /// Its operating system is Windows.
-    pub is_windows: bool,
 }
 
 impl Description {
@@ -226,13 +194,6 @@ mod tests {
         assert_ne!(name, base_name("https://a/d", "Web_01.example", 1));
         assert_ne!(name, base_name("https://a/c", "Web_01.example", 2));
         assert!(base_name("c", &"x".repeat(64), u32::MAX).len() <= 60);
-    }
-
-    #[test]
-    fn a_blob_stands_beside_its_own() {
-        let blob = Path::new("https://a.blob.core.windows.net/c/replicas/m/disk-0.vhd");
-        let at = "https://a.blob.core.windows.net/c/replicas/m/disk-0-at.vhd";
-        assert_eq!(standing_blob(blob), Path::new(at));
     }
 
     #[test]

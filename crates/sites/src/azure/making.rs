@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use switchback_model::azure::MachinePlan;
+
 use super::arm::version;
-use super::description::{Card, Description, Disk, MachinePlan, blob_of};
+use super::description::{Card, Description, Disk, blob_of};
 use super::error::{AzureError, failed};
 use super::networks;
 use super::resources::{ManagedDisk, NetworkInterface, Vm};
@@ -72,17 +74,17 @@ impl AzureSite {
                 );
                 return Err(SiteError::failed(making, detail));
             }
-            let (blob, is_foreign) = match &disk.origin {
+            let (blob, source) = match &disk.origin {
                 DiskOrigin::Empty { .. } => {
-                    (self.container.place(&format!("replicas/{}/disk-{position}.vhd", new.id)), false)
+                    (self.container.place(&format!("replicas/{}/disk-{position}.vhd", new.id)), None)
                 }
-                DiskOrigin::Over { image, .. } => (image.clone(), true),
+                DiskOrigin::Over { image, .. } => (image.clone(), Some(image.clone())),
             };
             let serial = match disk.serial.as_str() {
                 "" => format!("{}-{position}", new.id),
                 serial => serial.to_owned(),
             };
-            disks.push(Disk { size, serial, blob, is_foreign });
+            disks.push(Disk { size, serial, blob, source });
         }
         if disks.is_empty() {
             return Err(SiteError::failed(
@@ -93,11 +95,7 @@ impl AzureSite {
         Ok(disks)
     }
 
-    /// Says what the virtual machine to come shall be. Takes effect when it is made.
-    ///
-    /// # Errors
-    /// [`SiteError::NoSuchMachine`]; [`SiteError::Failed`]: an address is of none of its cards, or zone and availability set exclude each other.
-    pub fn plan_machine(&self, id: &str, plan: &MachinePlan) -> Result<(), SiteError> {
+    pub(super) fn plan(&self, id: &str, plan: &MachinePlan) -> Result<(), SiteError> {
         let planning = format!("planning the machine {id}");
         self.change(id, &planning, |is| {
             if plan.zone.is_some() && plan.availability_set.is_some() {
@@ -128,11 +126,28 @@ impl AzureSite {
         Ok(self.described(id, &format!("looking up the machine {id}"))?.is.plan)
     }
 
-    /// The names of virtual machines of earlier lives of a machine: what a failover has left when its machine went home.
-    ///
-    /// # Errors
-    /// [`SiteError`].
-    pub fn left_behind(&self, id: &str) -> Result<Vec<String>, SiteError> {
+    /// What the master target stands at is what the next life runs from.
+    pub(super) fn note_sources(&self, id: &str, images: &[PathBuf]) -> Result<(), SiteError> {
+        let noting = format!("noting what {id} is made from");
+        self.change(id, &noting, |is| {
+            if is.begun {
+                let detail = "its virtual machine is being made, or has been: it stays what it is made from [azure-snapshot]";
+                let same = is.disks.iter().map(|disk| disk.source.as_ref()).eq(images.iter().map(Some));
+                return if same { Ok(()) } else { Err(SiteError::failed(&noting, detail)) };
+            }
+            if is.disks.len() != images.len() {
+                let detail = format!("it has {} disks, blobs were named for {} [azure-disks]", is.disks.len(), images.len());
+                return Err(SiteError::failed(&noting, detail));
+            }
+            for (disk, image) in is.disks.iter_mut().zip(images) {
+                disk.source = Some(image.clone());
+            }
+            Ok(())
+        })
+        .map(drop)
+    }
+
+    pub(super) fn earlier_lives(&self, id: &str) -> Result<Vec<String>, SiteError> {
         let looking = format!("looking for what is left of {id}");
         let now = self.described(id, &looking)?.is;
         let all = self.made_for(id).map_err(failed(looking))?;
@@ -140,11 +155,7 @@ impl AzureSite {
         Ok(all.vms.into_iter().map(|vm| vm.name).filter(|name| !name.eq_ignore_ascii_case(&own)).collect())
     }
 
-    /// Deletes what earlier lives of a machine have left: virtual machines, cards, managed disks. The machine and its replica stay.
-    ///
-    /// # Errors
-    /// [`SiteError::Running`]: one of them runs; nothing was deleted then.
-    pub fn clean_up(&self, id: &str) -> Result<(), SiteError> {
+    pub(super) fn remove_earlier_lives(&self, id: &str) -> Result<(), SiteError> {
         let cleaning = format!("removing what is left of {id}");
         let now = self.described(id, &cleaning)?.is;
         self.delete_made(id, Some(&self.base(&now)), &cleaning)
@@ -170,6 +181,7 @@ impl AzureSite {
         let (_, blobs) = self.change(id, &lending, |is| {
             let blobs = blobs(is)?;
             is.end_life();
+            is.disks.iter_mut().for_each(|disk| disk.source = None);
             Ok(blobs)
         })?;
         Ok(blobs)

@@ -66,10 +66,16 @@ impl AzureSite {
 
     /// The blob that a managed disk is imported from, and what it is known by.
     fn source(&self, is: &Description, position: usize) -> Result<(String, String), AzureError> {
-        let place = is.disks[position].source();
-        let etag = self.container.etag(&place)?.ok_or_else(|| {
+        let none = |what: String| {
             AzureError::Impossible(format!(
-                "there is no blob {}: the replica stands at no recovery point, or was removed. Fail over from a recovery point of its own [azure-no-point]",
+                "{what}. Fail over from a recovery point of its own [azure-no-point]"
+            ))
+        };
+        let place = is.disks[position].source.as_ref();
+        let place = place.ok_or_else(|| none("the replica stands at no recovery point".into()))?;
+        let etag = self.container.etag(place)?.ok_or_else(|| {
+            none(format!(
+                "there is no blob {}: the replica has left that recovery point, or was removed",
                 place.display()
             ))
         })?;

@@ -80,7 +80,7 @@ mod tests {
     }
 
     fn machine(cpus: u32, memory_mib: u32, disks: usize) -> Description {
-        let disk = Disk { size: 1, serial: String::new(), blob: "d".into(), is_foreign: false };
+        let disk = Disk { size: 1, serial: String::new(), blob: "d".into(), source: None };
         let mut machine = Description::new("m", "m");
         (machine.cpus, machine.memory_mib, machine.disks) = (cpus, memory_mib, vec![disk; disks]);
         machine

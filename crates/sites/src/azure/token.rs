@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde::Deserialize;
+use switchback_model::azure::Cloud;
 use zeroize::Zeroizing;
 
 use super::error::AzureError;
 use super::http::{Call, Http};
-use super::settings::Cloud;
 
 /// A token with less than this left is not used for another call.
 const MARGIN: Duration = Duration::from_secs(300);

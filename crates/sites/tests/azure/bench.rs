@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use switchback_lab::arm::{self, Emulator, Options};
 use switchback_sites::azure::{
-    AzureCredentials, AzureLimits, AzureSettings, AzureSite, Cloud, Identity, MachineSettings, standing_blob,
+    AzureCredentials, AzureLimits, AzureSettings, AzureSite, Cloud, Identity, MachineSettings,
 };
 use switchback_sites::conformance::Contents;
 use switchback_sites::{Boot, DiskOrigin, Machine, NewDisk, NewMachine, Nic, Site};
@@ -52,9 +52,11 @@ impl Bench {
 
     /// The replica stands at a point: each disk is full of its number, from 1, and `more`.
     pub(crate) fn stand(&self, machine: &Machine, more: u8) {
-        for (disk, byte) in machine.disks.iter().zip(1..) {
-            self.replica.write(&disk.path, &vec![byte + more; MIB]);
+        let images: Vec<_> = machine.disks.iter().map(|disk| standing(&disk.path)).collect();
+        for (image, byte) in images.iter().zip(1..) {
+            self.replica.write(image, &vec![byte + more; MIB]);
         }
+        self.site.run_from(&machine.id, &images).unwrap();
     }
 
     /// Names of what there is of a kind.
@@ -86,6 +88,11 @@ impl Bench {
             |call: &&String| parts.iter().all(|part| call.to_lowercase().contains(&part.to_lowercase()));
         self.emulator.calls().iter().filter(fits).count()
     }
+}
+
+/// The clone beside a disk's blob that the replica stands at.
+pub(crate) fn standing(blob: &Path) -> PathBuf {
+    blob.with_extension("at.vhd")
 }
 
 pub(crate) fn machine(id: &str, disks: u8) -> NewMachine {
@@ -202,9 +209,7 @@ impl Contents for Replica {
     }
 
     fn write(&self, path: &Path, bytes: &[u8]) {
-        for place in [PathBuf::from(path), standing_blob(path)] {
-            self.put(&place, vhd(bytes));
-        }
+        self.put(path, vhd(bytes));
     }
 }
 

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use switchback_lab::arm::{Fault, Options};
-use switchback_sites::azure::{AzureSite, MachinePlan, standing_blob};
+use switchback_sites::azure::{AzureSite, MachinePlan};
 use switchback_sites::conformance::Contents;
 use switchback_sites::{Power, Site, SiteError};
 
-use crate::bench::{Bench, MIB, credentials, gone, machine, settings, vhd};
+use crate::bench::{Bench, MIB, credentials, gone, machine, settings, standing, vhd};
 
 const REFUSED: Fault = Fault::Refused { status: 400, code: "InvalidParameter", message: "planned" };
 
@@ -162,9 +162,9 @@ fn expired_tokens_are_renewed_in_the_middle() {
 fn a_replica_that_is_not_at_a_point_starts_nothing() {
     let bench = Bench::new();
     let made = bench.machine("web01", 2);
-    bench.replica.remove(&standing_blob(&made.disks[1].path));
+    bench.replica.remove(&standing(&made.disks[1].path));
     let (words, passing) = start(&bench, "web01");
-    assert!(words.contains("disk-1-at.vhd") && words.contains("[azure-no-point]") && !passing, "{words}");
+    assert!(words.contains("disk-1.at.vhd") && words.contains("[azure-no-point]") && !passing, "{words}");
     assert_eq!(bench.calls(&["PUT "]), 0, "nothing was made");
 }
 
@@ -174,7 +174,7 @@ fn a_damaged_vhd_is_refused_and_can_be_mended() {
     let made = bench.machine("web01", 1);
     let mut damaged = vhd(&vec![5; MIB]);
     *damaged.last_mut().unwrap() ^= 1;
-    bench.replica.put(&standing_blob(&made.disks[0].path), damaged);
+    bench.replica.put(&standing(&made.disks[0].path), damaged);
     let (words, _) = start(&bench, "web01");
     assert!(words.contains("checksum") && words.contains("[azure-vhd]"), "{words}");
     bench.replica.write(&made.disks[0].path, &vec![5; MIB]);

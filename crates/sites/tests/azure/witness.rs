@@ -5,9 +5,8 @@ use std::process::Command;
 
 use switchback_lab::arm;
 use switchback_sites::Site;
-use switchback_sites::azure::standing_blob;
 
-use crate::bench::{Bench, settings};
+use crate::bench::{Bench, settings, standing};
 
 fn witness(bench: &Bench, what: &str, more: &[&str]) -> String {
     let python = arm::witness_python().unwrap_or_else(|error| panic!("{error}"));
@@ -56,7 +55,7 @@ fn microsofts_clients_read_what_the_site_made() {
         now.system_uuid
     );
     let disk = |position: usize| {
-        let source = standing_blob(&made.disks[position].path);
+        let source = standing(&made.disks[position].path);
         format!("disk|{name}-disk-{position}|Import|{}|StandardSSD_LRS|{name}", source.display())
     };
     let nic = format!("nic|{name}-nic-0|{}|production|Dynamic", now.nics[0].mac);

@@ -49,6 +49,7 @@ fn target(name: &str, replicas: &[(&str, u64)]) -> StoredReport {
         points: Vec::new(),
         retention_bytes: 0,
         views: BTreeMap::new(),
+        standing: Vec::new(),
         problem: None,
     };
     let replicas = replicas.iter().map(replica).collect();

@@ -78,6 +78,7 @@ fn contents() -> Contents {
         points: Vec::new(),
         retention_bytes: 0,
         views: std::collections::BTreeMap::new(),
+        standing: Vec::new(),
         problem: None,
     };
     let peer = PeerIdentity { role: Role::Target, name: "mt1".parse().unwrap() };
