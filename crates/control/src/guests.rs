@@ -18,7 +18,7 @@ const CHECK: (&str, &str) = ("guest.looked-at", "The guest has been looked at");
 /// What a site's platform asks of the guests that run there.
 pub(crate) fn platform(kind: &SiteKind) -> Option<GuestPlatform> {
     match kind {
-        SiteKind::Local { .. } => None,
+        SiteKind::Azure(_) => Some(GuestPlatform::Azure),
         _ => None,
     }
 }
