@@ -35,6 +35,9 @@ const RETENTION_PERCENT_MIN: u64 = 10;
 pub(crate) fn watch(control: &Control) -> Result<Background, ControlError> {
     let control = control.clone();
     Background::start("readiness", move |ending| {
+        if let Err(error) = control.facts().and_then(|facts| control.measure_traffic(&facts)) {
+            tracing::warn!(%error, "what is replicated cannot be measured for the moment");
+        }
         if let Err(error) = control.check_readiness() {
             tracing::error!(%error, "the readiness of machines cannot be checked for the moment");
         }
