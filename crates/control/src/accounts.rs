@@ -152,7 +152,7 @@ impl Control {
             let message =
                 format!("no site is entered with the account {name}, so there is nothing to try it at");
             return Err(ControlError::new(ErrorKind::IllegalState, "account.unused", message)
-                .remedy("`switchback site add NAME --vsphere HOST --account NAME` tries it, too"));
+                .remedy("`switchback site add NAME … --account NAME` tries it, too"));
         }
         for site in sites {
             let checks = self.site(&site.name)?.check_targets(&[Target::default()])?;

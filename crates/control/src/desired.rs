@@ -103,6 +103,10 @@ impl Facts {
         if item.held.is_some() {
             return AgentDesired { hold: true, ..AgentDesired::default() };
         }
+        if item.active().system_uuid.is_empty() && item.passive().system_uuid != system_uuid {
+            // Its site has not told yet which machine it is: this may be it.
+            return AgentDesired { networks, ..AgentDesired::default() };
+        }
         if item.active().system_uuid != system_uuid {
             let active = item.active();
             let by = format!("{} at {}", item.name, active.site);

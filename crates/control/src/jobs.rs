@@ -106,9 +106,8 @@ impl Control {
         if let Some(operation) = operation.operation() {
             item.protection.apply(operation)?;
         }
-        if matches!(operation, ItemOperation::CleanUp) && item.left_behind.is_empty() {
-            let message = format!("{name} has left nothing behind that could be cleaned up");
-            return Err(ControlError::new(ErrorKind::IllegalState, "clean-up.nothing", message));
+        if matches!(operation, ItemOperation::CleanUp) {
+            finish::check_clean_up(self, &item)?;
         }
         item.job = Some(job.id);
         batch.replace_item(&item, version);

@@ -91,6 +91,27 @@ impl Azurite {
         &self.address
     }
 
+    /// Makes a container (Blob service REST API, "Create Container").
+    ///
+    /// # Errors
+    /// Those of the connection; when it is refused.
+    pub fn make_container(&self, name: &str) -> std::io::Result<()> {
+        let target = format!("/{ACCOUNT}/{name}?restype=container&{}", signature());
+        let request = format!(
+            "PUT {target} HTTP/1.1\r\nHost: {}\r\nx-ms-version: 2021-12-02\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            self.address
+        );
+        let mut connection = TcpStream::connect(&self.address)?;
+        connection.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer)?;
+        let status = answer.lines().next().unwrap_or_default();
+        if status.contains(" 201 ") {
+            return Ok(());
+        }
+        Err(std::io::Error::other(format!("Azurite did not make the container {name}: {status}")))
+    }
+
     /// The URL of a container, which may do everything: with a signature in it.
     #[must_use]
     pub fn container(&self, name: &str) -> String {

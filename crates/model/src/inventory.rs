@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::azure::AzureKind;
+use crate::azure::{AzureKind, MachinePlan};
 use crate::{
     Consistency, Epoch, JobId, MachineId, ObjectName, Protection, ReplicaName, RetentionPolicy, Seq, Side,
     UnixMillis,
@@ -225,6 +225,9 @@ pub struct ProtectedItem {
     pub home: Instance,
     /// Its instance at the recovery site.
     pub away: Instance,
+    /// What its instance at the recovery site shall be, where that is made at a failover.
+    #[serde(default)]
+    pub plan: MachinePlan,
     /// Bytes of each protected disk, in order.
     pub disk_sizes: Vec<u64>,
     /// Where the current replication goes; `None`: nothing replicates (after a commit).
@@ -302,6 +305,7 @@ impl ProtectedItem {
             protection: Protection::begin(),
             home,
             away,
+            plan: MachinePlan::default(),
             disk_sizes,
             replication: None,
             retired: Vec::new(),

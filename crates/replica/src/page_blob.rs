@@ -150,6 +150,18 @@ impl PageBlobReplica {
         ready.map(|clones| clones.blobs.clone()).unwrap_or_default()
     }
 
+    /// The names of its views.
+    #[must_use]
+    pub fn view_names(&self) -> Vec<String> {
+        self.shown().manifest.views.keys().cloned().collect()
+    }
+
+    /// Why this process has lost the replica, if it knows already that it has: every call fails from then on, and it is to be dropped. Does not wait.
+    #[must_use]
+    pub fn lost(&self) -> Option<ReplicaError> {
+        self.core.try_lock().ok()?.lost.clone()
+    }
+
     /// How it stands, as far as it is durable.
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {

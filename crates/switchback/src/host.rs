@@ -19,9 +19,9 @@ use switchback_delta::{DeltaKey, Frame};
 use switchback_disk::{Access, Clock, DirVolume, Disk, FileDisk, OpenDiskError, Volume};
 use switchback_model::{DiskIndex, ReplicaId, ReplicaName, RetentionPolicy};
 use switchback_replica::{
-    Applier, CommitCycle, DiskReplica, DiskSession, DiskSpec, LeafDigests, NodeDigest, OpenCycle,
-    OpenCycleStatus, PartHeader, ReplicaConfig, ReplicaError, ReplicaSession, ReplicaStatus, ReplicaSummary,
-    SessionRequest, Watermarks,
+    Applier, CommitCycle, DiskReplica, DiskSpec, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus,
+    PartHeader, ReplicaConfig, ReplicaError, ReplicaSession, ReplicaStatus, ReplicaSummary, SessionRequest,
+    Watermarks,
 };
 
 use crate::storage_key;
@@ -295,8 +295,8 @@ impl Hosted {
     /// # Errors
     /// As `DiskReplica::session`.
     pub fn session(self: &Arc<Self>, request: &SessionRequest) -> Result<HostedSession, ReplicaError> {
-        let session = self.replica.session(request)?;
-        Ok(HostedSession { session, hosted: Arc::clone(self) })
+        let session = Box::new(self.replica.session(request)?);
+        Ok(HostedSession::new(session, self.clone()))
     }
 }
 
@@ -369,12 +369,35 @@ fn io_error(action: &str, path: &Path, error: &dyn std::fmt::Display) -> Replica
     ReplicaError::Io { action: format!("{action} {}", path.display()), detail: error.to_string() }
 }
 
+/// What has a thread that applies cycles.
+pub trait Maintained: Send + Sync + std::fmt::Debug {
+    /// There is something to apply.
+    fn wake(&self);
+}
+
+impl Maintained for Hosted {
+    fn wake(&self) {
+        self.applier.wake();
+    }
+}
+
 /// A session that wakes the applier at each commit, and keeps its replica open.
-#[derive(Debug)]
 pub struct HostedSession {
     // Dropped before the replica it belongs to.
-    session: DiskSession,
-    hosted: Arc<Hosted>,
+    session: Box<dyn ReplicaSession>,
+    hosted: Arc<dyn Maintained>,
+}
+
+impl std::fmt::Debug for HostedSession {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostedSession").field("hosted", &self.hosted).finish_non_exhaustive()
+    }
+}
+
+impl HostedSession {
+    pub(crate) fn new(session: Box<dyn ReplicaSession>, hosted: Arc<dyn Maintained>) -> Self {
+        Self { session, hosted }
+    }
 }
 
 impl ReplicaSession for HostedSession {
@@ -404,7 +427,7 @@ impl ReplicaSession for HostedSession {
 
     fn commit(&mut self, commit: &CommitCycle) -> Result<Watermarks, ReplicaError> {
         let watermarks = self.session.commit(commit)?;
-        self.hosted.applier.wake();
+        self.hosted.wake();
         Ok(watermarks)
     }
 

@@ -1,11 +1,9 @@
 //! `switchbackSites`: sites made and removed, and what is at them: machines, consoles, networks, datastores.
 
-use std::path::PathBuf;
-
 use serde::Deserialize;
 use serde_json::{Value, json};
 use switchback_control::{Control, ControlError, DiscoveredMachine};
-use switchback_model::{ObjectName, Site, SiteKind, VsphereKind};
+use switchback_model::{ObjectName, Site, SiteKind};
 use switchback_sites::{Boot, Machine, Power};
 
 use crate::arm::{Answer, ArmError, Call, encode, page, resource};
@@ -16,20 +14,7 @@ const CONSOLE_BYTES_MAX: usize = 1 << 20;
 
 #[derive(Deserialize)]
 struct Put {
-    properties: PutProperties,
-}
-
-#[derive(Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-enum PutProperties {
-    Local {
-        directory: PathBuf,
-    },
-    Vsphere(Box<VsphereKind>),
-    #[serde(rename_all = "camelCase")]
-    Physical {
-        comes_home_to: Option<ObjectName>,
-    },
+    properties: SiteKind,
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
@@ -43,18 +28,13 @@ pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
 
 /// Makes a site known. One that is known already, as it is said to be, is no error.
 pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let kind = match call.json::<Put>()?.properties {
-        PutProperties::Local { directory } if directory.is_absolute() => SiteKind::Local { directory },
-        PutProperties::Local { directory } => {
-            return Err(ArmError::invalid(format!(
-                "the directory {} is not an absolute path",
-                directory.display()
-            ))
-            .cause("it is one of the configuration server's host"));
-        }
-        PutProperties::Vsphere(vsphere) => SiteKind::Vsphere(vsphere),
-        PutProperties::Physical { comes_home_to } => SiteKind::Physical { comes_home_to },
-    };
+    let kind = call.json::<Put>()?.properties;
+    if let SiteKind::Local { directory } = &kind
+        && !directory.is_absolute()
+    {
+        let message = format!("the directory {} is not an absolute path", directory.display());
+        return Err(ArmError::invalid(message).cause("it is one of the configuration server's host"));
+    }
     let site = Site { name: call.name("site")?, kind };
     let known = control.sites()?.into_iter().find(|known| known.name == site.name);
     if known.as_ref().is_none_or(|known| known.kind != site.kind) {
@@ -127,17 +107,9 @@ fn find(control: &Control, name: &ObjectName) -> Result<Site, ArmError> {
 }
 
 fn show(call: &Call, site: &Site) -> Result<Value, ArmError> {
-    let properties = match &site.kind {
-        SiteKind::Local { directory } => json!({ "kind": "local", "directory": directory }),
-        SiteKind::Vsphere(vsphere) => {
-            let mut properties =
-                serde_json::to_value(vsphere).map_err(|error| ArmError::invalid(error.to_string()))?;
-            properties["kind"] = "vsphere".into();
-            properties
-        }
-        SiteKind::Physical { comes_home_to } => json!({ "kind": "physical", "comesHomeTo": comes_home_to }),
-        _ => json!({ "kind": "other" }),
-    };
+    // As it is stored: that holds no secret.
+    let properties =
+        serde_json::to_value(&site.kind).map_err(|error| ArmError::invalid(error.to_string()))?;
     resource(
         call.vault.addition("switchbackSites", site.name.as_str()),
         site.name.as_str(),

@@ -12,16 +12,17 @@
 //! with nothing lost.
 
 use switchback_identity::Role;
-use switchback_model::component::{FinalPoint, ReplicaMode};
+use switchback_model::azure::MachinePlan;
+use switchback_model::component::{FinalPoint, InterfaceSettings, ReplicaMode};
 use switchback_model::{
     ItemOperation, JobRequest, Operation, PointChoice, ProtectedItem, RecoveryPoint, ReplicationPath, Seq,
+    Side,
 };
 
 use super::point::{choose, record_of};
 use super::shutdown::{Manner, ensure_off, switch_itself_off};
 use super::step::{Outcome, Step, Work, failure};
 use crate::items::points;
-use crate::records::Versioned;
 use crate::reports::StoredReport;
 use crate::{ControlError, ErrorKind};
 
@@ -383,12 +384,11 @@ fn turn_and_stand(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         work.change(&item);
         return Ok(Outcome::wait("the side that was left is fenced off"));
     }
-    stand(work, &item)
+    stand(work, &item.value)
 }
 
 /// Waits until the replica's disks hold the point and are let go, then takes the snapshot above which the machine runs.
-fn stand(work: &Work<'_>, item: &Versioned<ProtectedItem>) -> Result<Outcome, ControlError> {
-    let item = &item.value;
+fn stand(work: &mut Work<'_>, item: &ProtectedItem) -> Result<Outcome, ControlError> {
     let Some(record) = &item.failover else {
         return Err(ControlError::new(
             ErrorKind::Internal,
@@ -413,8 +413,36 @@ fn stand(work: &Work<'_>, item: &Versioned<ProtectedItem>) -> Result<Outcome, Co
     let instance = item.active();
     let id = instance.id.as_deref().unwrap_or_default();
     super::loan::take_back(work, instance, &path(item)?.master_target)?;
-    work.site(&instance.site)?.create_snapshot(id, SNAPSHOT)?;
-    Ok(Outcome::Done(format!("the disks of {id} at {} are at recovery point {}", instance.site, record.seq)))
+    let site = work.site(&instance.site)?;
+    let images = reached.map(|replica| replica.standing).unwrap_or_default();
+    if !images.is_empty() {
+        site.run_from(id, &images)?;
+    }
+    site.create_snapshot(id, SNAPSHOT)?;
+    let done = format!("the disks of {id} at {} are at recovery point {}", instance.site, record.seq);
+    read_again(work)?;
+    Ok(Outcome::Done(done))
+}
+
+/// Notes how the active instance is known from now on: a site may make it anew at each failover, with another identity, which is then known after its first
+/// start only. Until then it has none, and no agent can claim it.
+fn read_again(work: &mut Work<'_>) -> Result<(), ControlError> {
+    let mut item = work.item()?;
+    let side = item.value.protection.active;
+    let machine = {
+        let instance = item.value.active();
+        work.site(&instance.site)?.machine(instance.id.as_deref().unwrap_or_default())?
+    };
+    let instance = item.value.instance_mut(side);
+    let before = instance.clone();
+    instance.system_uuid.clone_from(&machine.system_uuid);
+    for (nic, now) in instance.nics.iter_mut().zip(&machine.nics) {
+        nic.mac.clone_from(&now.mac);
+    }
+    if *instance != before {
+        work.change(&item);
+    }
+    Ok(())
 }
 
 /// Starts the active instance, and waits for its agent.
@@ -429,7 +457,11 @@ fn start(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         if !networks.is_empty() {
             site.connect_nics(id, &networks)?;
         }
+        if item.protection.active == Side::Away {
+            site.plan_machine(id, &plan_of(&item))?;
+        }
         site.power_on(id)?;
+        read_again(work)?;
         let now = work.now();
         work.set_note("started", now.0.to_string());
         return Ok(Outcome::wait(format!("{id} at {} is starting", instance.site)));
@@ -447,6 +479,18 @@ fn start(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         )));
     }
     Ok(Outcome::wait(format!("waiting for the mobility agent of {id} at {}", instance.site)))
+}
+
+/// What the machine at the recovery site shall be: as its user wishes, its cards with the addresses that its guest will set.
+fn plan_of(item: &ProtectedItem) -> MachinePlan {
+    let address = |settings: &InterfaceSettings| match settings {
+        InterfaceSettings::Static { address, .. } => {
+            address.split('/').next().and_then(|text| text.parse().ok())
+        }
+        _ => None,
+    };
+    let addresses = item.away.nics.iter().map(|nic| address(&nic.settings)).collect();
+    MachinePlan { addresses, ..item.plan.clone() }
 }
 
 /// Stops the machine that was failed over, and takes its disks back to the point: what it wrote since is given up.
@@ -473,7 +517,7 @@ fn stand_elsewhere(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         work.change(&item);
         return Ok(Outcome::wait(format!("going to recovery point {}", point.seq)));
     }
-    stand(work, &item)
+    stand(work, &item.value)
 }
 
 /// The machine that was failed over is off and at its point: the master target gets its disks once more.

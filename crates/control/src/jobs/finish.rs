@@ -7,7 +7,8 @@ use switchback_store::{Expect, Kind};
 use super::failover::SNAPSHOT;
 use super::shutdown::{Manner, ensure_off};
 use super::step::{Outcome, Step, Work, failure};
-use crate::{ControlError, ErrorKind};
+use crate::items::points;
+use crate::{Control, ControlError, ErrorKind};
 
 /// Seconds for a master target to remove a replica's history.
 const REMOVE_LIMIT_S: u64 = 120;
@@ -87,6 +88,13 @@ fn end_replication(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         work.set_note("master-target", path.master_target.clone());
     }
     retire(&mut item.value);
+    let clean_up = matches!(
+        &work.job.request,
+        JobRequest::Operate { operation: ItemOperation::Disable { clean_up: true }, .. }
+    );
+    if clean_up && item.value.passive().created_by_us {
+        item.value.retired.iter_mut().for_each(|retired| retired.purge = true);
+    }
     work.change(&item);
     Ok(Outcome::done())
 }
@@ -165,6 +173,36 @@ fn forget(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     Ok(Outcome::done())
 }
 
+/// What earlier failovers have left at the passive side's site.
+fn left_at_passive(control: &Control, item: &ProtectedItem) -> Result<Vec<String>, ControlError> {
+    match &item.passive().id {
+        Some(id) => Ok(control.site(&item.passive().site)?.left_behind(id)?),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Whether there is something to clean up, and it is not needed any more.
+pub(crate) fn check_clean_up(control: &Control, item: &ProtectedItem) -> Result<(), ControlError> {
+    let refuse = |code: &str, message: String| ControlError::new(ErrorKind::IllegalState, code, message);
+    if !left_at_passive(control, item)?.is_empty() {
+        if points(&control.facts()?, item).is_empty() {
+            let message = format!(
+                "what the failover of {} has left at {} may be all that is there: its new replica has no recovery point yet",
+                item.name,
+                item.passive().site
+            );
+            return Err(refuse("clean-up.not-verified", message)
+                .remedy("wait until `switchback machine points` shows one"));
+        }
+        return Ok(());
+    }
+    if item.left_behind.is_empty() {
+        let message = format!("{} has left nothing behind that could be cleaned up", item.name);
+        return Err(refuse("clean-up.nothing", message));
+    }
+    Ok(())
+}
+
 fn clean_up_left(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
     let mut removed = Vec::new();
@@ -178,6 +216,12 @@ fn clean_up_left(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         ensure_off(work, &instance, Manner::AtOnce)?;
         work.site(&instance.site)?.delete_machine(&id)?;
         removed.push(format!("{id} at {}", instance.site));
+    }
+    let left = left_at_passive(work.control, &item.value)?;
+    if let Some(id) = item.value.passive().id.as_ref().filter(|_| !left.is_empty()) {
+        let site = &item.value.passive().site;
+        work.site(site)?.clean_up(id)?;
+        removed.extend(left.iter().map(|left| format!("{left} at {site}")));
     }
     work.change(&item);
     Ok(Outcome::Done(format!("removed: {}", removed.join(", "))))

@@ -36,6 +36,9 @@ struct Arguments {
     /// Play what happens to a physical server, which comes home as a virtual machine of a (simulated) vCenter
     #[arg(long, group = "story")]
     physical: bool,
+    /// Play a failover from a (simulated) vCenter to Azure (Azurite, and an emulator of Resource Manager), and the way home
+    #[arg(long, group = "story")]
+    azure: bool,
     /// Leave everything running at the end, and print how to look around
     #[arg(long)]
     keep: bool,
@@ -80,6 +83,7 @@ fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         (arguments.vmware_elsewhere, Story::VmwareElsewhere),
         (arguments.vmware_faults, Story::VmwareFaults),
         (arguments.physical, Story::Physical),
+        (arguments.azure, Story::Azure),
     ];
     let story =
         stories.into_iter().find(|(is_asked, _)| *is_asked).map_or(Story::WholeCycle, |(_, story)| story);

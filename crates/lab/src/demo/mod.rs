@@ -17,9 +17,11 @@
 //! | `vcenter`, `esx` | a vCenter at home, simulated but for the bytes of its disks |
 //! | `vmware` | the third: home is a vCenter |
 //! | `vmware_elsewhere` | the fourth: the original is gone, or another place is wanted |
+//! | `azure` | the seventh: home is a vCenter, recovery is Azure |
 //! | `physical` | the sixth: a physical server becomes a virtual machine |
 //! | `vmware_faults` | the fifth: what happens at the vCenter while a machine is replicated to it |
 
+mod azure;
 mod command_line;
 mod esx;
 mod faults;
@@ -76,6 +78,8 @@ pub enum Story {
     VmwareElsewhere,
     /// Snapshots, maintenance, detached disks, a wrong password, a master target that starts anew, while a machine is replicated home to a vCenter.
     VmwareFaults,
+    /// A virtual machine of a vCenter is failed over to Azure and comes home; then it is replicated there again.
+    Azure,
     /// A physical server is failed over, switching itself off, and comes home as a new virtual machine of a vCenter.
     Physical,
 }
@@ -93,6 +97,7 @@ pub fn run(options: &Options, screen: Screen) -> (Table, anyhow::Result<()>) {
         Story::Vmware => vmware::play(&mut stage),
         Story::VmwareElsewhere => vmware_elsewhere::play(&mut stage),
         Story::VmwareFaults => vmware_faults::play(&mut stage),
+        Story::Azure => azure::play(&mut stage),
         Story::Physical => physical::play(&mut stage),
     };
     stage.end(played.is_ok() && options.keep);

@@ -359,13 +359,19 @@ fn work_goes_on(stage: &mut Stage, at: At) -> anyhow::Result<()> {
 pub(super) fn work_goes_on_for(stage: &mut Stage, at: At, casts: &[Cast]) -> anyhow::Result<()> {
     for cast in casts {
         let id = stage.instance(cast.name, at)?;
-        let from = stage.place(at).newest_said(&id)?;
-        let what = format!("{} goes on writing", cast.name);
-        let to = stage.wait(&what, FOLLOW_LIMIT, |stage| {
-            Ok(Some(stage.place(at).newest_said(&id)?).filter(|to| *to >= from + WORK_RECORDS))
-        })?;
-        stage.screen.say(&format!("{} has gone on from record {from} to {to}", cast.name));
+        work_goes_on_of(stage, at, *cast, &id)?;
     }
+    Ok(())
+}
+
+/// The same of one machine, by its id at the place.
+pub(super) fn work_goes_on_of(stage: &mut Stage, at: At, cast: Cast, id: &str) -> anyhow::Result<()> {
+    let from = stage.place(at).newest_said(id)?;
+    let what = format!("{} goes on writing", cast.name);
+    let to = stage.wait(&what, FOLLOW_LIMIT, |stage| {
+        Ok(Some(stage.place(at).newest_said(id)?).filter(|to| *to >= from + WORK_RECORDS))
+    })?;
+    stage.screen.say(&format!("{} has gone on from record {from} to {to}", cast.name));
     Ok(())
 }
 

@@ -21,7 +21,7 @@ use crate::vcsim::{PASSWORD, Simulator, USER};
 pub(super) const HOST: &str = "DC0_H0";
 pub(super) const DATASTORE: &str = "LocalDS_0";
 /// Networks of the simulated vCenter, in the order of the machine's cards.
-const NETWORKS: [&str; 2] = ["VM Network", "DC0_DVPG0"];
+pub(super) const NETWORKS: [&str; 2] = ["VM Network", "DC0_DVPG0"];
 pub(super) const ACCOUNT: &str = "replication";
 pub(super) const MASTER_TARGET: &str = "home-mt";
 /// What a machine is called in the vCenter by people who like it: spaces, a slash, quotes, an umlaut, what XML and URLs escape.
@@ -36,8 +36,9 @@ pub(super) struct VCenter {
     pub(super) boot: Option<BootFiles>,
 }
 
-pub(super) fn found_sites(stage: &mut Stage) -> anyhow::Result<VCenter> {
-    stage.screen.step("1. A vCenter at home, entered with a run-as account; a local site for recovery");
+/// The configuration server, the vCenter as the site `home`, and the servers there.
+pub(super) fn found_home(stage: &mut Stage) -> anyhow::Result<VCenter> {
+    stage.screen.step("1. A vCenter at home, entered with a run-as account");
     let simulator = Simulator::options().start()?;
     let link = stage.place(At::Home).site.directory().join("datastore");
     std::os::unix::fs::symlink(&simulator.datastores()[DATASTORE], &link)?;
@@ -63,13 +64,19 @@ pub(super) fn found_sites(stage: &mut Stage) -> anyhow::Result<VCenter> {
     let words = ["site", "add", "home", "--vsphere", &url, "--account", ACCOUNT, "--authority", &authority];
     stage.note(&[&words[..], &["--host", HOST, "--datastore-directory", &mounted]].concat())?;
     stage.note(&["account", "test", ACCOUNT])?;
-    let recovery = stage.place(At::Recovery).site.directory().to_string_lossy().into_owned();
-    stage.note(&["site", "add", "recovery", "--local", &recovery])?;
-    for at in [At::Home, At::Recovery] {
-        stage.start_server("process-server", at)?;
-    }
+    stage.start_server("process-server", At::Home)?;
     let uuid = ["--machine-uuid", &master_target.system_uuid];
     stage.start_server_with("master-target", At::Home, "master-target-home", &uuid)?;
+    Ok(vcenter)
+}
+
+/// The same, with a local site for recovery.
+pub(super) fn found_sites(stage: &mut Stage) -> anyhow::Result<VCenter> {
+    let vcenter = found_home(stage)?;
+    stage.screen.step("   A local site for recovery");
+    let recovery = stage.place(At::Recovery).site.directory().to_string_lossy().into_owned();
+    stage.note(&["site", "add", "recovery", "--local", &recovery])?;
+    stage.start_server("process-server", At::Recovery)?;
     stage.start_server("master-target", At::Recovery)?;
     for (network, there) in NETWORKS.into_iter().zip(crate::machine::NETWORKS) {
         stage.note(&["network-mapping", "set", "home", network, "recovery", there])?;

@@ -22,6 +22,8 @@ use crate::{Boot, SiteError};
 const LOOK: Duration = Duration::from_secs(1);
 /// What a managed disk is made of is known by this tag.
 const SOURCE: &str = "switchback-source";
+/// The serial number that the disk had at home, for people.
+const SERIAL: &str = "switchback-serial";
 
 impl AzureSite {
     pub(super) fn start(&self, id: &str) -> Result<(), SiteError> {
@@ -163,6 +165,7 @@ impl AzureSite {
         }
         let mut tags = self.tags(is);
         tags[SOURCE] = json!(etag);
+        tags[SERIAL] = json!(is.disks[position].serial);
         let mut properties = json!({
             "creationData": {
                 "createOption": "Import", "sourceUri": uri, "storageAccountId": self.settings.storage_account,

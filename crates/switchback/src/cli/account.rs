@@ -77,12 +77,18 @@ enum AccountCommand {
 enum AccountKind {
     /// vCenter or a standalone ESXi host
     Vsphere,
+    /// A service principal of Azure: the user is CLIENT_ID@TENANT_ID, the password its secret
+    Azure,
+    /// What opens a container of Azure: the password is a SAS, the user a name for people
+    AzureSas,
 }
 
 impl AccountKind {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Vsphere => "vsphere",
+            Self::Azure => "azure",
+            Self::AzureSas => "azure-sas",
         }
     }
 }

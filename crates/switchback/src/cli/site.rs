@@ -1,6 +1,7 @@
 //! `switchback site`: the places that machines run at.
 
 mod add;
+mod azure;
 mod create;
 mod prices;
 
@@ -17,7 +18,15 @@ use crate::client::path::{self, text_at};
 const SITE: &[Field] = &[
     plain("NAME", &["/name"]),
     plain("KIND", &["/properties/kind"]),
-    plain("WHERE", &["/properties/directory", "/properties/url", "/properties/comesHomeTo"]),
+    plain(
+        "WHERE",
+        &[
+            "/properties/directory",
+            "/properties/url",
+            "/properties/comesHomeTo",
+            "/properties/settings/container",
+        ],
+    ),
     plain("HEALTH", &["/shown/health"]),
     plain("PROCESS SERVERS", &["/shown/processServers"]),
     plain("MASTER TARGETS", &["/shown/masterTargets"]),

@@ -69,7 +69,7 @@ pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let replicas = Arc::new(Replicas::new(&role.data, key_file, machine_uuid.unwrap_or_else(system_uuid))?);
     let mut known: MasterTargetDesired = remembered(&volume);
-    replicas.apply(&known, false);
+    replicas.apply(&known, 0);
     let served = port.serve(&role, replicas.clone(), &runtime, stop)?;
     tracing::info!(address = served.address, "the master target listens");
     // What is kept is told from the first report on: a configuration server that was restored judges by it.
@@ -82,7 +82,7 @@ pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
     let channel = Arc::new(Channel::start(role.channel(runtime.handle()), Arc::new(compose))?);
     let waker = channel.clone();
     let done: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.wake());
-    let (mut seen, mut confirmed) = (0, false);
+    let (mut seen, mut confirmed) = (0, 0);
     while !stop.is_stopped() {
         let (count, answer) = channel.next(seen, LOOK_EVERY);
         if count > seen {
@@ -91,10 +91,10 @@ pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
                 Some(Desired::MasterTarget(desired)) => {
                     let desired = desired.holding(&known);
                     if desired != known {
-                        remember(&volume, &desired);
+                        remember(&volume, &desired.without_secrets());
                         known = desired;
                     }
-                    confirmed = true;
+                    confirmed = count;
                 }
                 other => tracing::error!(
                     ?other,
@@ -136,8 +136,8 @@ impl Replicas {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes what is desired; `confirmed`: by the configuration server, in this life of the process.
-    fn apply(&self, desired: &MasterTargetDesired, confirmed: bool) {
+    /// Notes what is desired; `confirmed`: how often the configuration server has said something in this life of the process.
+    fn apply(&self, desired: &MasterTargetDesired, confirmed: u64) {
         let mut kept = self.lock();
         for wanted in &desired.replicas {
             let replica = kept.entry(wanted.replica.clone()).or_insert_with(|| {
@@ -179,7 +179,7 @@ impl Replicas {
     /// Ends views and sessions.
     fn close(&self) {
         for replica in self.lock().values() {
-            replica.want(None, true);
+            replica.want(None, u64::MAX);
             replica.let_go();
         }
     }

@@ -7,6 +7,7 @@ use clap::{ArgGroup, Args};
 use serde_json::{Map, Value, json};
 
 use super::super::session::read_authority;
+use super::azure::AzureArgs;
 
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("kind").required(true)))]
@@ -18,22 +19,22 @@ pub(super) struct KindArgs {
     #[arg(long, group = "kind", requires = "account", value_name = "HOST")]
     vsphere: Option<String>,
     /// The run-as account with which it is entered (`switchback account add`)
-    #[arg(long, requires = "vsphere", value_name = "NAME")]
+    #[arg(long, conflicts_with_all = ["local", "physical"], requires = "kind", value_name = "NAME")]
     account: Option<String>,
     /// It is known by its certificate's SHA-256 fingerprint
-    #[arg(long, requires = "vsphere", conflicts_with = "authority", value_name = "HEX")]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["authority", "local", "physical", "azure"], value_name = "HEX")]
     fingerprint: Option<String>,
     /// It is known by the authority (PEM) that issued its certificate
-    #[arg(long, requires = "vsphere", value_name = "FILE")]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["local", "physical", "azure"], value_name = "FILE")]
     authority: Option<PathBuf>,
     /// The ESXi host that machines are made on: the master target's [default: the one there is]
-    #[arg(long, requires = "vsphere", value_name = "NAME")]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["local", "physical", "azure"], value_name = "NAME")]
     host: Option<String>,
     /// The resource pool they are made in [default: the root]
-    #[arg(long, requires = "vsphere", value_name = "NAME")]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["local", "physical", "azure"], value_name = "NAME")]
     resource_pool: Option<String>,
     /// The folder they are made in [default: the datacenter's own]
-    #[arg(long, requires = "vsphere", value_name = "NAME")]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["local", "physical", "azure"], value_name = "NAME")]
     folder: Option<String>,
     /// Physical servers: those from which mobility agents report, and that no other site has
     #[arg(long, group = "kind")]
@@ -42,8 +43,13 @@ pub(super) struct KindArgs {
     #[arg(long, conflicts_with_all = ["local", "vsphere"], value_name = "SITE")]
     comes_home_to: Option<String>,
     /// A datastore that the master targets have mounted, and where; again for each
-    #[arg(long, requires = "vsphere", value_name = "DATASTORE=DIRECTORY", value_parser = mounted)]
+    #[arg(long, requires = "vsphere", conflicts_with_all = ["local", "physical", "azure"], value_name = "DATASTORE=DIRECTORY", value_parser = mounted)]
     datastore_directory: Vec<(String, PathBuf)>,
+    /// A resource group of Azure: a file with its settings (TOML, see docs/azure-site.md)
+    #[arg(long, group = "kind", value_name = "FILE")]
+    azure: Option<PathBuf>,
+    #[command(flatten)]
+    at_azure: AzureArgs,
 }
 
 fn mounted(text: &str) -> Result<(String, PathBuf), String> {
@@ -60,6 +66,9 @@ impl KindArgs {
     pub(super) fn properties(&self) -> anyhow::Result<Value> {
         if self.physical {
             return Ok(json!({"kind": "physical", "comesHomeTo": self.comes_home_to}));
+        }
+        if let Some(file) = &self.azure {
+            return self.at_azure.properties(file, self.account.as_deref());
         }
         let Some(url) = &self.vsphere else { return Ok(json!({"kind": "local", "directory": self.local})) };
         if self.fingerprint.is_none() && self.authority.is_none() {
@@ -121,7 +130,25 @@ mod tests {
         );
         let unknown = parse("--vsphere vc --account vc").unwrap().properties().unwrap_err();
         assert!(unknown.to_string().contains("nothing is trusted by itself"), "{unknown}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let settings = "subscription='s'\nresourceGroup='g'\nregion='r'\ncontainer='https://a/c'\nstorageAccount='/subscriptions/s'\n";
+        std::fs::write(file.path(), settings).unwrap();
+        let azure = format!("--azure {}", file.path().display());
+        let nobody = parse(&azure).unwrap().properties().unwrap_err().to_string();
+        assert!(nobody.contains("--managed-identity"), "{nobody}");
+        let whole =
+            parse(&format!("{azure} --account dr --container-account sas")).unwrap().properties().unwrap();
+        assert_eq!(whole["identity"], json!({"kind": "service-principal", "account": "dr"}));
+        assert_eq!((&whole["kind"], &whole["containerAccount"]), (&json!("azure"), &json!("sas")));
+        assert_eq!(whole["settings"]["resourceGroup"], "g");
+        std::fs::write(file.path(), "subscription = 's'\nresource-group = 'g'\n").unwrap();
+        let unknown =
+            format!("{:#}", parse(&format!("{azure} --managed-identity")).unwrap().properties().unwrap_err());
+        assert!(unknown.contains("resource-group") && unknown.contains("line 2"), "{unknown}");
         for bad in [
+            "--local /a --managed-identity",
+            "--azure f --fingerprint ab",
+            "--azure f --workload-identity /t",
             "--vsphere vc",
             "--account vc",
             "--local /a --vsphere vc --account vc",

@@ -10,6 +10,8 @@
 //! The work of a transition is done on a thread of its own; while it runs the replica's former mode is not claimed any more
 //! (`reached` is empty), and it takes no sessions. A transition that fails is tried again every [`RETRY_AFTER`].
 
+mod blobs;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +24,7 @@ use switchback_model::component::{Problem, ReplicaActual, ReplicaDesired, Replic
 use switchback_model::{ObjectName, Seq};
 use switchback_replica::{DiskSpec, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest};
 
+use self::blobs::HostedBlobs;
 use super::removal::remove_history;
 use crate::export::Export;
 use crate::host::{self, Hosted, Settings};
@@ -47,21 +50,39 @@ pub(super) struct Kept {
 struct Shared {
     /// `None`: not assigned to this master target any more.
     desired: Option<ReplicaDesired>,
-    /// The configuration server has said so in this life of the process.
-    confirmed: bool,
+    /// How often the configuration server has said something in this life of the process.
+    confirmed: u64,
+    /// What it had said until then does not count: another process has taken the replica over since.
+    lost_at: u64,
     /// Whose work has been done.
     done: Option<(Option<ReplicaDesired>, bool)>,
     failed: Option<Instant>,
     problem: Option<Problem>,
     reached: Option<ReplicaMode>,
     hosted: Option<Arc<Hosted>>,
+    /// The same, if it is in page blobs.
+    blobs: Option<Arc<HostedBlobs>>,
     views: BTreeMap<String, Vec<PathBuf>>,
+}
+
+impl Shared {
+    /// The configuration server has said so, and nothing has happened since that makes it doubtful.
+    const fn is_confirmed(&self) -> bool {
+        self.confirmed > self.lost_at
+    }
 }
 
 /// What stands in the way.
 struct Obstacle {
     code: &'static str,
     message: String,
+}
+
+impl Obstacle {
+    /// Another process has the replica.
+    fn is_lost(&self) -> bool {
+        matches!(self.code, "master-target.in-use" | "master-target.stale-epoch")
+    }
 }
 
 impl From<ReplicaError> for Obstacle {
@@ -97,12 +118,14 @@ impl Kept {
     ) -> Self {
         let shared = Shared {
             desired: Some(desired),
-            confirmed: false,
+            confirmed: 0,
+            lost_at: 0,
             done: None,
             failed: None,
             problem: None,
             reached: None,
             hosted: None,
+            blobs: None,
             views: BTreeMap::new(),
         };
         let (gate, busy) = (Gate::default(), AtomicBool::new(false));
@@ -116,9 +139,9 @@ impl Kept {
     }
 
     /// Notes what it should be.
-    pub(super) fn want(&self, desired: Option<&ReplicaDesired>, confirmed: bool) {
+    pub(super) fn want(&self, desired: Option<&ReplicaDesired>, confirmed: u64) {
         let mut shared = self.lock();
-        shared.confirmed |= confirmed;
+        shared.confirmed = confirmed;
         if shared.desired.as_ref() == desired {
             return;
         }
@@ -143,9 +166,12 @@ impl Kept {
 
     /// Starts to work on it, if there is something to do and nobody does; says whether.
     pub(super) fn begin_work(this: &Arc<Self>, done: &Arc<dyn Fn() + Send + Sync>) -> bool {
+        if !this.is_busy() {
+            this.notice_loss();
+        }
         {
             let shared = this.lock();
-            let wanted = (shared.desired.clone(), shared.confirmed);
+            let wanted = (shared.desired.clone(), shared.is_confirmed());
             let waits = shared.failed.is_some_and(|at| at.elapsed() < RETRY_AFTER);
             if waits || shared.done.as_ref() == Some(&wanted) || this.busy.swap(true, Ordering::AcqRel) {
                 return false;
@@ -172,7 +198,11 @@ impl Kept {
             let changed = |(was, is): (&ReplicaDesired, &ReplicaDesired)| {
                 was.epoch != is.epoch || was.owners != is.owners
             };
-            (shared.desired.clone(), shared.confirmed, done.zip(shared.desired.as_ref()).is_some_and(changed))
+            (
+                shared.desired.clone(),
+                shared.is_confirmed(),
+                done.zip(shared.desired.as_ref()).is_some_and(changed),
+            )
         };
         if fences {
             // Those that may, come again; the others are refused then.
@@ -211,6 +241,9 @@ impl Kept {
 
     /// Brings it to where it should be. The mode that is reached: none yet, if that is not for this process to decide now.
     fn make(&self, desired: &ReplicaDesired, confirmed: bool) -> Result<Option<ReplicaMode>, Obstacle> {
+        if let Some(place) = &desired.blobs {
+            return self.make_blobs(desired, place, confirmed);
+        }
         // Before anything is opened: the machine may be running on these disks.
         if let Some(summary) = self.summary().filter(|summary| summary.epoch > desired.epoch) {
             return Err(ReplicaError::StaleEpoch { given: desired.epoch, current: summary.epoch }.into());
@@ -319,6 +352,8 @@ impl Kept {
     fn close(&self) -> Result<(), Obstacle> {
         self.show_views_none();
         self.gate.end(&away("the replica is being closed"));
+        let blobs = self.lock().blobs.take();
+        drop(blobs);
         let Some(mut hosted) = self.lock().hosted.take() else { return Ok(()) };
         let until = Instant::now() + CLOSE_MAX;
         loop {
@@ -396,9 +431,9 @@ impl Kept {
         peer: &PeerIdentity,
         request: &SessionRequest,
     ) -> Result<Box<dyn ReplicaSession>, ReplicaError> {
-        let (desired, hosted) = {
+        let (desired, hosted, blobs) = {
             let shared = self.lock();
-            (shared.desired.clone(), shared.hosted.clone())
+            (shared.desired.clone(), shared.hosted.clone(), shared.blobs.clone())
         };
         let forbidden = |detail: String| Err(ReplicaError::Forbidden { detail });
         let Some(desired) = desired else { return Err(away("the replica is not assigned to it any more")) };
@@ -421,9 +456,10 @@ impl Kept {
             Some(_) => {}
         }
         let bytes = Arc::default();
-        let session = self.gate.admit(bytes, || {
-            let hosted = hosted.ok_or_else(|| away("the replica is not open yet"))?;
-            Ok(Box::new(hosted.session(request)?))
+        let session = self.gate.admit(bytes, || match (hosted, blobs) {
+            (Some(hosted), _) => Ok(Box::new(hosted.session(request)?)),
+            (None, Some(blobs)) => Ok(Box::new(blobs.session(request)?)),
+            (None, None) => Err(away("the replica is not open yet")),
         })?;
         tracing::info!(%peer, replica = %desired.replica, "a session begins");
         Ok(Box::new(session))
@@ -431,7 +467,7 @@ impl Kept {
 
     /// How it is; `None` when it is not assigned any more.
     pub(super) fn actual(&self) -> Option<ReplicaActual> {
-        let (hosted, mut actual) = {
+        let (hosted, blobs, mut actual) = {
             let shared = self.lock();
             let desired = shared.desired.clone()?;
             // Of what has been done, not of what is wanted: whoever waits for it relies on older ones being refused.
@@ -444,10 +480,20 @@ impl Kept {
                 points: Vec::new(),
                 retention_bytes: 0,
                 views: shared.views.clone(),
+                standing: Vec::new(),
                 problem: shared.problem.clone(),
             };
-            (shared.hosted.clone(), actual)
+            (shared.hosted.clone(), shared.blobs.clone(), actual)
         };
+        if let Some(blobs) = blobs {
+            let replica = &blobs.replica;
+            actual.epoch = actual.epoch.max(replica.status().epoch);
+            actual.applied = replica.standing().or_else(|| replica.applied());
+            actual.points = replica.points();
+            actual.retention_bytes = replica.bytes_kept();
+            actual.standing = blobs.addresses(&replica.standing_blobs());
+            return Some(actual);
+        }
         if let Some(hosted) = hosted {
             let replica = &hosted.replica;
             actual.epoch = actual.epoch.max(replica.status().epoch);

@@ -1,0 +1,272 @@
+//! The seventh story: home is a vCenter, recovery is Azure. A virtual machine is replicated to page blobs, fails over to a virtual machine that is made of
+//! them, and comes home to the disks of its original; then it is replicated to the same page blobs again, and what the failover has left is removed.
+//!
+//! Storage is Azurite, Resource Manager the lab's emulator, whose virtual machines run in QEMU at the place of the recovery site.
+
+use std::collections::BTreeMap;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use switchback_sites::azure::{AzureLimits, AzureSettings, Cloud, MachineSettings};
+use switchback_sites::{Boot, Machine};
+
+use super::places::{CAST, Cast};
+use super::stage::{At, FOLLOW_LIMIT, Stage};
+use super::story;
+use super::vcenter::{self, VCenter};
+use crate::arm::{self, Client, Emulator, Guests, Options};
+use crate::azurite::Azurite;
+use crate::machine::{BootFiles, NETWORKS};
+
+const CONTAINER: &str = "replicas";
+/// The account with which Azure is entered, and the one that opens the container.
+const ACCOUNTS: [&str; 2] = ["recovery", "container"];
+/// By the site: for the guests' uplink and their segment.
+const SUBNETS: [&str; 2] = ["recovery-net/production", "recovery-net/isolated"];
+/// By which the emulator shows disks their serial numbers, of which Azure promises nothing.
+const SERIAL_TAG: &str = "switchback-serial";
+const VMS: &str = "Microsoft.Compute/virtualMachines";
+const DISKS: &str = "Microsoft.Compute/disks";
+const CARDS: &str = "Microsoft.Network/networkInterfaces";
+/// What a guest of the lab gets, whatever size its virtual machine has.
+const MEMORY_MIB_MAX: u32 = 384;
+
+/// `web01` with an address of the subnet's in its second card.
+const WEB01: Cast = Cast {
+    away: ["untouched", "10.20.2.4/28"],
+    addresses: [CAST[0].addresses[0], [CAST[0].addresses[1][0], "10.20.2.4/28"]],
+    ..CAST[0]
+};
+
+/// Azure, as far as it is emulated.
+struct Azure {
+    emulator: Emulator,
+    azurite: Azurite,
+}
+
+impl Azure {
+    fn start(stage: &Stage) -> anyhow::Result<Self> {
+        let azurite = Azurite::start()?;
+        azurite.make_container(CONTAINER)?;
+        let recovery = stage.place(At::Recovery).site.directory();
+        let boot = BootFiles::make(&stage.foundation, recovery)?;
+        let (url, sas) = Self::container_of(&azurite)?;
+        let networks = SUBNETS.map(|subnet| subnet.rsplit('/').next().unwrap_or_default().to_owned());
+        let guests = Guests {
+            site: recovery.to_owned(),
+            networks: networks.into_iter().zip(NETWORKS.map(str::to_owned)).collect::<BTreeMap<_, _>>(),
+            boot: Some(Boot::Kernel {
+                kernel: boot.kernel,
+                initrd: Some(boot.initrd),
+                command_line: boot.command_line,
+            }),
+            memory_mib_max: MEMORY_MIB_MAX,
+            cpus_max: 1,
+            serial_tag: Some(SERIAL_TAG.to_owned()),
+        };
+        let options = Options { storage: vec![(url, sas)], guests: Some(guests), ..Options::default() };
+        Ok(Self { emulator: Emulator::start_with(options)?, azurite })
+    }
+
+    /// The container's address, and what opens it.
+    fn container_of(azurite: &Azurite) -> anyhow::Result<(String, String)> {
+        let url = azurite.container(CONTAINER);
+        let (url, sas) = url.split_once('?').context("Azurite's container has no signature")?;
+        Ok((url.to_owned(), sas.to_owned()))
+    }
+
+    fn settings(&self) -> anyhow::Result<AzureSettings> {
+        Ok(AzureSettings {
+            subscription: arm::SUBSCRIPTION.into(),
+            resource_group: arm::GROUP.into(),
+            region: arm::REGION.into(),
+            container: Self::container_of(&self.azurite)?.0,
+            storage_account: format!(
+                "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Storage/storageAccounts/{}",
+                arm::SUBSCRIPTION,
+                arm::GROUP,
+                arm::ACCOUNT
+            ),
+            networks: Vec::new(),
+            machines: MachineSettings::default(),
+            cloud: Cloud {
+                resource_manager: self.emulator.url().into(),
+                authority: self.emulator.url().into(),
+                metadata: self.emulator.url().into(),
+                certificates: Some(self.emulator.authority()),
+                ..Cloud::default()
+            },
+            limits: AzureLimits::default(),
+        })
+    }
+
+    /// The virtual machine that there is.
+    fn vm(&self) -> anyhow::Result<String> {
+        self.emulator.names(VMS).pop().map(|name| name.to_lowercase()).context("Azure has no virtual machine")
+    }
+
+    /// How many virtual machines, managed disks and network cards there are.
+    fn count(&self) -> String {
+        [VMS, DISKS, CARDS].map(|kind| self.emulator.names(kind).len().to_string()).join("/")
+    }
+}
+
+/// Plays it.
+pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
+    let mut vcenter = vcenter::found_home(stage)?;
+    let azure = found_azure(stage)?;
+    let (original, _hypervisor) = vcenter::make_machine(stage, &mut vcenter, WEB01)?;
+    protect(stage, &azure)?;
+    test(stage, &azure)?;
+    fail_over(stage, &azure)?;
+    reprotect(stage, &vcenter, &original)?;
+    fail_back(stage, &azure)?;
+    vcenter::check_unchanged(stage, &vcenter, WEB01, &original)?;
+    forward_again(stage, &azure)?;
+    vcenter::look_at_home(stage, WEB01)
+}
+
+fn found_azure(stage: &mut Stage) -> anyhow::Result<Azure> {
+    stage.screen.step("   Azure for recovery: a container, a resource group, and who may use them");
+    let azure = Azure::start(stage)?;
+    let client = Client::default();
+    let secrets = [client.secret, Azure::container_of(&azure.azurite)?.1];
+    let users = [format!("{}@{}", client.id, arm::TENANT), CONTAINER.to_owned()];
+    for (((account, secret), user), kind) in
+        ACCOUNTS.iter().zip(secrets).zip(users).zip(["azure", "azure-sas"])
+    {
+        let file = stage.write_secret(&format!("{account}-secret"), &secret)?;
+        stage.note(&[
+            "account",
+            "add",
+            account,
+            "--kind",
+            kind,
+            "--user",
+            &user,
+            "--password-file",
+            &file,
+        ])?;
+    }
+    let settings = toml::to_string(&azure.settings()?)?;
+    let file = stage.write_secret("azure.toml", &settings)?;
+    let words = ["site", "add", "recovery", "--azure", &file, "--account", ACCOUNTS[0]];
+    stage.note(&[&words[..], &["--container-account", ACCOUNTS[1]]].concat())?;
+    stage.note(&["account", "test", ACCOUNTS[0]])?;
+    stage.start_server("master-target", At::Recovery)?;
+    stage.start_server("process-server", At::Recovery)?;
+    for (network, there) in vcenter::NETWORKS.into_iter().zip(SUBNETS) {
+        let words = ["network-mapping", "set", "home", network, "recovery", there];
+        stage.note(&[&words[..], &["--test-network", SUBNETS[1]]].concat())?;
+    }
+    stage.wait_for_servers(4)?;
+    Ok(azure)
+}
+
+fn protect(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
+    stage.screen.step("3. It is protected towards Azure, where nothing is made but blobs");
+    let words = ["group", "create", story::GROUP, "--from", "home", "--to", "recovery", "--interval", "5s"];
+    stage.note(&[&words[..], &["--freeze-budget", "3s"]].concat())?;
+    story::begin_to_protect(stage, WEB01)?;
+    story::wait_until_protected(stage, WEB01, "home")?;
+    check_made(stage, azure, "while it is protected", "0/0/0");
+    Ok(())
+}
+
+fn check_made(stage: &mut Stage, azure: &Azure, when: &str, expected: &str) {
+    let found = azure.count();
+    let what = format!("virtual machines/managed disks/network cards at Azure {when}");
+    stage.check(what, expected, &found, found == expected);
+}
+
+fn test(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
+    stage.screen.step("   Test failover into an isolated network, and its clean-up; replication goes on");
+    stage.job(&["machine", "test-failover", WEB01.name, "--point", "latest", "--yes"])?;
+    let vm = azure.vm()?;
+    story::wait_for_starts(stage, At::Recovery, &[(WEB01, 0, vm)])?;
+    check_made(stage, azure, "during the test", "1/2/2");
+    stage.job(&["machine", "test-failover-cleanup", WEB01.name, "--yes"])?;
+    check_made(stage, azure, "after it", "0/0/0");
+    Ok(())
+}
+
+fn fail_over(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
+    stage.screen.step("4. Disaster: the ESXi host's process dies; failover to Azure, commit");
+    stage.place(At::Home).strike(WEB01.name)?;
+    stage.job(&["machine", "failover", WEB01.name, "--unplanned", "--point", "latest", "--yes"])?;
+    let vm = azure.vm()?;
+    let resumed_at = story::wait_for_starts(stage, At::Recovery, &[(WEB01, 0, vm)])?;
+    check_made(stage, azure, "after the failover", "1/2/2");
+    let left = stage.inspect(At::Home, WEB01)?.context("the ledger at home cannot be read")?;
+    let records = left.book().standing().records;
+    stage.check(
+        "web01 at Azure goes on at a moment that home really had",
+        format!("record {} at most", records + 1),
+        format!("record {}", resumed_at[0]),
+        resumed_at[0] > 1 && resumed_at[0] <= records + 1,
+    );
+    stage.check_addresses(WEB01, At::Recovery)?;
+    stage.job(&["machine", "commit", WEB01.name, "--yes"])?;
+    work_goes_on(stage, azure)
+}
+
+fn work_goes_on(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
+    story::work_goes_on_of(stage, At::Recovery, WEB01, &azure.vm()?)
+}
+
+fn reprotect(stage: &mut Stage, vcenter: &VCenter, original: &Machine) -> anyhow::Result<()> {
+    stage
+        .screen
+        .step("5. Reprotect: the virtual machine at Azure is replicated to the disks of the original");
+    stage.job(&["machine", "reprotect", WEB01.name, "--yes"])?;
+    vcenter::wait_for_delta(stage, vcenter, WEB01)?;
+    vcenter::check_unchanged(stage, vcenter, WEB01, original)
+}
+
+fn fail_back(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
+    stage.screen.step("6. Failback to the original machine, planned; commit");
+    let vm = azure.vm()?;
+    let before = [(WEB01, stage.place(At::Home).starts(WEB01.name)?.len(), WEB01.name.to_owned())];
+    stage.job(&["machine", "failover", WEB01.name, "--planned", "--yes"])?;
+    let resumed_at = story::wait_for_starts(stage, At::Home, &before)?;
+    let off = stage.place(At::Recovery).is_off(&vm)?;
+    stage.check("the virtual machine at Azure is off", "off", if off { "off" } else { "on" }, off);
+    let left = stage.inspect_machine(At::Recovery, WEB01, &vm)?;
+    let left = left.context("the ledger at Azure cannot be read")?;
+    stage.check_history(WEB01, "when it left Azure", &left);
+    story::check_resumption(stage, WEB01, "after the failback", &left, resumed_at[0]);
+    stage.check_addresses(WEB01, At::Home)?;
+    stage.job(&["machine", "commit", WEB01.name, "--yes"])?;
+    story::work_goes_on_for(stage, At::Home, &[WEB01])
+}
+
+fn forward_again(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
+    stage.screen.step("7. Reprotect to Azure: what differs from the page blobs of before; clean-up there");
+    stage.job(&["machine", "reprotect", WEB01.name, "--yes"])?;
+    let early = stage.refused(&["machine", "clean-up", WEB01.name, "--yes"]);
+    let (moved, size) = story::wait_until_protected(stage, WEB01, "home")?;
+    let percent = moved * 100 / size.max(1);
+    stage.check(
+        "web01 replicated to Azure again: the delta alone was moved",
+        "some, less than 25 %",
+        format!("{moved} bytes, {percent} %"),
+        moved > 0 && percent < 25,
+    );
+    if let Ok(said) = early {
+        stage.check(
+            "clean-up before the new replica has a recovery point",
+            "refused",
+            &said,
+            said.contains("no recovery point yet"),
+        );
+        stage.job(&["machine", "clean-up", WEB01.name, "--yes"])?;
+    }
+    check_made(stage, azure, "after the clean-up", "0/0/0");
+    stage.wait("a newer recovery point is there", FOLLOW_LIMIT, |stage| {
+        let shown = stage.machine(WEB01.name)?;
+        Ok((story::count(&shown["recoveryPoints"]) > 1 && shown["phase"] == "protected").then_some(()))
+    })?;
+    let shown: Value = stage.machine(WEB01.name)?;
+    stage.check("web01 is protected at home again", "home", &shown["active"], shown["active"] == "home");
+    Ok(())
+}
