@@ -188,6 +188,7 @@ fn tend(
     let (mut checks, mut seen) = (guest.look(), Some(mark));
     let note = read_note(volume).filter(|note| note.boot_id == boot_id && note.mark == mark);
     let mut failed = note.clone().unwrap_or_default().failed;
+    let mut later = None;
     let needs = checks.iter().any(|check| check.state > CheckState::Passed);
     if needs && !leave_alone && note.is_none() {
         match prepare(guest, volume, boot_id, (mark, &checks)) {
@@ -196,13 +197,15 @@ fn tend(
             }
             Err(why) => {
                 tracing::warn!(why, "the guest is not prepared now; it is tried again");
-                seen = None;
+                (seen, later) = (None, Some(why));
             }
         }
     }
     for check in checks.iter_mut().filter(|check| check.state != CheckState::Passed) {
         if let Some(why) = failed.get(&check.code) {
             check.facts = format!("{}; it could not be prepared: {why}", check.facts);
+        } else if let Some(why) = &later {
+            check.facts = format!("{}; not prepared yet: {why}", check.facts);
         } else if leave_alone {
             check.facts = format!("{}; the agent was told to leave the guest alone", check.facts);
         }
