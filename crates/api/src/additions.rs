@@ -87,6 +87,8 @@ fn inventory_routes() -> Router<Arc<Api>> {
         .route(&at("/switchbackprotectedmachines/{item}"), methods([(GET, machines::get)]))
         .route(&at("/switchbackprotectedmachines/{item}/recoverypoints"), methods([(GET, machines::points)]))
         .route(&at("/switchbackprotectedmachines/{item}/readiness"), methods([(GET, machines::readiness)]))
+        .route(&at("/switchbackprotectedmachines/{item}/cost"), methods([(GET, machines::cost)]))
+        .route(&at("/switchbackcosts"), methods([(GET, machines::costs)]))
         .route(&at("/switchbackprotectedmachines/{item}/cleanup"), methods([(POST, machines::clean_up)]))
         .route(
             &at("/switchbackprotectedmachines/{item}/switchprocessserver"),

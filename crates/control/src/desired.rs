@@ -8,8 +8,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
-    AgentDesired, Answer, Desired, MasterTargetDesired, NetworkProfile, ProcessServerDesired, ProtectedDisk,
-    ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State,
+    AgentDesired, Answer, Desired, GuestPlatform, MasterTargetDesired, NetworkProfile, ProcessServerDesired,
+    ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State,
 };
 use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Side};
 
@@ -25,6 +25,8 @@ pub(crate) struct Facts {
     pub(crate) groups: BTreeMap<String, ProtectionGroup>,
     /// The last reports of process servers and master targets, by `ROLE/NAME`.
     pub(crate) servers: BTreeMap<String, StoredReport>,
+    /// The sites, by name in lower case, whose platform asks something of guests.
+    pub(crate) guest_platforms: BTreeMap<String, GuestPlatform>,
     /// Scripts to be run in guests, by the agent's name.
     pub(crate) scripts: BTreeMap<String, Vec<ScriptCall>>,
     /// Containers of Azure sites, and how they are entered.
@@ -120,7 +122,21 @@ impl Facts {
             .filter(|_| item.protection.replicates())
             .and_then(|path| self.replication(item, path));
         let power_off = item.power_off.clone();
-        AgentDesired { standing: Standing::Active, replication, networks, scripts, power_off, hold: false }
+        let guest_for = self.guest_for(item);
+        AgentDesired {
+            standing: Standing::Active,
+            replication,
+            networks,
+            scripts,
+            power_off,
+            guest_for,
+            hold: false,
+        }
+    }
+
+    /// What a machine's guest is to be ready for: where it would go next.
+    pub(crate) fn guest_for(&self, item: &ProtectedItem) -> Option<GuestPlatform> {
+        self.guest_platforms.get(&item.passive().site.key()).copied()
     }
 
     fn replication(&self, item: &ProtectedItem, path: &ReplicationPath) -> Option<Replication> {

@@ -22,6 +22,8 @@
 //! | `accounts` | run-as accounts |
 //! | `physical` | servers without a hypervisor |
 //! | `readiness` | whether machines could fail over and come home |
+//! | `guests` | whether guests are ready for where they may wake up |
+//! | `cost` | what machines cost at Azure |
 //! | `background` | threads that look again and again |
 //! | `backup` | backups, restores, and which of two servers is the one |
 
@@ -29,8 +31,10 @@ mod access;
 mod accounts;
 mod background;
 pub mod backup;
+pub mod cost;
 mod desired;
 mod error;
+mod guests;
 mod inventory;
 mod items;
 mod jobs;
@@ -116,6 +120,8 @@ struct Inner {
     moments: moments::Moments,
     /// As of the last look, by the machine's key.
     readiness: Mutex<BTreeMap<String, switchback_model::Readiness>>,
+    /// What agents have sent, as of the last looks.
+    traffic: Mutex<cost::measured::Traffic>,
     at_work: jobs::executor::AtWork,
     /// What belongs into backups beside the store.
     home: OnceLock<backup::ServerHome>,
@@ -157,6 +163,7 @@ impl Control {
                 facts: Mutex::default(),
                 moments: moments::Moments::default(),
                 readiness: Mutex::default(),
+                traffic: Mutex::default(),
                 at_work: jobs::executor::AtWork::default(),
                 home: OnceLock::new(),
                 heard: AtomicBool::new(false),

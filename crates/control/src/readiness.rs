@@ -35,6 +35,9 @@ const RETENTION_PERCENT_MIN: u64 = 10;
 pub(crate) fn watch(control: &Control) -> Result<Background, ControlError> {
     let control = control.clone();
     Background::start("readiness", move |ending| {
+        if let Err(error) = control.facts().and_then(|facts| control.measure_traffic(&facts)) {
+            tracing::warn!(%error, "what is replicated cannot be measured for the moment");
+        }
         if let Err(error) = control.check_readiness() {
             tracing::error!(%error, "the readiness of machines cannot be checked for the moment");
         }
@@ -241,6 +244,7 @@ impl Control {
         }
         checks.push(self.check_networks(item, to));
         checks.extend(self.check_replication(facts, item, to));
+        checks.extend(self.guest_checks(facts, item, to));
         checks.push(self.check_backup());
         checks
     }
@@ -418,7 +422,7 @@ impl Control {
         }
     }
 
-    /// Refuses what the checks of the site and the machine there say would not work, in their words.
+    /// Refuses what the checks of the site, the machine there and the guest say would not work, in their words.
     pub(crate) fn must_be_ready(&self, item: &ProtectedItem, to: Side) -> Result<(), ControlError> {
         let facts = self.facts()?;
         let answers = self.ask_now(&facts, item, to);
@@ -433,7 +437,9 @@ impl Control {
             }
             None => return Ok(()),
         };
-        let checks = of_site.iter().cloned().chain([self.check_machine(item, to, machine.as_ref())]);
+        let guest = self.guest_checks(&facts, item, to);
+        let checks =
+            of_site.iter().cloned().chain([self.check_machine(item, to, machine.as_ref())]).chain(guest);
         // That it runs there is dealt with by fencing it.
         let failed = checks.into_iter().find(|check| check.state == CheckState::Failed && check.code != RUNS);
         match failed {

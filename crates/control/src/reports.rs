@@ -19,6 +19,7 @@ use switchback_store::{Expect, Kind, Query, StoreError};
 
 use crate::backup::behind::{BEHIND_REMEDY, Verdict, judge};
 use crate::desired::Facts;
+use crate::guests;
 use crate::records::{Batch, Versioned};
 use crate::{Control, ControlError, ErrorKind};
 
@@ -151,6 +152,11 @@ impl Control {
             groups: groups.into_iter().map(|group| (group.value.name.key(), group.value)).collect(),
             servers: servers
                 .map(|stored| (format!("{}/{}", stored.peer.role, stored.peer.name), stored))
+                .collect(),
+            guest_platforms: self
+                .sites()?
+                .into_iter()
+                .filter_map(|site| Some((site.name.key(), guests::platform(&site.kind)?)))
                 .collect(),
             scripts: self.guest_scripts()?,
             containers: self.containers()?,

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use agent::{
-    Activity, AgentDesired, AgentState, DiskFacts, FinalPoint, HardwareFacts, InterfaceFacts,
+    Activity, AgentDesired, AgentState, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts, InterfaceFacts,
     InterfaceSettings, NetworkProfile, PowerOff, Problem, ProtectedDisk, Replication, ReplicationState,
     ScriptCall, ScriptResult, Standing,
 };

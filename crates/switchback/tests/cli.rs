@@ -452,6 +452,55 @@ fn a_console_does_not_steer_the_terminal() {
 }
 
 #[test]
+fn what_machines_cost_is_shown_with_whose_prices_these_are() {
+    let user = User::new();
+    let line = json!({"what": "page blobs", "quantity": 120.0, "unit": "GiB", "price": 0.05, "amount": 6.0, "basis": "whole sizes"});
+    let cost = json!({"name": "web01", "properties": {
+        "currency": "EUR", "prices": "/p/prices.toml", "pricesDate": "2026-01-31", "pricesSource": "our contract",
+        "monthly": [line], "monthlyTotal": 6.0, "failedOverHourly": [], "failedOverHourlyTotal": null, "notes": ["transactions: not measured yet"],
+    }});
+    user.server.play("GET", "switchbackProtectedMachines/web01/cost", &[ok(cost.clone())]);
+    user.server.play("GET", "switchbackCosts", &[list(&[cost.clone()])]);
+    let shown = user.print(&["machine", "cost", "web01"]);
+    for expected in [
+        "Protected, per month: 6.00",
+        "page blobs  120.00 GiB  0.0500        6.0000  whole sizes",
+        "per hour and beside that: -",
+        "not in it: transactions: not measured yet",
+        "prices of 2026-01-31 in EUR: /p/prices.toml (our contract)",
+    ] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    let shown = user.print(&["machine", "cost"]);
+    assert!(shown.contains("web01  6.00       -                      EUR       1 (see"), "{shown}");
+    assert!(shown.contains("our contract"), "{shown}");
+    let printed: Value = serde_json::from_str(&user.print(&["machine", "cost", "--output", "json"])).unwrap();
+    assert_eq!(printed, json!([cost]));
+}
+
+#[test]
+fn a_table_of_prices_is_made_once_checked_and_its_errors_name_the_line() {
+    let user = User::without_profile();
+    let directory = user.home.path().display().to_string();
+    let prices = |more: &[&str]| user.run(&[&["site", "prices", "--data", &directory], more].concat());
+    let shown = String::from_utf8(prices(&[]).stdout).unwrap();
+    assert!(shown.contains("built-in examples"), "{shown}");
+    assert!(prices(&["--init"]).status.success());
+    let shown = String::from_utf8(prices(&[]).stdout).unwrap();
+    assert!(shown.contains("prices.toml (examples"), "{shown}");
+    let file = user.home.path().join("prices.toml");
+    let edited = std::fs::read_to_string(&file).unwrap().replace("kept = 0.045", "kept = -1.0");
+    std::fs::write(&file, &edited).unwrap();
+    let again = prices(&["--init"]);
+    assert!(!again.status.success() && stderr(&again).contains("not written over"), "{}", stderr(&again));
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), edited);
+    let refused = prices(&[]);
+    assert!(!refused.status.success());
+    let said = stderr(&refused);
+    assert!(said.contains("line ") && said.contains("kept") && said.contains("0 or more"), "{said}");
+}
+
+#[test]
 fn lists_and_changes_go_where_the_api_has_them() {
     let user = User::new();
     let nothing = || -> Answer { list(&[]) };

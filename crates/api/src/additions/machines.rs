@@ -3,6 +3,7 @@
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use switchback_control::cost::Cost;
 use switchback_control::{Control, ItemView};
 use switchback_model::{Instance, ItemOperation, ReadinessCheck, Side, verdict};
 
@@ -54,6 +55,28 @@ pub(crate) fn readiness(control: &Control, call: &Call) -> Result<Answer, ArmErr
         "switchbackProtectedMachines/readiness",
         properties,
     )?))
+}
+
+/// What it costs at Azure, by the table of prices in force.
+pub(crate) fn cost(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let cost = control.cost(&call.name("item")?)?;
+    Ok(Answer::Ok(show_cost(call, &cost)?))
+}
+
+/// What all machines cost whose recovery sites are at Azure.
+pub(crate) fn costs(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let costs = control.costs()?.into_iter().map(|cost| (cost.machine.key(), cost)).collect();
+    Answer::of(&page(call, costs, |cost| show_cost(call, &cost))?)
+}
+
+fn show_cost(call: &Call, cost: &Cost) -> Result<Value, ArmError> {
+    let machine = call.vault.addition("switchbackProtectedMachines", cost.machine.as_str());
+    resource(
+        format!("{machine}/cost"),
+        cost.machine.as_str(),
+        "switchbackProtectedMachines/cost",
+        json!(cost),
+    )
 }
 
 /// Deletes the instances that were left behind for good.

@@ -1,12 +1,13 @@
 //! Our own resources.
 
 use serde_json::json;
-use switchback_api::Vault;
+use switchback_api::{ApiLimits, Vault};
 use switchback_control::backup::ServerHome;
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::AccessRole;
 
 use crate::server::Server;
+use crate::world::World;
 
 #[tokio::test]
 async fn sites_are_made_looked_at_and_removed() {
@@ -89,6 +90,23 @@ async fn machines_and_jobs_show_figures_that_the_contract_has_no_place_for() {
     );
     let nothing = server.call("POST", "switchbackProtectedMachines/web01/cleanUp", None).await;
     assert!(nothing.status == 202 || nothing.status == 409, "{nothing:?}");
+}
+
+#[tokio::test]
+async fn what_machines_cost_is_told_of_those_at_azure_alone() {
+    let mut server = Server::over(World::azure(), ApiLimits::default());
+    server.protect().await;
+    let cost = server.get("switchbackProtectedMachines/web01/cost").await;
+    let properties = &cost["properties"];
+    assert_eq!((&cost["name"], &properties["currency"]), (&json!("web01"), &json!("USD")));
+    assert_eq!(properties["prices"], "built-in examples");
+    assert!(properties["monthlyTotal"].is_f64() && properties["monthly"][0]["basis"].is_string(), "{cost:#}");
+    assert_eq!(server.get("switchbackCosts").await["value"], json!([cost]));
+    let mut server = Server::new();
+    server.protect().await;
+    let refused = server.call("GET", "switchbackProtectedMachines/web01/cost", None).await;
+    assert_eq!(refused.status, 409, "{:#}", refused.body);
+    assert_eq!(server.get("switchbackCosts").await["value"], json!([]));
 }
 
 #[tokio::test]

@@ -58,7 +58,10 @@ impl Server {
     }
 
     pub(crate) fn with_limits(limits: ApiLimits) -> Self {
-        let world = World::new();
+        Self::over(World::new(), limits)
+    }
+
+    pub(crate) fn over(world: World, limits: ApiLimits) -> Self {
         let token = world.control.create_token(&"root".parse().unwrap(), AccessRole::Contributor).unwrap();
         let config = ApiConfig {
             vault: Vault::default(),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod changes;
+mod cost;
 mod physical;
 mod readiness;
 mod restored;

@@ -1,7 +1,8 @@
 //! Readiness: what would keep a machine from failing over or coming home is told before it hurts, and refuses in the same words.
 
+use switchback_model::component::GuestPlatform;
 use switchback_model::{
-    CheckState, ItemOperation, JobState, ReadinessCheck, ReprotectOptions, Side, verdict,
+    CheckState, ItemOperation, JobState, PointChoice, ReadinessCheck, ReprotectOptions, Side, verdict,
 };
 use switchback_sites::{Power, Site};
 
@@ -9,7 +10,10 @@ use super::world::World;
 use super::{away_protected, committed, error_of, name};
 
 fn mapped() -> World {
-    let mut world = World::new();
+    protected(World::new())
+}
+
+fn protected(mut world: World) -> World {
     world.map_networks();
     let job = world.control.protect("tester", super::protect()).unwrap();
     world.done(&job, None);
@@ -174,4 +178,45 @@ fn a_planned_failback_refuses_while_the_machine_still_runs() {
         world.operate(ItemOperation::PlannedFailover, None);
         assert_eq!(world.home.all()[0].power, Power::On, "{code}: and comes home after the remedy");
     }
+}
+
+#[test]
+fn a_guest_that_would_not_come_up_at_azure_keeps_its_machine_from_going_there() {
+    let mut world = protected(World::azure());
+    assert_eq!(world.guest_for, Some(GuestPlatform::Azure));
+    let found = states(&world, Side::Away);
+    assert!(found.contains(&("guest.looked-at".into(), CheckState::Unknown)), "not looked at yet: {found:?}");
+    let raised = ReadinessCheck::raised(
+        CheckState::Failed,
+        ("guest.hyperv-drivers", "The initramfs has Hyper-V's drivers"),
+        "6.1: hv_storvsc missing",
+        "it was made for other hardware",
+        "add it",
+    );
+    // An agent speaks for its guest alone.
+    let foreign = ReadinessCheck::raised(CheckState::Failed, ("backup.fresh", "B"), "f", "c", "r");
+    world.guest = vec![raised.clone(), foreign];
+    (0..2).for_each(|_| world.round());
+    assert!(checks(&world, Side::Away).contains(&raised));
+    assert!(states(&world, Side::Away).contains(&("backup.fresh".into(), CheckState::Warning)));
+    assert!(!states(&world, Side::Home).iter().any(|(code, _)| code.starts_with("guest.")));
+    let told = world.control.events(1000).unwrap();
+    assert!(told.iter().any(|event| event.message.contains("hv_storvsc missing")), "{told:?}");
+    let job = world.control.operate("tester", &name("web01"), ItemOperation::PlannedFailover).unwrap();
+    let (job, _) = world.finish(&job, None);
+    assert_eq!((job.state, error_of(&job)), (JobState::Failed, raised.as_error()));
+    assert_eq!(world.home.all()[0].power, Power::On, "it runs on");
+    // The worst day does not wait for it.
+    world.operate(ItemOperation::UnplannedFailover { point: PointChoice::default(), shut_down: true }, None);
+    world.round();
+    assert_eq!(world.guest_for, None, "it is there now");
+}
+
+#[test]
+fn a_site_that_asks_nothing_of_guests_has_no_checks_of_them() {
+    let mut world = mapped();
+    world.guest = vec![ReadinessCheck::raised(CheckState::Failed, ("guest.fstab", "F"), "f", "c", "r")];
+    (0..2).for_each(|_| world.round());
+    assert_eq!(world.guest_for, None);
+    assert!(!checks(&world, Side::Away).iter().any(|check| check.code.starts_with("guest.")));
 }

@@ -19,13 +19,15 @@ use switchback_control::backup::restore::{prepare, restore};
 use switchback_control::{Control, ControlConfig, ControlError};
 use switchback_disk::{Clock, DirVolume};
 use switchback_identity::{Authority, PeerIdentity, Role};
+use switchback_model::azure::{AzureIdentity, AzureKind};
 use switchback_model::component::{
-    Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, HardwareFacts, InterfaceFacts,
-    MasterTargetState, Problem, ProcessServerState, ReplicaActual, ReplicaMode, Replication,
+    Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts,
+    InterfaceFacts, MasterTargetState, Problem, ProcessServerState, ReplicaActual, ReplicaMode, Replication,
     ReplicationState, Report, State,
 };
 use switchback_model::{
-    Consistency, Epoch, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind, UnixMillis,
+    Consistency, Epoch, ReadinessCheck, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind,
+    UnixMillis,
 };
 use switchback_sites::{Machine, Nic, Power, Site};
 use switchback_store::{Snapshot, SqliteStore, Store, StoreError};
@@ -89,6 +91,10 @@ pub(crate) struct World {
     pub(crate) more_process_servers: Vec<&'static str>,
     /// What master targets say is wrong with each of their replicas.
     pub(crate) replicas_problem: Option<Problem>,
+    /// What agents find in their guest, when they are told to look.
+    pub(crate) guest: Vec<ReadinessCheck>,
+    /// What the agent was told last to be ready for.
+    pub(crate) guest_for: Option<GuestPlatform>,
     _directory: tempfile::TempDir,
 }
 
@@ -97,8 +103,11 @@ fn control(store: &Arc<SqliteStore>, clock: &Arc<Seconds>, sites: [Arc<MemorySit
     let opener = move |kind: &SiteKind,
                        _: switchback_control::SiteCredentials|
           -> Result<Arc<dyn Site>, ControlError> {
-        let SiteKind::Local { directory } = kind else { panic!("only local ones here") };
-        Ok(if directory.ends_with("home") { home.clone() } else { recovery.clone() })
+        Ok(match kind {
+            SiteKind::Local { directory } if directory.ends_with("home") => home.clone(),
+            SiteKind::Local { .. } | SiteKind::Azure(_) => recovery.clone(),
+            _ => panic!("no such sites here"),
+        })
     };
     let config = ControlConfig {
         store: store.clone(),
@@ -116,22 +125,40 @@ fn peer(role: Role, name: &str) -> PeerIdentity {
 
 impl World {
     pub(crate) fn new() -> Self {
-        let mut world = Self::bare();
+        Self::with_recovery(SiteKind::Local { directory: "/recovery".into() })
+    }
+
+    /// A world whose recovery site is said to be Azure's.
+    pub(crate) fn azure() -> Self {
+        let settings = serde_json::json!({
+            "subscription": "s", "resourceGroup": "g", "region": "westeurope",
+            "container": "https://a.blob.core.windows.net/c", "storageAccount": "/a",
+        });
+        let kind = AzureKind {
+            settings: serde_json::from_value(settings).unwrap(),
+            identity: AzureIdentity::ManagedIdentity { client: None },
+            container_account: None,
+        };
+        Self::with_recovery(SiteKind::Azure(Box::new(kind)))
+    }
+
+    fn with_recovery(kind: SiteKind) -> Self {
+        let mut world = Self::bare(kind);
         world.home.add("web01", "uuid-web01", 2);
         world.round();
         world
     }
 
     /// Without a machine.
-    fn bare() -> Self {
+    fn bare(recovery_kind: SiteKind) -> Self {
         // In memory where there is a place for it: thousands of kills, each with its own store.
         let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let store = Arc::new(SqliteStore::open(directory.path().join("store.db")).unwrap());
         let (clock, home, recovery) =
             (Arc::<Seconds>::default(), Arc::<MemorySite>::default(), Arc::<MemorySite>::default());
         let control = control(&store, &clock, [home.clone(), recovery.clone()]);
-        for name in ["home", "recovery"] {
-            let kind = SiteKind::Local { directory: format!("/{name}").into() };
+        let home_kind = SiteKind::Local { directory: "/home".into() };
+        for (name, kind) in [("home", home_kind), ("recovery", recovery_kind)] {
             control.add_site(&SiteRecord { name: name.parse().unwrap(), kind }).unwrap();
         }
         let policy = switchback_model::ReplicationPolicy { multi_vm: true, ..Default::default() };
@@ -154,13 +181,15 @@ impl World {
             probes: Mutex::default(),
             more_process_servers: Vec::new(),
             replicas_problem: None,
+            guest: Vec::new(),
+            guest_for: None,
             _directory: directory,
         }
     }
 
     /// A world whose machine is a physical server. It comes home to `home`, if `comes_home`.
     pub(crate) fn physical(comes_home: bool) -> Self {
-        let mut world = Self::bare();
+        let mut world = Self::bare(SiteKind::Local { directory: "/recovery".into() });
         let name = |text: &str| text.parse().unwrap();
         world.hardware.add("web01", HARDWARE, 2);
         world.set_home_of_hardware(comes_home.then_some("home"));
@@ -320,6 +349,7 @@ impl World {
 
     fn agent(&mut self, machine: &Machine) {
         let (known, hidden_disks) = (self.replicas.clone(), self.hidden_disks);
+        let guest = if self.guest_for.is_some() { self.guest.clone() } else { Vec::new() };
         let state = |replication| AgentState {
             system_uuid: machine.system_uuid.clone(),
             platform: String::new(),
@@ -342,10 +372,12 @@ impl World {
             interfaces: interfaces_of(machine),
             replication,
             scripts: Vec::new(),
+            guest: guest.clone(),
             problems: Vec::new(),
         };
         let answer = self.report(Role::Source, "web01", "", State::Agent(Box::new(state(None))));
         let Desired::Agent(desired) = answer.desired else { panic!() };
+        self.guest_for = desired.guest_for;
         if let Some(wanted) = &desired.power_off {
             let stands_still =
                 desired.replication.as_ref().is_some_and(|wanted| wanted.final_cycle.is_some());

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, GenerationId, ReplicaName, Seq, UnixMillis};
+use crate::{Epoch, GenerationId, ReadinessCheck, ReplicaName, Seq, UnixMillis};
 
 /// What an agent is to do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -23,9 +23,20 @@ pub struct AgentDesired {
     /// Switch the machine off: it has no hypervisor that could.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_off: Option<PowerOff>,
+    /// Where the machine may wake up one day; its guest is checked, and prepared, for that. `None`: nowhere that asks something of guests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_for: Option<GuestPlatform>,
     /// Go on as you are, whatever the rest says: a restored configuration server does not know yet how things stand.
     #[serde(default)]
     pub hold: bool,
+}
+
+/// A platform that asks something of the guests that it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuestPlatform {
+    /// Microsoft Azure: Hyper-V's drivers in the initramfs, a console on the serial port, file systems mounted by what is on the disk.
+    Azure,
 }
 
 /// A request to a machine to switch itself off. The agent says that it does, in [`AgentState::powering_off`], before it does.
@@ -186,6 +197,9 @@ pub struct AgentState {
     /// Scripts that have been run.
     #[serde(default)]
     pub scripts: Vec<ScriptResult>,
+    /// How its guest is ready for [`AgentDesired::guest_for`]; empty: that was not asked for, or not looked at yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guest: Vec<ReadinessCheck>,
     /// What a person should know: failed scripts, unsupported disks, refused sessions.
     #[serde(default)]
     pub problems: Vec<Problem>,

@@ -23,6 +23,9 @@ pub(crate) struct AgentArgs {
     /// How changed blocks are found
     #[arg(long, value_enum, default_value_t)]
     capture: CaptureMethod,
+    /// Only look whether this guest is ready for the other site, and tell; without this, what is safe is put right (see the guide to Azure's guests)
+    #[arg(long)]
+    leave_guest_alone: bool,
     #[command(flatten)]
     component: ComponentArgs,
     #[command(flatten)]
@@ -36,6 +39,9 @@ pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
     agent::wake_up(&args.data);
     let role = args.component.role(Role::Source, &args.servers, ("", &args.data), &args.identity, &stop)?;
     println!("the mobility agent {}", role.credentials.current().identity());
-    agent::run(AgentConfig { role, capture: args.capture }, &stop)?;
+    agent::run(
+        AgentConfig { role, capture: args.capture, leave_guest_alone: args.leave_guest_alone },
+        &stop,
+    )?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! `switchback machine`: protect machines, fail them over, bring them home.
 
+mod cost;
 pub(super) mod operate;
 mod protect;
 mod readiness;
@@ -12,6 +13,7 @@ use anyhow::bail;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
+use self::cost::CostArgs;
 use self::operate::OperateCommand;
 use self::protect::ProtectArgs;
 use self::readiness::ReadinessArgs;
@@ -108,6 +110,8 @@ enum MachineCommand {
     Wait(WaitedArgs),
     /// Check now whether a machine could fail over, and come home; the exit code tells whether nothing failed
     Readiness(ReadinessArgs),
+    /// Show what machines cost at Azure, protected and failed over: an estimate, by the table of prices in the configuration server's directory
+    Cost(CostArgs),
     #[command(flatten)]
     Operate(Box<OperateCommand>),
     /// Let a machine go that a restored configuration server holds, because its view of it is right
@@ -148,6 +152,7 @@ pub(crate) fn run(args: &MachineArgs) -> anyhow::Result<ExitCode> {
         MachineCommand::Protect(protect) => protect::run(&session, protect).await,
         MachineCommand::Wait(args) => wait::run(&session, args).await,
         MachineCommand::Readiness(args) => readiness::run(&session, args).await,
+        MachineCommand::Cost(args) => cost::run(&session, args).await,
         MachineCommand::Operate(command) => operate::run(&session, command).await,
         MachineCommand::Release { machine, confirm } => {
             let found = find(&session, machine).await?;

@@ -3,6 +3,7 @@
 mod add;
 mod azure;
 mod create;
+mod prices;
 
 use std::process::ExitCode;
 
@@ -58,6 +59,8 @@ enum SiteCommand {
     },
     /// Make a local site in a directory of this host, for its configuration server
     Create(create::CreateArgs),
+    /// Say which table of prices this host's configuration server uses for `machine cost`; with --init make one to be edited
+    Prices(prices::PricesArgs),
     /// Make a site known
     Add {
         /// Its name
@@ -85,9 +88,11 @@ enum SiteCommand {
 }
 
 pub(crate) fn run(args: &SiteArgs) -> anyhow::Result<ExitCode> {
-    // The one that asks no server.
-    if let SiteCommand::Create(args) = &args.command {
-        return create::run(args);
+    // Those that ask no server.
+    match &args.command {
+        SiteCommand::Create(args) => return create::run(args),
+        SiteCommand::Prices(args) => return prices::run(args),
+        _ => {}
     }
     session::run(&args.session, async |session| {
         let client = &session.client;
@@ -110,6 +115,7 @@ pub(crate) fn run(args: &SiteArgs) -> anyhow::Result<ExitCode> {
                 Ok(session.print(SITE, &site))
             }
             SiteCommand::Create(args) => create::run(args),
+            SiteCommand::Prices(args) => prices::run(args),
             SiteCommand::Add { site, kind } => {
                 let body = json!({"properties": kind.properties()?});
                 let reply = client.put(&id(site, ""), &body).await?;

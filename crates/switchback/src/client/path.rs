@@ -21,6 +21,8 @@ pub const SERVERS: &str = "switchbackServers";
 pub const GROUPS: &str = "switchbackProtectionGroups";
 /// Protected machines in our own words; `contractId` leads to what the contract knows of one.
 pub const MACHINES: &str = "switchbackProtectedMachines";
+/// What machines cost.
+pub const COSTS: &str = "switchbackCosts";
 /// Networks that correspond.
 pub const NETWORK_MAPPINGS: &str = "switchbackNetworkMappings";
 /// Jobs with the progress of their tasks.

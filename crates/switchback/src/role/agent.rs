@@ -6,12 +6,15 @@
 //! ```text
 //! networks       profiles of the places where the machine may wake up    acknowledged  see `replication`
 //! scripts        which scripts have been run                             writer        who it is towards process servers
+//! guest          what was prepared of the guest last
 //! ```
 //! Nothing is done from memory of earlier orders: after a start it waits for the configuration server before it sends anything, as
 //! this may be the copy that was left behind. The network is the exception, without which it would not hear of it.
 
+mod azure_disks;
 mod disks;
 mod facts;
+mod guest;
 mod moments;
 mod network;
 mod power;
@@ -35,6 +38,7 @@ use crate::component::Channel;
 use crate::engine::Stop;
 use crate::machine::{CaptureMethod, Machine, MomentOptions};
 use facts::Identity;
+use guest::GuestCare;
 use replication::{Replicator, ReplicatorConfig};
 use scripts::ScriptRunner;
 
@@ -54,6 +58,8 @@ pub struct AgentConfig {
     pub role: RoleConfig,
     /// How changed blocks are found.
     pub capture: CaptureMethod,
+    /// The guest is only looked at, and not prepared for the other site.
+    pub leave_guest_alone: bool,
 }
 
 /// Applies the network settings of the place where the machine has woken up, as kept in `data`; nothing if none are. Before anything that
@@ -70,7 +76,7 @@ pub fn wake_up(data: &Path) {
 /// # Errors
 /// When it cannot begin. What happens later is reported, and tried again.
 pub fn run(config: AgentConfig, stop: &Stop) -> anyhow::Result<()> {
-    let AgentConfig { role, capture } = config;
+    let AgentConfig { role, capture, leave_guest_alone } = config;
     let volume: Arc<dyn Volume> = Arc::new(role.volume()?);
     let runtime = runtime()?;
     let identity = Identity::read();
@@ -88,10 +94,12 @@ pub fn run(config: AgentConfig, stop: &Stop) -> anyhow::Result<()> {
     let scripts = ScriptRunner::open(volume.clone(), Path::new(scripts::DIRECTORY))?;
     let writer = writer_id(&role.data)?;
     let disks = facts::disks(Path::new("/sys"));
+    let guest = GuestCare::new(volume.clone(), &identity.boot_id, leave_guest_alone);
     let mut agent = Agent {
         role,
         capture,
         volume,
+        guest,
         runtime,
         writer,
         channel,
@@ -141,6 +149,7 @@ fn first_state(identity: &Identity) -> AgentState {
         interfaces: facts::interfaces(),
         replication: None,
         scripts: Vec::new(),
+        guest: Vec::new(),
         problems: Vec::new(),
     }
 }
@@ -153,6 +162,7 @@ struct Agent {
     writer: WriterId,
     channel: Arc<Channel>,
     scripts: ScriptRunner,
+    guest: GuestCare,
     /// All disks of this machine.
     disks: Vec<DiskFacts>,
     state: Arc<Mutex<AgentState>>,
@@ -216,12 +226,17 @@ impl Agent {
             self.replicate();
             let channel = self.channel.clone();
             self.scripts.look_at(&self.desired.scripts, move || channel.report_now());
+            self.look_at_guest();
             self.power_off_if_asked();
         }
         if self.looked.is_none_or(|at| at.elapsed() >= FACTS_EVERY) {
             self.looked = Some(Instant::now());
             self.disks = facts::disks(Path::new("/sys"));
             self.compare_disks();
+            match azure_disks::unsupported(Path::new("/sys")) {
+                Some(message) => self.problem(azure_disks::UNSUPPORTED, message),
+                None => self.solved(azure_disks::UNSUPPORTED),
+            }
             let (interfaces, disks) = (facts::interfaces(), self.disks.clone());
             self.show(|state| (state.interfaces, state.disks) = (interfaces, disks));
         }
@@ -231,11 +246,20 @@ impl Agent {
             _ => "scan",
         };
         let (scripts, problems) = (self.scripts.results(), self.problems.clone());
-        let powering_off = self.power.announced();
+        let (powering_off, guest) = (self.power.announced(), self.guest.checks());
         self.show(|state| {
+            state.guest = guest;
             state.disks.iter_mut().for_each(|disk| disk.capture = capture.into());
             (state.scripts, state.problems, state.powering_off) = (scripts, problems, powering_off);
         });
+    }
+
+    /// Not while the machine stands still for its last point: what is written then is in none.
+    fn look_at_guest(&mut self) {
+        if self.desired.replication.as_ref().is_none_or(|wanted| wanted.final_cycle.is_none()) {
+            let channel = self.channel.clone();
+            self.guest.look_at(self.desired.guest_for, move || channel.report_now());
+        }
     }
 
     /// What is tracked must be what is sent: another set of disks needs another machine, and none is sent that is not as it was protected.

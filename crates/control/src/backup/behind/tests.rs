@@ -89,6 +89,7 @@ fn agent(uuid: &str, epoch: Option<u64>) -> StoredReport {
         interfaces: Vec::new(),
         replication,
         scripts: Vec::new(),
+        guest: Vec::new(),
         problems: Vec::new(),
     };
     report(Role::Source, "web01", State::Agent(Box::new(state)))

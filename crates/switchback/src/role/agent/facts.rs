@@ -8,6 +8,7 @@ use std::process::Command;
 
 use switchback_model::component::{DiskFacts, HardwareFacts, InterfaceFacts};
 
+use super::azure_disks;
 use crate::role::smbios::system_uuid;
 
 /// The machine's identity.
@@ -44,7 +45,7 @@ impl Identity {
     }
 }
 
-/// The disks that are protected, in order: whole virtio, SCSI, NVMe and Xen disks that can be written.
+/// The disks that are protected, in order: whole virtio, SCSI, NVMe and Xen disks that can be written; at Azure those that [`azure_disks`] names.
 pub(super) fn disks(sys: &Path) -> Vec<DiskFacts> {
     let entries = fs::read_dir(sys.join("block")).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -52,7 +53,7 @@ pub(super) fn disks(sys: &Path) -> Vec<DiskFacts> {
         names.filter(|name| is_protected(name)).filter_map(|name| disk(sys, name)).collect();
     // As the kernel counts: vdb before vdaa.
     disks.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
-    disks
+    if azure_disks::is_azure(sys) { azure_disks::in_order(sys, disks) } else { disks }
 }
 
 /// By name: not memory (ram, zram), not files (loop), not what lies above other disks (dm, md), not media (sr, fd).
