@@ -36,8 +36,9 @@ impl PageBlobReplica {
             }
         }
         self.check_snapshots(&manifest, &mut report)?;
-        // In the middle of a round the pages are between two points; the round is done again.
-        for disk in self.disk_indexes().filter(|_| manifest.applying.is_none()) {
+        // In the middle of a round the pages are between two points; the round is done again. Without a point they may be being filled.
+        let settled = manifest.applying.is_none() && !manifest.points.is_empty();
+        for disk in self.disk_indexes().filter(|_| settled) {
             self.check_disk(&manifest, disk, &mut report, |report| {
                 progress(report.delta_bytes + report.disk_bytes, all);
             })?;

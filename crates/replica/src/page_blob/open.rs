@@ -1,7 +1,7 @@
 //! Creating a replica in blobs, and opening one after whatever happened to it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use switchback_delta::{NODE_RECORD_LEN, NodeRecord, nodes_of_disk};
@@ -102,23 +102,25 @@ impl PageBlobReplica {
         };
         let digests = digest_files(&store, &manifest, lease);
         let shown = Shown { manifest: Arc::new(manifest.clone()), paused: None };
-        let parts = manifest.open.as_ref().map(|open| open.parts.clone()).unwrap_or_default();
-        let core = Core {
+        let mut core = Core {
             manifest,
             etag,
             uncertain: false,
             lost: None,
-            parts,
+            parts: Vec::new(),
+            filled: 0,
             writer: None,
             sessions: 0,
             paused: None,
         };
+        core.keep_acknowledged();
         let replica = Self {
             lease,
             cache: PartCache::new(config.cache_bytes_max),
             names: Mutex::new(0),
             turn: Mutex::new(()),
             work: Mutex::new(()),
+            gate: RwLock::new(()),
             core: Mutex::new(core),
             shown: Mutex::new(shown),
             digests,

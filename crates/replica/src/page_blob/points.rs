@@ -36,8 +36,7 @@ impl PageBlobReplica {
             let mut core = self.core();
             core.writer = None;
             // The source is told what the next part is, and sends the rest again.
-            let named = core.manifest.open.as_ref().map_or(0, |open| open.parts.len());
-            core.parts.truncate(named);
+            core.keep_acknowledged();
         }
         let made = self.make_clones(&manifest, seq, |manifest, clones| manifest.standing = Some(clones))?;
         self.delete_blobs(before.into_iter().flat_map(|clones| clones.blobs));

@@ -8,6 +8,7 @@
 )]
 
 mod faults;
+mod fill;
 mod history;
 #[path = "../history/source.rs"]
 mod source;
