@@ -50,9 +50,12 @@ impl PartWriter {
 /// Puts and writes of pages under way, the oldest first. After one that failed nothing more succeeds: the session is over.
 #[derive(Debug, Default)]
 pub(super) struct Puts {
-    running: VecDeque<(Option<Place>, JoinHandle<Result<(), ReplicaError>>)>,
+    running: VecDeque<Running>,
     failed: Option<ReplicaError>,
 }
+
+/// Where it writes pages, and the thread.
+type Running = (Option<Place>, JoinHandle<Result<(), ReplicaError>>);
 
 /// Pages of a disk.
 pub(super) type Place = (DiskIndex, Extent);

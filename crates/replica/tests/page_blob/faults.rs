@@ -248,6 +248,26 @@ fn a_failed_round_costs_an_open_cycle_no_part() {
 }
 
 #[test]
+fn a_damaged_footer_is_written_again_and_no_clone_has_it() {
+    let (account, store) = make();
+    let replica = open(&store, 1).unwrap();
+    cycle(&replica, resync(), &[(0, vec![1; 65536])]);
+    account.tamper("disk-0.vhd", |data| {
+        let at = data.len() - 512;
+        data[at..].fill(0);
+        Some(())
+    });
+    let seq = cycle(&replica, CycleKind::Changes, &[(0, vec![2; 65536])]);
+    replica.maintain().unwrap();
+    let has_footer = |blob: &str| account.contents(blob).unwrap()[SIZE as usize..][..8] == *b"conectix";
+    assert!(has_footer(&replica.view(&"v".parse().unwrap(), seq).unwrap()[0]), "from a damaged snapshot");
+    let findings = replica.fsck(|_, _| {}).unwrap().findings;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(has_footer("disk-0.vhd"));
+    assert_eq!(replica.fsck(|_, _| {}).unwrap().findings, Vec::new());
+}
+
+#[test]
 fn a_page_blob_that_is_gone_costs_no_staged_point() {
     let (account, store) = make();
     let replica = open(&store, 1).unwrap();
