@@ -69,7 +69,7 @@ pub(super) fn rows(place: &Place<'_>, standard: &Path, options: &Options) -> any
             delta.measure(place, &azurite, program, &["delta", &url, &text(&changed), &text(&ranges)])?;
         }
     }
-    let changed_mib = blocks.len() as u64 * BLOCK >> 20;
+    let changed_mib = (blocks.len() as u64 * BLOCK) >> 20;
     let titles = [
         ("azure-initial", "first upload of the standard image into Azurite, hashed, with its point; peer: azure-storage-blob for Python, 8 threads, zeros skipped".into()),
         ("azure-delta", format!("the standard change ({changed_mib} MiB), its ranges told; ours staged, a point, and applied; peer: the ranges written by azure-storage-blob")),

@@ -162,6 +162,7 @@ fn who_has_lost_the_replica_writes_no_page_and_no_manifest() {
     let mut old = session(&first);
     let block = |byte: u8| vec![(Extent::new(0, 4096), Bytes::from(vec![byte; 4096]))];
     cycle(&mut old, &block(1), resync()).unwrap();
+    cycle(&mut old, &block(6), CycleKind::Changes).unwrap();
     let shared = Arc::clone(&store) as Arc<dyn BlobStore>;
     let locked = PageBlobReplica::open(shared, PageBlobConfig::default(), [9; 16], false).unwrap_err();
     assert!(matches!(locked, ReplicaError::Locked { .. }), "{locked}");
