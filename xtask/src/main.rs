@@ -18,6 +18,8 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tidy [--hints]   house rules that clippy cannot check; --hints also names files that grow large
   bench engine [--size 8G] [--runs 5] [--only initial|resync|churn] [--work DIRECTORY]
                    performance against peers, as root; the rows are explained in docs/performance.md
+  bench azure [--size 2G] [--runs 3] [--work DIRECTORY]
+                   the same to page blobs in Azurite, against Microsoft's client
   prepush          format, clippy, tidy and the tests that need no guest: before a change is sent";
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -26,7 +28,8 @@ fn main() -> anyhow::Result<ExitCode> {
     match words.as_slice() {
         ["tidy"] => tidy::run(&workspace_root()?, false),
         ["tidy", "--hints"] => tidy::run(&workspace_root()?, true),
-        ["bench", "engine", options @ ..] => bench::run(&workspace_root()?, options),
+        ["bench", "engine", options @ ..] => bench::run(&workspace_root()?, bench::Suite::Engine, options),
+        ["bench", "azure", options @ ..] => bench::run(&workspace_root()?, bench::Suite::Azure, options),
         ["prepush"] => prepush::run(&workspace_root()?),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -27,7 +27,7 @@ fn words(error: &azure_core::Error) -> String {
     let mut text = match error.kind() {
         ErrorKind::HttpResponse { status, error_code, .. } => {
             let code = error_code.as_deref().unwrap_or("no code");
-            return format!("the store answered {} ({code})", u16::from(*status));
+            return format!("the store answered {} ({code}){}", u16::from(*status), likely(code));
         }
         _ => error.to_string(),
     };
@@ -40,6 +40,24 @@ fn words(error: &azure_core::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// What is behind a code, and what to do; of those that somebody else causes (Azure Storage documentation, "Blob service error codes").
+fn likely(code: &str) -> &'static str {
+    match code {
+        "LeaseIdMissing"
+        | "LeaseLost"
+        | "LeaseIdMismatchWithBlobOperation"
+        | "LeaseNotPresentWithBlobOperation" => {
+            ": the lease was ended or taken by somebody else; another host has this replica, or a person broke the lease"
+        }
+        "LeaseAlreadyPresent" => ": another host has the lease",
+        "ConditionNotMet" => {
+            ": somebody else has changed it since it was read; only one host may work with a replica"
+        }
+        "BlobAlreadyExists" => ": there is one already",
+        _ => "",
+    }
 }
 
 /// Cuts the query out of every URL in a text: a SAS is one.

@@ -7,7 +7,7 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use azure_core::http::{Etag, RequestContent};
+use azure_core::http::Etag;
 use azure_storage_blob::models::{
     BlobClientAcquireLeaseOptions, BlobClientBreakLeaseOptions, BlobClientCreateSnapshotOptions,
     BlobClientCreateSnapshotResultHeaders, BlobClientDeleteOptions, BlobClientDownloadOptions,
@@ -221,8 +221,7 @@ impl BlobStore for AzureStore {
             ..Default::default()
         };
         let client = self.client(blob);
-        let uploaded =
-            self.call(blob, "putting", client.upload(RequestContent::from(data.to_vec()), Some(options)))?;
+        let uploaded = self.call(blob, "putting", client.upload(data.clone().into(), Some(options)))?;
         uploaded.etag.map(|etag| ETag(etag.to_string())).ok_or_else(|| no_etag(blob))
     }
 
@@ -303,7 +302,7 @@ impl BlobStore for AzureStore {
         let client = self.client(blob).page_blob_client();
         let options = PageBlobClientUploadPagesOptions { lease_id: lease.map(uuid), ..Default::default() };
         let (len, at) = (data.len() as u64, range(Extent::new(offset, data.len() as u64)));
-        let body = RequestContent::from(data.to_vec());
+        let body = data.into();
         self.call(blob, "writing", client.upload_pages(body, len, at, Some(options))).map(drop)
     }
 

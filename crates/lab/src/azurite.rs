@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -117,6 +117,12 @@ impl Azurite {
     pub fn container(&self, name: &str) -> String {
         container_at(&self.address, name)
     }
+
+    /// The URL of a container with a signature that was valid until some years ago.
+    #[must_use]
+    pub fn container_expired(&self, name: &str) -> String {
+        format!("http://{}/{ACCOUNT}/{name}?{}", self.address, signature("2020-01-01T00:00:00Z"))
+    }
 }
 
 impl Drop for Azurite {
@@ -130,20 +136,19 @@ impl Drop for Azurite {
 /// The URL of a container of the emulated account, at an address where it is reached.
 #[must_use]
 pub fn container_at(address: &str, name: &str) -> String {
-    format!("http://{address}/{ACCOUNT}/{name}?{}", signature())
+    format!("http://{address}/{ACCOUNT}/{name}?{}", signature("2099-01-01T00:00:00Z"))
 }
 
-/// A signature of the whole account, valid far beyond any test (Azure Storage documentation, "Create an account SAS").
-fn signature() -> String {
-    let (version, permissions, expiry) = ("2019-12-12", "rwdlacup", "2099-01-01T00:00:00Z");
+/// A signature of the whole account (Azure Storage documentation, "Create an account SAS").
+fn signature(expiry: &str) -> String {
+    let (version, permissions) = ("2019-12-12", "rwdlacup");
     let signed = format!("{ACCOUNT}\n{permissions}\nb\nsco\n\n{expiry}\n\nhttps,http\n{version}\n");
     let key = STANDARD.decode(KEY).expect("the key is valid Base64");
     let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &key);
     let tag = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
     let tag = STANDARD.encode(tag.as_ref()).replace('+', "%2B").replace('/', "%2F").replace('=', "%3D");
-    format!(
-        "sv={version}&ss=b&srt=sco&sp={permissions}&se=2099-01-01T00%3A00%3A00Z&spr=https%2Chttp&sig={tag}"
-    )
+    let expiry = expiry.replace(':', "%3A");
+    format!("sv={version}&ss=b&srt=sco&sp={permissions}&se={expiry}&spr=https%2Chttp&sig={tag}")
 }
 
 /// A proxy before an [`Azurite`] that answers 503 to requests on pages beyond so many a second, as a standard page blob does. One request a
@@ -151,7 +156,15 @@ fn signature() -> String {
 #[derive(Debug)]
 pub struct Throttle {
     address: String,
-    refused: Arc<AtomicU64>,
+    told: Arc<Told>,
+}
+
+/// What a proxy counts, and is told.
+#[derive(Debug, Default)]
+struct Told {
+    refused: AtomicU64,
+    page_requests: AtomicU64,
+    closed: AtomicBool,
 }
 
 /// A bucket of requests that fills up again.
@@ -170,18 +183,21 @@ impl Throttle {
     pub fn before(azurite: &Azurite, page_requests_per_second: u32) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?.to_string();
-        let refused = Arc::new(AtomicU64::new(0));
+        let told = Arc::new(Told::default());
         let per_second = f64::from(page_requests_per_second);
         let bucket = Arc::new(Mutex::new(Bucket { per_second, left: per_second, at: Instant::now() }));
-        let (target, counter) = (azurite.address.clone(), Arc::clone(&refused));
+        let (target, counter) = (azurite.address.clone(), Arc::clone(&told));
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
+                if counter.closed.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let (target, counter, bucket) = (target.clone(), Arc::clone(&counter), Arc::clone(&bucket));
                 // A connection that breaks is the client's to notice.
                 std::thread::spawn(move || pass(client, &target, &bucket, &counter).ok());
             }
         });
-        Ok(Self { address, refused })
+        Ok(Self { address, told })
     }
 
     /// The URL of a container through the proxy.
@@ -193,7 +209,18 @@ impl Throttle {
     /// Requests refused so far.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.told.refused.load(Ordering::Relaxed)
+    }
+
+    /// Requests on pages so far, those refused among them.
+    #[must_use]
+    pub fn page_requests(&self) -> u64 {
+        self.told.page_requests.load(Ordering::Relaxed)
+    }
+
+    /// From now on every connection is cut, or passed on again.
+    pub fn set_closed(&self, closed: bool) {
+        self.told.closed.store(closed, Ordering::Relaxed);
     }
 }
 
@@ -210,7 +237,7 @@ impl Bucket {
 }
 
 /// Passes one request on, or refuses it.
-fn pass(client: TcpStream, target: &str, bucket: &Mutex<Bucket>, refused: &AtomicU64) -> std::io::Result<()> {
+fn pass(client: TcpStream, target: &str, bucket: &Mutex<Bucket>, told: &Told) -> std::io::Result<()> {
     client.set_read_timeout(Some(SILENCE_LIMIT))?;
     let mut reader = BufReader::new(client.try_clone()?);
     let mut head = String::new();
@@ -234,9 +261,10 @@ fn pass(client: TcpStream, target: &str, bucket: &Mutex<Bucket>, refused: &Atomi
     let mut body = reader.take(body_len);
     let is_of_pages = head.lines().next().is_some_and(|request| request.contains("comp=page"));
     let mut client = client;
+    told.page_requests.fetch_add(u64::from(is_of_pages), Ordering::Relaxed);
     if is_of_pages && !bucket.lock().unwrap_or_else(PoisonError::into_inner).take() {
         std::io::copy(&mut body, &mut std::io::sink())?;
-        refused.fetch_add(1, Ordering::Relaxed);
+        told.refused.fetch_add(1, Ordering::Relaxed);
         return client.write_all(
             b"HTTP/1.1 503 Server Busy\r\nx-ms-error-code: ServerBusy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         );

@@ -8,7 +8,7 @@
 //! crash the apply is done again (and with it these updates), and a fill forgets all digests. They must be
 //! durable ([`DigestFile::sync`]) before the manifest says that the work is done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use switchback_delta::{Digest, NODE_LEAVES, NODE_RECORD_LEN, NodeRecord, leaves_of_node, node_extent};
@@ -33,6 +33,8 @@ pub(crate) struct DigestFile {
     dirty: BTreeMap<u32, NodeRecord>,
     /// What is known of a node whose record was never written.
     absent: NodeRecord,
+    /// Of a file that was empty: the nodes whose records may be in it by now. So the others need not be looked for.
+    filed: Option<BTreeSet<u32>>,
 }
 
 impl DigestFile {
@@ -49,7 +51,7 @@ impl DigestFile {
 
     /// The digests in `file`, where `absent` is known of every node without a record.
     pub(crate) fn over(file: Box<dyn VolumeFile>, disk_size: u64, absent: NodeRecord) -> Self {
-        Self { file, disk_size, dirty: BTreeMap::new(), absent }
+        Self { file, disk_size, dirty: BTreeMap::new(), absent, filed: None }
     }
 
     /// Forgets everything.
@@ -59,10 +61,27 @@ impl DigestFile {
         self.file.sync()
     }
 
+    /// The caller knows that the file holds no record yet.
+    pub(crate) fn is_blank(&mut self) {
+        self.filed = Some(BTreeSet::new());
+    }
+
+    /// Whether nodes without a record are zero.
+    pub(crate) fn absent_is_zero(&self) -> bool {
+        self.absent == NodeRecord::zero()
+    }
+
+    fn may_be_filed(&self, node: u32) -> bool {
+        self.filed.as_ref().is_none_or(|filed| filed.contains(&node))
+    }
+
     /// What is known of a node.
     pub(crate) fn record(&self, node: u32) -> io::Result<NodeRecord> {
         if let Some(record) = self.dirty.get(&node) {
             return Ok(record.clone());
+        }
+        if !self.may_be_filed(node) {
+            return Ok(self.absent.clone());
         }
         let mut bytes = [0; NODE_RECORD_LEN];
         match self.file.read_at(place(node), &mut bytes) {
@@ -80,6 +99,35 @@ impl DigestFile {
     pub(crate) fn put(&mut self, node: u32, record: NodeRecord) -> io::Result<()> {
         self.dirty.insert(node, record);
         if self.dirty.len() > DIRTY_MAX { self.write_dirty() } else { Ok(()) }
+    }
+
+    /// Whether this part of the disk is known to be zero.
+    pub(crate) fn is_zero(&self, extent: Extent) -> io::Result<bool> {
+        for (node, mut leaves) in leaves_by_node(extent) {
+            let record = self.record(node)?;
+            if !leaves.all(|leaf| record.leaf(leaf) == Some(Digest::ZERO)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes that `extent` of the disk will be written, where no cycle that is kept would be done again after a crash: what the file says of its
+    /// leaves goes before that, durably. When it fails, nothing may be written.
+    pub(crate) fn will_be_written(&mut self, extent: Extent) -> io::Result<()> {
+        for (node, leaves) in leaves_by_node(extent) {
+            let mut record = self.record(node)?;
+            if leaves.clone().all(|leaf| record.leaf(leaf).is_none()) {
+                continue;
+            }
+            leaves.for_each(|leaf| record.set(leaf, None));
+            // Whatever the file knows is known in memory, too, also when this fails: so it is seen here that it must go.
+            if self.may_be_filed(node) {
+                self.file.write_at(place(node), &record.encode(node))?;
+            }
+            self.put(node, record)?;
+        }
+        Ok(())
     }
 
     /// Notes that `extent` of the disk was written. `digests` are those of the leaf pieces of `extent`; a
@@ -135,10 +183,19 @@ impl DigestFile {
     }
 
     fn write_dirty(&mut self) -> io::Result<()> {
+        if let Some(filed) = &mut self.filed {
+            filed.extend(self.dirty.keys());
+        }
+        self.write_records()?;
+        self.dirty.clear();
+        Ok(())
+    }
+
+    fn write_records(&self) -> io::Result<()> {
         // Neighbours in one write: a request to a storage account costs as much for one record as for many.
         let mut run: (u64, Vec<u8>) = (0, Vec::new());
-        for (node, record) in std::mem::take(&mut self.dirty) {
-            let follows = place(node) == run.0 + run.1.len() as u64;
+        for (node, record) in &self.dirty {
+            let (node, follows) = (*node, place(*node) == run.0 + run.1.len() as u64);
             if !follows || run.1.len() >= RUN_LEN {
                 self.write_run(&run)?;
                 run = (place(node), Vec::new());
@@ -151,6 +208,18 @@ impl DigestFile {
     fn write_run(&self, (at, records): &(u64, Vec<u8>)) -> io::Result<()> {
         if records.is_empty() { Ok(()) } else { self.file.write_at(*at, records) }
     }
+}
+
+/// The leaves that an extent touches, by their nodes.
+fn leaves_by_node(extent: Extent) -> impl Iterator<Item = (u32, std::ops::Range<usize>)> {
+    let leaf_len = u64::from(switchback_delta::LEAF);
+    let node_leaves = u64::from(NODE_LEAVES);
+    extent.pieces(leaf_len * node_leaves).map(move |piece| {
+        let (first, last) = (piece.start / leaf_len, (piece.end() - 1) / leaf_len);
+        let node = u32::try_from(first / node_leaves).expect("disks have fewer nodes");
+        let place = |leaf: u64| usize::try_from(leaf % node_leaves).expect("256 leaves");
+        (node, place(first)..place(last) + 1)
+    })
 }
 
 fn place(node: u32) -> u64 {

@@ -16,6 +16,10 @@
 //! A crash anywhere: the round is done again from its start. It never reads the page blobs (but for a source whose blocks are not whole pages), so it
 //! may be repeated from any state they are left in.
 //!
+//! # The first replication
+//! As long as there is no point, a cycle is not staged: its parts go straight to the page blobs (see `fill`), and its commit takes the snapshots and names
+//! them as the base.
+//!
 //! # Contents of a point
 //! The newest base at or below it, and the staged cycles between. No base: an empty disk. So staged cycles and snapshots stay as long as
 //! some kept point needs them, and nothing is ever read back from the page blobs to keep a point. A failover and a test failover get *clones*: page blobs of their
@@ -26,13 +30,14 @@
 //! the page blobs, taken *before* that, so that whoever was before can write no page after. See `manifest` about names.
 //!
 //! # Threads and locks
-//! As [`DiskReplica`](crate::DiskReplica): `turn` lets one call of one session at a time in, `work` serializes what changes page blobs or history, `core` holds the
-//! manifest, also while that is being written. Who only looks reads `shown`. Order: `turn`, `work`, `core`, `digests`.
+//! As [`DiskReplica`](crate::DiskReplica): `turn` lets one call of one session at a time in, `work` serializes what changes page blobs or history, but for fills, which are behind
+//! `gate`; `core` holds the manifest, also while that is being written. Who only looks reads `shown`. Order: `turn`, `work`, `gate`, `core`, `digests`.
 
 mod anew;
 mod apply;
 mod cache;
 mod error;
+mod fill;
 mod fsck;
 mod manifest;
 mod open;
@@ -45,7 +50,7 @@ mod stage;
 pub mod store;
 mod vhd;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use switchback_delta::DeltaKey;
 use switchback_model::{DiskIndex, RecoveryPoint, ReplicaId, RetentionPolicy, Seq};
@@ -99,6 +104,8 @@ pub struct PageBlobReplica {
     names: Mutex<u64>,
     turn: Mutex<()>,
     work: Mutex<()>,
+    /// Whoever fills a page blob is within; a new writer waits until nobody is.
+    gate: RwLock<()>,
     core: Mutex<Core>,
     shown: Mutex<Shown>,
     digests: Vec<Mutex<DigestFile>>,
@@ -166,7 +173,7 @@ impl PageBlobReplica {
     #[must_use]
     pub fn status(&self) -> ReplicaStatus {
         let shown = self.shown();
-        let open = shown.manifest.open.as_ref().map(|open| save::open_status(open, open.parts.len()));
+        let open = shown.manifest.open.as_ref().map(|open| save::open_status(open, open.acknowledged()));
         status_of(&shown.manifest, open, shown.paused)
     }
 

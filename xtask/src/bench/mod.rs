@@ -1,4 +1,4 @@
-//! `cargo xtask bench engine`: the engine's performance against its peers, both in the same run on the same machine.
+//! `cargo xtask bench engine|azure`: the engine's performance against its peers, both in the same run on the same machine.
 //!
 //! Drives the release binary as its users do: separate processes, mutual TLS over loopback. The page cache is dropped before each
 //! run, flushing is inside every time. It runs in a network namespace of its own, so that the bytes on the loopback interface
@@ -7,6 +7,7 @@
 
 #![expect(clippy::print_stderr, reason = "progress does not belong into the results")]
 
+mod azure;
 mod churn;
 mod image;
 mod initial;
@@ -32,6 +33,34 @@ const INSIDE: &str = "SWITCHBACK_BENCH_BINARY";
 const IMAGES_AT_A_TIME: u64 = 5;
 const GROUPS: [&str; 3] = ["initial", "resync", "churn"];
 
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Suite {
+    /// The engine between disks.
+    Engine,
+    /// The engine to page blobs.
+    Azure,
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Engine => "engine",
+            Self::Azure => "azure",
+        }
+    }
+
+    /// What Cargo builds, and where that is in the target directory.
+    fn program(self) -> (&'static [&'static str], &'static str) {
+        match self {
+            Self::Engine => (&["--package", "switchback"], "release/switchback"),
+            Self::Azure => {
+                (&["--package", "switchback", "--example", "azure_upload"], "release/examples/azure_upload")
+            }
+        }
+    }
+}
+
 struct Options {
     size: u64,
     runs: usize,
@@ -41,15 +70,18 @@ struct Options {
 }
 
 impl Options {
-    fn parse(words: &[&str]) -> anyhow::Result<Self> {
-        let mut options = Self { size: 8 << 30, runs: 5, only: None, work: None };
+    fn parse(suite: Suite, words: &[&str]) -> anyhow::Result<Self> {
+        let (size, runs) = if suite == Suite::Engine { (8 << 30, 5) } else { (2 << 30, 3) };
+        let mut options = Self { size, runs, only: None, work: None };
         for pair in words.chunks(2) {
             let [name, value] = pair else { bail!("`{}` needs a value", pair.join(" ")) };
             match *name {
                 "--size" => options.size = parse_size(value)?,
                 "--runs" => options.runs = value.parse().context("--runs takes a number")?,
-                "--only" if GROUPS.contains(value) => options.only = Some((*value).to_owned()),
-                "--only" => bail!("--only takes one of {}", GROUPS.join(", ")),
+                "--only" if suite == Suite::Engine && GROUPS.contains(value) => {
+                    options.only = Some((*value).to_owned())
+                }
+                "--only" if suite == Suite::Engine => bail!("--only takes one of {}", GROUPS.join(", ")),
                 "--work" => options.work = Some(std::path::absolute(value)?),
                 _ => bail!("unknown option `{name}`"),
             }
@@ -76,9 +108,9 @@ fn parse_size(text: &str) -> anyhow::Result<u64> {
 }
 
 /// Builds the binary, enters a network of its own, measures.
-pub(crate) fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
-    let options = Options::parse(words)?;
-    let Some(binary) = std::env::var_os(INSIDE) else { return enter(root, words) };
+pub(crate) fn run(root: &Path, suite: Suite, words: &[&str]) -> anyhow::Result<ExitCode> {
+    let options = Options::parse(suite, words)?;
+    let Some(binary) = std::env::var_os(INSIDE) else { return enter(root, suite, words) };
     let janitor = Janitor::start()?;
     let work = match &options.work {
         Some(work) => work.clone(),
@@ -99,30 +131,42 @@ pub(crate) fn run(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
     check_room(&work, options.size)?;
     eprintln!("the standard image");
     let standard = image::standard(&janitor, &work, options.size)?;
-    let lab = Lab::new(&janitor, &scratch, Path::new(&binary))?;
-    let mut rows = Vec::new();
-    if options.is_wanted("initial") {
-        rows.extend(initial::rows(&lab, &standard, options.runs)?);
-    }
-    if options.is_wanted("resync") {
-        rows.extend(resync::rows(&lab, &standard, options.size, options.runs)?);
-    }
-    if options.is_wanted("churn") {
-        rows.extend(churn::rows(&lab)?);
-    }
+    let rows = match suite {
+        Suite::Engine => engine(&options, &Lab::new(&janitor, &scratch, Path::new(&binary))?, &standard)?,
+        Suite::Azure => azure::rows(
+            &azure::Place { janitor: &janitor, root, work: &scratch, binary: Path::new(&binary) },
+            &standard,
+            &options,
+        )?,
+    };
     report::print(&rows);
-    report::save(root, about(words, &standard)?, &rows)?;
+    report::save(root, suite.name(), about(suite, words, &standard)?, &rows)?;
     Ok(ExitCode::SUCCESS)
 }
 
+fn engine(options: &Options, lab: &Lab, standard: &Path) -> anyhow::Result<Vec<report::Row>> {
+    let mut rows = Vec::new();
+    if options.is_wanted("initial") {
+        rows.extend(initial::rows(lab, standard, options.runs)?);
+    }
+    if options.is_wanted("resync") {
+        rows.extend(resync::rows(lab, standard, options.size, options.runs)?);
+    }
+    if options.is_wanted("churn") {
+        rows.extend(churn::rows(lab)?);
+    }
+    Ok(rows)
+}
+
 /// Runs this program again in a new network namespace, with the binary that it has built.
-fn enter(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
+fn enter(root: &Path, suite: Suite, words: &[&str]) -> anyhow::Result<ExitCode> {
     ensure!(output_of("id", &["-u"])? == "0", "loop devices and dropping caches need root: run it with sudo");
     for program in ["unshare", "ip", "losetup", "mkfs.ext4", "cmp", "dd"] {
         ensure!(process::is_installed(program), "{program} is not installed, and nothing works without it");
     }
     let mut build = Command::new("cargo");
-    build.args(["build", "--release", "--locked", "--package", "switchback"]).current_dir(root);
+    let (package, program) = suite.program();
+    build.args(["build", "--release", "--locked"]).args(package).current_dir(root);
     ensure!(build.status()?.success(), "building the release binary failed");
     let metadata = Command::new("cargo")
         .args(["metadata", "--no-deps", "--format-version=1"])
@@ -130,12 +174,16 @@ fn enter(root: &Path, words: &[&str]) -> anyhow::Result<ExitCode> {
         .output()?;
     let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout)?;
     let target = metadata["target_directory"].as_str().context("cargo metadata named no target directory")?;
+    if suite == Suite::Azure {
+        // Whatever is downloaded is so before there is no network.
+        azure::prepare(root)?;
+    }
     let mut inside = Command::new("unshare");
     // On loopback nothing is ever lost or queued; an algorithm that paces by its guess of the path (BBR) would be what is measured.
     let network = "ip link set lo up && echo reno >/proc/sys/net/ipv4/tcp_congestion_control";
     inside.args(["--net", "sh", "-c", &format!("{network} && exec \"$0\" \"$@\"")]);
-    inside.arg(std::env::current_exe()?).args(["bench", "engine"]).args(words);
-    Err(inside.env(INSIDE, Path::new(target).join("release/switchback")).exec()).context("running unshare")
+    inside.arg(std::env::current_exe()?).args(["bench", suite.name()]).args(words);
+    Err(inside.env(INSIDE, Path::new(target).join(program)).exec()).context("running unshare")
 }
 
 fn check_room(work: &Path, size: u64) -> anyhow::Result<()> {
@@ -152,12 +200,12 @@ fn check_room(work: &Path, size: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn about(words: &[&str], standard: &Path) -> anyhow::Result<serde_json::Value> {
+fn about(suite: Suite, words: &[&str], standard: &Path) -> anyhow::Result<serde_json::Value> {
     use std::os::unix::fs::MetadataExt as _;
     let image = fs::metadata(standard)?;
     Ok(json!({
         "date": output_of("date", &["--utc", "+%Y-%m-%dT%H:%M:%SZ"])?,
-        "command": format!("cargo xtask bench engine {}", words.join(" ")),
+        "command": format!("cargo xtask bench {} {}", suite.name(), words.join(" ")),
         "machine": {
             "cores": std::thread::available_parallelism()?.get(),
             "kernel": output_of("uname", &["-sr"])?,
@@ -167,9 +215,14 @@ fn about(words: &[&str], standard: &Path) -> anyhow::Result<serde_json::Value> {
     }))
 }
 
+#[expect(clippy::cast_precision_loss, reason = "sizes for ratios with three digits")]
+fn as_f64(value: u64) -> f64 {
+    value as f64
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Options, parse_size};
+    use super::{Options, Suite, parse_size};
 
     #[test]
     fn sizes_have_a_unit_and_bounds() {
@@ -182,7 +235,8 @@ mod tests {
     #[test]
     fn an_unknown_option_is_refused() {
         for wrong in [&["--runs"][..], &["--runs", "0"], &["--only", "all"], &["--fast", "1"]] {
-            assert!(Options::parse(wrong).is_err(), "{wrong:?}");
+            assert!(Options::parse(Suite::Engine, wrong).is_err(), "{wrong:?}");
         }
+        assert!(Options::parse(Suite::Azure, &["--only", "initial"]).is_err());
     }
 }

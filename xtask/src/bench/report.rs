@@ -172,13 +172,13 @@ pub(super) fn print(rows: &[Row]) {
     }
 }
 
-/// Writes all rows, with what is needed to judge them, to `bench-results/engine.json` below `root`.
-pub(super) fn save(root: &Path, about: Value, rows: &[Row]) -> anyhow::Result<()> {
+/// Writes all rows, with what is needed to judge them, to `bench-results/NAME.json` below `root`.
+pub(super) fn save(root: &Path, name: &str, about: Value, rows: &[Row]) -> anyhow::Result<()> {
     let directory = root.join("bench-results");
     fs::create_dir_all(&directory)?;
     let rows: Vec<Value> = rows.iter().map(Row::json).collect();
     let text = serde_json::to_string_pretty(&json!({"about": about, "rows": rows}))?;
-    let path = directory.join("engine.json");
+    let path = directory.join(format!("{name}.json"));
     fs::write(&path, text + "\n").with_context(|| format!("writing {}", path.display()))?;
     println!("\nWritten to {}.", path.display());
     Ok(())

@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::Context as _;
 use serde_json::json;
 
+use super::as_f64;
 use super::image::{self, BLOCK, assert_equal, text};
 use super::lab::{Lab, Sync};
 use super::process::{drop_caches, is_installed, loopback_bytes, measure};
@@ -243,9 +244,4 @@ fn report(results: &Results, blocks: &[u64], size: u64) -> Vec<Row> {
     rollback.samples("ours_bytes_per_s", json!(results.rollback_bytes_per_s));
     rollback.samples("peer_bytes_per_s", json!(results.dd_bytes_per_s));
     vec![delta, unchanged, apply, rollback]
-}
-
-#[expect(clippy::cast_precision_loss, reason = "sizes for ratios with three digits")]
-fn as_f64(value: u64) -> f64 {
-    value as f64
 }

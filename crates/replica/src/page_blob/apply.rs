@@ -71,7 +71,7 @@ impl PageBlobReplica {
     }
 
     /// A page could not be written: perhaps because another process has taken the replica over.
-    fn lost_or(&self, error: ReplicaError) -> ReplicaError {
+    pub(super) fn lost_or(&self, error: ReplicaError) -> ReplicaError {
         let mut core = self.core();
         core.uncertain = true;
         if let Err(lost @ (ReplicaError::Locked { .. } | ReplicaError::StaleEpoch { .. })) =
@@ -140,7 +140,12 @@ impl PageBlobReplica {
         Ok(())
     }
 
-    fn snapshot(&self, disk: DiskIndex, opening: u64, of: Seq) -> Result<SnapshotId, ReplicaError> {
+    pub(super) fn snapshot(
+        &self,
+        disk: DiskIndex,
+        opening: u64,
+        of: Seq,
+    ) -> Result<SnapshotId, ReplicaError> {
         let metadata =
             BTreeMap::from([(OPENING.into(), opening.to_string()), (POINT.into(), of.to_string())]);
         let taken = self.store.snapshot(&disk_blob(disk), Some(self.lease), &metadata);
@@ -163,15 +168,19 @@ impl PageBlobReplica {
             manifest.generation = None;
             manifest.digests = digests;
             manifest.points.retain(|point| Some(point.seq) <= applied);
+            if manifest.points.is_empty() {
+                // The point that was made of the newest snapshots has been let go: the numbers begin anew.
+                manifest.bases.clear();
+            }
             manifest.staged.retain(|cycle| Some(cycle.seq) <= applied);
         })?;
-        core.parts.clear();
+        core.keep_acknowledged();
         let now = core.manifest.clone();
         self.reopen_digests(&now);
-        for blob in manifest.digests.blobs {
-            self.store.release_lease(&blob, self.lease).ok();
+        for blob in &manifest.digests.blobs {
+            self.store.release_lease(blob, self.lease).ok();
         }
-        self.forget(core, before, &now)
+        self.forget(core, before, &manifest)
     }
 
     /// Some cycles laid over each other: one layer for each disk.
@@ -302,10 +311,10 @@ impl PageBlobReplica {
 }
 
 /// Cuts whole pages into runs that are zero and long enough to be cleared, and the rest.
-fn zero_runs(data: &[u8]) -> Vec<(Extent, bool)> {
+pub(super) fn zero_runs(data: &[u8]) -> Vec<(Extent, bool)> {
     let mut runs: Vec<(Extent, bool)> = Vec::new();
     for (at, page) in (0_u64..).step_by(512).zip(data.chunks(512)) {
-        let zero = page.iter().all(|byte| *byte == 0);
+        let zero = *page == [0; 512][..page.len()];
         match runs.last_mut() {
             Some((run, is_zero)) if *is_zero == zero => run.len += page.len() as u64,
             _ => runs.push((Extent::new(at, page.len() as u64), zero)),

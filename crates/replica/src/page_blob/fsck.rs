@@ -8,7 +8,7 @@ use switchback_model::{DiskIndex, Extent, Seq};
 use super::PageBlobReplica;
 use super::error::{blob_error, replica_error};
 use super::manifest::{BlobManifest, disk_blob};
-use super::open::read_footer;
+use super::open::{make_footer, read_footer};
 use super::vhd;
 use crate::{Finding, FsckReport, ReplicaError};
 
@@ -36,8 +36,9 @@ impl PageBlobReplica {
             }
         }
         self.check_snapshots(&manifest, &mut report)?;
-        // In the middle of a round the pages are between two points; the round is done again.
-        for disk in self.disk_indexes().filter(|_| manifest.applying.is_none()) {
+        // In the middle of a round the pages are between two points; the round is done again. Without a point they may be being filled.
+        let settled = manifest.applying.is_none() && !manifest.points.is_empty();
+        for disk in self.disk_indexes().filter(|_| settled) {
             self.check_disk(&manifest, disk, &mut report, |report| {
                 progress(report.delta_bytes + report.disk_bytes, all);
             })?;
@@ -72,10 +73,16 @@ impl PageBlobReplica {
     ) -> Result<(), ReplicaError> {
         let size = manifest.disks[usize::from(disk.0)].size;
         let target = self.disk(disk, size);
-        let footer = vhd::check(&read_footer(&target, size)?, vhd::data_len(size));
-        let footer =
-            footer.map_err(|what| ReplicaError::Corrupt { detail: format!("{}: {what}", target.blob) });
-        note(report, footer, manifest, |_| false)?;
+        if let Err(what) = vhd::check(&read_footer(&target, size)?, vhd::data_len(size)) {
+            let made = make_footer(&*self.store, &target.blob, size, target.lease, manifest.id, disk);
+            made.map_err(|e| blob_error(&*self.store, "writing a footer", &e))?;
+            report.findings.push(Finding {
+                detail: format!("{}: {what}; somebody else has written there", target.blob),
+                points: Vec::new(),
+                remedy: "it has been written again, and disks of points get their own; see who else may write to this container"
+                    .into(),
+            });
+        }
         for node in 0..nodes_of_disk(size) {
             let record = self.digests(disk).record(node);
             let mut record = record.map_err(|e| replica_error(&*self.store, "reading digests", &e))?;

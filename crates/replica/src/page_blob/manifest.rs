@@ -11,6 +11,7 @@
 //! # Invariants (checked by [`BlobManifest::check`] on every load and, in debug builds, every save)
 //! * `points` ascend; `bases` ascend; `staged` ascends, and every staged cycle has its sequence number once.
 //! * the newest base is what has been applied; there is none before the first apply: the disks are empty then.
+//! * while the page blobs are filled there is no point, no snapshot, nothing staged.
 //! * every point can be had: the newest base at or below it, and all cycles between.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +25,9 @@ use crate::{CycleKind, DiskSpec, ReplicaError, sealed_text};
 /// The blob's name.
 pub(crate) const MANIFEST: &str = "manifest";
 const MAGIC: &str = "switchback-blob-replica";
-const VERSION: u32 = 1;
+/// 1: the first replication was staged, too. 2: [`OpenRecord::filled`].
+const VERSION: u32 = 2;
+const VERSIONS: [u32; 2] = [1, 2];
 
 /// What a replica is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,6 +101,17 @@ pub(crate) struct OpenRecord {
     pub(crate) kind: CycleKind,
     /// Acknowledged parts.
     pub(crate) parts: Vec<StagedPart>,
+    /// Its parts go straight to the page blobs, and so many have been acknowledged. None: they are staged.
+    #[serde(default)]
+    pub(crate) filled: Option<u32>,
+}
+
+impl OpenRecord {
+    /// How many parts have been acknowledged.
+    pub(crate) fn acknowledged(&self) -> u32 {
+        let staged = || u32::try_from(self.parts.len()).expect("parts are numbered with 32 bits");
+        self.filled.unwrap_or_else(staged)
+    }
 }
 
 /// Page blobs of their own that hold a point.
@@ -121,7 +135,7 @@ impl BlobManifest {
     }
 
     pub(crate) fn decode(data: &[u8]) -> Result<Self, String> {
-        let (_, manifest): (u32, Self) = sealed_text::decode(MAGIC, &[VERSION], data)?;
+        let (_, manifest): (u32, Self) = sealed_text::decode(MAGIC, &VERSIONS, data)?;
         manifest.check()?;
         Ok(manifest)
     }
@@ -156,6 +170,12 @@ impl BlobManifest {
         if let Some(seq) = beyond.into_iter().find(|seq| Some(*seq) > newest) {
             return Err(format!("it says that {seq} is staged or applied, its newest point is {newest:?}"));
         }
+        let fills = self.open.as_ref().is_some_and(|open| open.filled.is_some());
+        if fills && (!self.may_fill() || self.open.iter().any(|open| !open.parts.is_empty())) {
+            return Err(
+                "it says that the page blobs are being filled, and that there is something to keep".into()
+            );
+        }
         if self.applying.is_some_and(|to| Some(to) <= self.applied()) {
             return Err(format!("{:?} is being applied over {:?}", self.applying, self.applied()));
         }
@@ -163,6 +183,16 @@ impl BlobManifest {
             Some(point) => Err(format!("what recovery point {} is made of is not all there", point.seq)),
             None => Ok(()),
         }
+    }
+
+    /// Whether the page blobs may be changed before the open cycle is committed: no point is made of what they hold, or will be.
+    pub(crate) fn may_fill(&self) -> bool {
+        self.points.is_empty()
+            && self.bases.is_empty()
+            && self.staged.is_empty()
+            && self.applying.is_none()
+            && self.standing.is_none()
+            && !self.removing
     }
 
     /// Whether all cycles between a point's base and the point are staged.

@@ -1,7 +1,7 @@
 //! Creating a replica in blobs, and opening one after whatever happened to it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use switchback_delta::{NODE_RECORD_LEN, NodeRecord, nodes_of_disk};
@@ -37,7 +37,8 @@ impl PageBlobReplica {
         for (disk, spec) in (0..).zip(&sizes) {
             let blob = disk_blob(DiskIndex(disk));
             make_empty(store, &blob, vhd::blob_len(spec.size)).map_err(|error| failed(&blob, &error))?;
-            make_footer(store, &blob, spec.size, id, disk).map_err(|error| failed(&blob, &error))?;
+            make_footer(store, &blob, spec.size, None, id, DiskIndex(disk))
+                .map_err(|error| failed(&blob, &error))?;
             let side_car = format!("{:08}-{disk:08}-digests", 0);
             make_empty(store, &side_car, digests_len(spec.size))
                 .map_err(|error| failed(&side_car, &error))?;
@@ -102,23 +103,25 @@ impl PageBlobReplica {
         };
         let digests = digest_files(&store, &manifest, lease);
         let shown = Shown { manifest: Arc::new(manifest.clone()), paused: None };
-        let parts = manifest.open.as_ref().map(|open| open.parts.clone()).unwrap_or_default();
-        let core = Core {
+        let mut core = Core {
             manifest,
             etag,
             uncertain: false,
             lost: None,
-            parts,
+            parts: Vec::new(),
+            filled: 0,
             writer: None,
             sessions: 0,
             paused: None,
         };
+        core.keep_acknowledged();
         let replica = Self {
             lease,
             cache: PartCache::new(config.cache_bytes_max),
             names: Mutex::new(0),
             turn: Mutex::new(()),
             work: Mutex::new(()),
+            gate: RwLock::new(()),
             core: Mutex::new(core),
             shown: Mutex::new(shown),
             digests,
@@ -254,15 +257,16 @@ pub(super) fn make_footer(
     store: &dyn BlobStore,
     blob: &str,
     disk_size: u64,
+    lease: Option<LeaseId>,
     id: ReplicaId,
-    disk: u16,
+    disk: DiskIndex,
 ) -> Result<(), BlobError> {
     let data_len = vhd::data_len(disk_size);
     let mut unique_id = id.0;
-    unique_id[14] ^= disk.to_be_bytes()[0];
-    unique_id[15] ^= disk.to_be_bytes()[1];
+    unique_id[14] ^= disk.0.to_be_bytes()[0];
+    unique_id[15] ^= disk.0.to_be_bytes()[1];
     let footer = vhd::footer(data_len, unique_id);
-    store.write_pages(blob, None, data_len, Bytes::copy_from_slice(&footer))
+    store.write_pages(blob, lease, data_len, Bytes::copy_from_slice(&footer))
 }
 
 /// The end of a disk's page blob, where its footer must be.

@@ -36,8 +36,7 @@ impl PageBlobReplica {
             let mut core = self.core();
             core.writer = None;
             // The source is told what the next part is, and sends the rest again.
-            let named = core.manifest.open.as_ref().map_or(0, |open| open.parts.len());
-            core.parts.truncate(named);
+            core.keep_acknowledged();
         }
         let made = self.make_clones(&manifest, seq, |manifest, clones| manifest.standing = Some(clones))?;
         self.delete_blobs(before.into_iter().flat_map(|clones| clones.blobs));
@@ -138,11 +137,11 @@ impl PageBlobReplica {
             let snapshot = base.and_then(|base| base.disks[usize::from(disk.0)].as_ref());
             let made = match snapshot {
                 Some(snapshot) => self.store.clone_snapshot(&disk_blob(disk), snapshot, blob),
-                None => self
-                    .store
-                    .create_pages(blob, vhd::blob_len(spec.size))
-                    .and_then(|()| make_footer(&*self.store, blob, spec.size, manifest.id, disk.0)),
+                None => self.store.create_pages(blob, vhd::blob_len(spec.size)),
             };
+            // Also over the snapshot's: whatever somebody did to the page blob, a machine can start from its clone.
+            let made =
+                made.and_then(|()| make_footer(&*self.store, blob, spec.size, None, manifest.id, disk));
             made.map_err(|e| blob_error(&*self.store, &format!("making {blob} as of point {seq}"), &e))?;
             let (store, blob) = (self.store.clone(), blob.clone());
             let target = PageBlob { store, blob, lease: None, size: spec.size.next_multiple_of(PAGE) };

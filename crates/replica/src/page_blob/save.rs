@@ -26,6 +26,8 @@ pub(super) struct Core {
     pub(super) lost: Option<ReplicaError>,
     /// The open cycle's parts, the acknowledged ones first.
     pub(super) parts: Vec<StagedPart>,
+    /// As many parts of the open cycle have ended, if they go straight to the page blobs.
+    pub(super) filled: u32,
     /// Who writes, and in which of the sessions opened so far.
     pub(super) writer: Option<(WriterId, u64)>,
     pub(super) sessions: u64,
@@ -33,12 +35,12 @@ pub(super) struct Core {
     pub(super) paused: Option<PauseReason>,
 }
 
-pub(super) fn open_status(open: &OpenRecord, parts: usize) -> OpenCycleStatus {
+pub(super) fn open_status(open: &OpenRecord, parts: u32) -> OpenCycleStatus {
     OpenCycleStatus {
         seq: open.seq,
         generation: open.generation,
         kind: open.kind.clone(),
-        next_part: PartIndex(u32::try_from(parts).expect("parts are numbered with 32 bits")),
+        next_part: PartIndex(parts),
     }
 }
 
@@ -87,12 +89,33 @@ impl Core {
     }
 
     pub(super) fn open_status(&self) -> Option<OpenCycleStatus> {
-        self.manifest.open.as_ref().map(|open| open_status(open, self.parts.len()))
+        let staged = || u32::try_from(self.parts.len()).expect("parts are numbered with 32 bits");
+        let open = self.manifest.open.as_ref()?;
+        Some(open_status(open, if open.filled.is_some() { self.filled } else { staged() }))
+    }
+
+    /// Forgets the parts of the open cycle that have ended and have not been acknowledged.
+    pub(super) fn keep_acknowledged(&mut self) {
+        let open = self.manifest.open.as_ref();
+        self.parts = open.map(|open| open.parts.clone()).unwrap_or_default();
+        self.filled = open.and_then(|open| open.filled).unwrap_or(0);
     }
 
     fn take(&mut self, manifest: BlobManifest, etag: ETag) {
-        self.parts = manifest.open.as_ref().map(|open| open.parts.clone()).unwrap_or_default();
+        // What has ended meanwhile in the same cycle is where it was put; a session may be waiting to have it acknowledged.
+        let same = match (&manifest.open, &self.manifest.open) {
+            (Some(now), Some(before)) => {
+                let of = |open: &OpenRecord| (open.seq, open.generation, open.filled.is_some());
+                of(now) == of(before)
+                    && self.parts.starts_with(&now.parts)
+                    && now.filled.is_none_or(|filled| filled <= self.filled)
+            }
+            _ => false,
+        };
         (self.manifest, self.etag, self.uncertain) = (manifest, etag, false);
+        if !same {
+            self.keep_acknowledged();
+        }
     }
 
     /// Makes sure that this process has the replica and knows its manifest.

@@ -2,7 +2,7 @@
 //!
 //! One writer at a time, as [`DiskSession`](crate::DiskSession) has it.
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use switchback_delta::{Frame, NodeRecord, leaves_of_node};
 use switchback_model::{DiskIndex, Epoch, RecoveryPoint};
@@ -19,7 +19,7 @@ use crate::{
 
 /// What a session shows at every call.
 #[derive(Clone, Copy, Debug)]
-struct SessionKey {
+pub(super) struct SessionKey {
     session: u64,
     epoch: Epoch,
 }
@@ -61,9 +61,10 @@ impl PageBlobReplica {
         let session = core.sessions;
         core.writer = Some((request.writer, session));
         // What the former session had ended and not had acknowledged, its writer sends again.
-        let named = core.manifest.open.as_ref().map_or(0, |open| open.parts.len());
-        core.parts.truncate(named);
+        core.keep_acknowledged();
         drop(core);
+        // Pages that the former writer has in hand are written when this one begins; it begins no more.
+        drop(self.gate.write().unwrap_or_else(PoisonError::into_inner));
         let key = SessionKey { session, epoch };
         Ok(BlobSession { replica: Arc::clone(self), key, part: None, puts: Puts::default() })
     }
@@ -82,18 +83,26 @@ impl PageBlobReplica {
 
     fn start_cycle(&self, core: &mut Core, request: &OpenCycle) -> Result<(), ReplicaError> {
         rules::may_follow(core.manifest.generation, request)?;
+        let fill = core.manifest.may_fill();
+        let blank = fill && core.manifest.digests.absent_is_zero;
         self.save(core, |manifest| {
+            // After a crash, what has no record may have been written.
+            manifest.digests.absent_is_zero &= !fill;
             manifest.open = Some(OpenRecord {
                 seq: manifest.next_seq(),
                 generation: request.generation,
                 kind: request.kind.clone(),
                 parts: Vec::new(),
+                filled: fill.then_some(0),
             });
             if !matches!(request.kind, CycleKind::Changes) {
                 manifest.generation = None;
             }
         })?;
-        core.parts.clear();
+        core.keep_acknowledged();
+        if blank {
+            self.disk_indexes().for_each(|disk| self.digests(disk).is_blank());
+        }
         Ok(())
     }
 
@@ -104,7 +113,7 @@ impl PageBlobReplica {
         let Some(open) = core.manifest.open.clone() else { return Ok(()) };
         self.save(core, |manifest| {
             manifest.open = None;
-            if !open.parts.is_empty() {
+            if open.acknowledged() > 0 {
                 manifest.generation = None;
             }
         })?;
@@ -115,6 +124,7 @@ impl PageBlobReplica {
 
     /// Makes the open cycle, all of whose parts have been put, a recovery point.
     fn commit_open(&self, commit: &CommitCycle) -> Result<Watermarks, ReplicaError> {
+        let filled = self.finish_fill(commit.seq)?;
         let mut core = self.core();
         let parts = core.parts.clone();
         self.save(&mut core, |manifest| {
@@ -125,9 +135,15 @@ impl PageBlobReplica {
                 consistency: commit.consistency,
                 group_tag: commit.group_tag.clone(),
             });
-            manifest.staged.push(StagedCycle { seq: commit.seq, parts });
+            match filled {
+                Some((base, absent_is_zero)) => {
+                    manifest.bases.push(base);
+                    manifest.digests.absent_is_zero = absent_is_zero;
+                }
+                None => manifest.staged.push(StagedCycle { seq: commit.seq, parts }),
+            }
         })?;
-        core.parts.clear();
+        core.keep_acknowledged();
         Ok(watermarks(&core))
     }
 
@@ -147,12 +163,17 @@ impl PageBlobReplica {
     /// Lets this call in, if the session still is the writer's.
     fn enter(&self, key: SessionKey) -> Result<MutexGuard<'_, ()>, ReplicaError> {
         let turn = self.turn();
+        self.check_session(key).map(|()| turn)
+    }
+
+    /// Whether the session still is the writer's.
+    pub(super) fn check_session(&self, key: SessionKey) -> Result<(), ReplicaError> {
         let mut core = self.core();
         core.settle(&*self.store)?;
         core.check_epoch(key.epoch)?;
         core.check_not_standing()?;
         match &core.writer {
-            Some((_, session)) if *session == key.session => Ok(turn),
+            Some((_, session)) if *session == key.session => Ok(()),
             Some((writer, _)) => Err(ReplicaError::Locked { holder: format!("writer {writer}, since") }),
             None => Err(ReplicaError::Locked { holder: "nobody; this session was ended".into() }),
         }
@@ -161,7 +182,7 @@ impl PageBlobReplica {
 
 impl BlobSession {
     fn expect_no_part(&self) -> Result<(), ReplicaError> {
-        rules::expect_no_part(self.part.as_ref().map(|part| part.header))
+        rules::expect_no_part(self.part.as_ref().map(PartWriter::header))
     }
 
     /// Checks the nodes, and brings the page blobs to the newest point: the digests are theirs.
@@ -208,7 +229,7 @@ impl ReplicaSession for BlobSession {
     fn put_frame(&mut self, frame: Frame) -> Result<(), ReplicaError> {
         let mut part = self.part.take().ok_or_else(no_part)?;
         let _turn = self.replica.enter(self.key)?;
-        self.replica.put_frame(&mut part, &frame)?;
+        self.replica.put_frame(self.key, &mut part, frame, &mut self.puts)?;
         self.part = Some(part);
         Ok(())
     }
@@ -217,7 +238,7 @@ impl ReplicaSession for BlobSession {
         let part = self.part.take().ok_or_else(no_part)?;
         let mut puts = std::mem::take(&mut self.puts);
         let turn = self.replica.enter(self.key)?;
-        let ended = self.replica.end_part(part, checksum, &mut puts);
+        let ended = self.replica.end_part(self.key, part, checksum, &mut puts);
         drop(turn);
         self.puts = puts;
         ended
@@ -260,6 +281,7 @@ impl ReplicaSession for BlobSession {
         count: u32,
     ) -> Result<Vec<NodeDigest>, ReplicaError> {
         self.expect_no_part()?;
+        self.puts.wait(0)?;
         let _turn = self.replica.enter(self.key)?;
         let end = first.checked_add(count).ok_or_else(no_part)?;
         let nodes: Vec<_> = (first..end.min(first.saturating_add(1 << 16))).collect();
@@ -273,6 +295,7 @@ impl ReplicaSession for BlobSession {
 
     fn leaf_digests(&mut self, disk: DiskIndex, nodes: &[u32]) -> Result<Vec<LeafDigests>, ReplicaError> {
         self.expect_no_part()?;
+        self.puts.wait(0)?;
         let _turn = self.replica.enter(self.key)?;
         let size = self.settle_digests(disk, nodes)?;
         let of_node = |node: &u32| {

@@ -60,7 +60,7 @@ pub struct BlobEntry {
 #[non_exhaustive]
 pub enum BlobError {
     /// No such blob, snapshot or container.
-    #[error("{blob} is missing")]
+    #[error("{blob} is missing: somebody has deleted it, or what it is in")]
     Missing {
         /// Which.
         blob: String,

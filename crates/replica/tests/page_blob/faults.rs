@@ -165,7 +165,8 @@ fn neighbours_are_joined_and_zeros_are_cleared_not_sent() {
     let (account, store) = make();
     let replica = open(&store, 1).unwrap();
     let blocks: Vec<_> = (0..1024_u64).map(|n| (n * 4096, vec![7; 4096])).collect();
-    cycle(&replica, resync(), &blocks);
+    cycle(&replica, resync(), &[]);
+    cycle(&replica, CycleKind::Changes, &blocks);
     let before = account.page_traffic();
     replica.maintain().unwrap();
     let after = account.page_traffic();
@@ -183,11 +184,12 @@ fn neighbours_are_joined_and_zeros_are_cleared_not_sent() {
 fn a_lease_broken_by_hand_is_taken_again_and_a_changed_page_is_found() {
     let (account, store) = make();
     let replica = open(&store, 1).unwrap();
-    cycle(&replica, resync(), &[(0, vec![1; 65536])]);
+    cycle(&replica, resync(), &[]);
+    cycle(&replica, CycleKind::Changes, &[(0, vec![1; 65536])]);
     store.break_lease("disk-0.vhd").unwrap();
     replica.maintain().unwrap_err();
     replica.maintain().unwrap();
-    assert_eq!(replica.applied(), Some(Seq(1)));
+    assert_eq!(replica.applied(), Some(Seq(2)));
     account.tamper("disk-0.vhd", |data| {
         data[5] ^= 1;
         Some(())
@@ -221,6 +223,48 @@ fn a_snapshot_deleted_behind_our_back_is_told_and_newer_points_are_whole() {
     assert!(account.contents(&blobs[0]).unwrap()[..65536].iter().all(|byte| *byte == 2));
     replica.resume().unwrap();
     cycle(&replica, CycleKind::Changes, &[(0, vec![3; 4096])]);
+}
+
+/// Pages that cannot be written are no reason to forget the parts that a session is about to have acknowledged.
+#[test]
+fn a_failed_round_costs_an_open_cycle_no_part() {
+    let (_, store) = make();
+    let replica = open(&store, 1).unwrap();
+    cycle(&replica, resync(), &[]);
+    cycle(&replica, CycleKind::Changes, &[(0, vec![1; 65536])]);
+    let mut session = session(&replica);
+    let request = OpenCycle { generation: GenerationId([1; 16]), kind: CycleKind::Changes };
+    let seq = session.open_cycle(&request).unwrap().seq;
+    session.begin_part(PartHeader { seq, part: PartIndex(0), disk: DiskIndex(0) }).unwrap();
+    session.end_part(PartHasher::default().finish()).unwrap();
+    store.break_lease("disk-0.vhd").unwrap();
+    replica.maintain().unwrap_err();
+    session.barrier().unwrap();
+    assert_eq!(
+        session.status().unwrap().open.unwrap().next_part,
+        PartIndex(1),
+        "acknowledged, and forgotten"
+    );
+}
+
+#[test]
+fn a_damaged_footer_is_written_again_and_no_clone_has_it() {
+    let (account, store) = make();
+    let replica = open(&store, 1).unwrap();
+    cycle(&replica, resync(), &[(0, vec![1; 65536])]);
+    account.tamper("disk-0.vhd", |data| {
+        let at = data.len() - 512;
+        data[at..].fill(0);
+        Some(())
+    });
+    let seq = cycle(&replica, CycleKind::Changes, &[(0, vec![2; 65536])]);
+    replica.maintain().unwrap();
+    let has_footer = |blob: &str| account.contents(blob).unwrap()[SIZE as usize..][..8] == *b"conectix";
+    assert!(has_footer(&replica.view(&"v".parse().unwrap(), seq).unwrap()[0]), "from a damaged snapshot");
+    let findings = replica.fsck(|_, _| {}).unwrap().findings;
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(has_footer("disk-0.vhd"));
+    assert_eq!(replica.fsck(|_, _| {}).unwrap().findings, Vec::new());
 }
 
 #[test]

@@ -7,7 +7,9 @@
     reason = "tests, of small sizes; the seed of a failure is printed"
 )]
 
+mod budget;
 mod faults;
+mod fill;
 mod history;
 #[path = "../history/source.rs"]
 mod source;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests, of small sizes")]
 
+mod faults;
+
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,11 +27,16 @@ use switchback_replica::{
 };
 
 fn store(url: &str, folder: &str) -> Arc<AzureStore> {
-    let location = Location::new(url, folder).unwrap();
-    let config = StoreConfig { retry_max: Duration::from_secs(20), ..StoreConfig::default() };
-    let store = AzureStore::open(location, &Credentials::Sas, config).unwrap();
+    let store = patient_store(url, folder, Duration::from_secs(20));
     store.ensure_container().unwrap();
-    Arc::new(store)
+    store
+}
+
+/// A store that tries again for so long.
+fn patient_store(url: &str, folder: &str, retry_max: Duration) -> Arc<AzureStore> {
+    let location = Location::new(url, folder).unwrap();
+    let config = StoreConfig { retry_max, ..StoreConfig::default() };
+    Arc::new(AzureStore::open(location, &Credentials::Sas, config).unwrap())
 }
 
 fn replica(store: &Arc<AzureStore>, sizes: &[u64], host: u8) -> Arc<PageBlobReplica> {
@@ -155,6 +162,7 @@ fn who_has_lost_the_replica_writes_no_page_and_no_manifest() {
     let mut old = session(&first);
     let block = |byte: u8| vec![(Extent::new(0, 4096), Bytes::from(vec![byte; 4096]))];
     cycle(&mut old, &block(1), resync()).unwrap();
+    cycle(&mut old, &block(6), CycleKind::Changes).unwrap();
     let shared = Arc::clone(&store) as Arc<dyn BlobStore>;
     let locked = PageBlobReplica::open(shared, PageBlobConfig::default(), [9; 16], false).unwrap_err();
     assert!(matches!(locked, ReplicaError::Locked { .. }), "{locked}");
@@ -233,6 +241,7 @@ fn a_throttled_store_delays_the_pages_and_no_point() {
     drop(applier);
     replica.apply_all().unwrap();
     assert!(throttle.refused() > 0, "nothing was throttled");
+    assert!(throttle.page_requests() > throttle.refused());
     assert_eq!(replica.applied(), Some(Seq(6)));
     assert!(store.read("disk-0.vhd", Extent::new(0, size)).unwrap() == disk, "something was lost");
     let summary = ReplicaSummary::read_blobs(&*store).unwrap().unwrap();
