@@ -88,7 +88,8 @@ fn check_profile(profile: &Value) -> Result<(), ArmError> {
         return Err(ArmError::new(400, "InvalidParameter", text));
     }
     let no_password = linux["disablePasswordAuthentication"] == json!(true);
-    if profile["adminPassword"].as_str().is_none() && !(no_password && !keys.is_empty()) {
+    let has_key = no_password && !keys.is_empty();
+    if !has_key && profile["adminPassword"].as_str().is_none() {
         return Err(missing("adminPassword"));
     }
     let data = profile["customData"].as_str().unwrap_or_default();
