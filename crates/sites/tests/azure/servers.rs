@@ -143,7 +143,7 @@ fn what_is_somebody_elses_is_neither_used_nor_deleted() {
         }
         let removed = bench.site.remove_server("ps-cloud");
         assert!(matches!(&removed, Err(SiteError::Taken { .. })), "{kind}: {removed:?}");
-        assert_eq!(bench.names(kind), [name.clone()], "{kind}");
+        assert_eq!(bench.names(kind), std::slice::from_ref(&name), "{kind}");
         let made = bench.site.deploy_server(&plan("ps-cloud", [10, 20, 1, 20]));
         assert!(matches!(&made, Err(SiteError::Taken { .. })), "{kind}: {made:?}");
         assert_eq!(bench.names(kind), [name], "{kind}");
