@@ -1,3 +1,5 @@
+//! The script run by the system's own shell, below a root of its own, with stand-ins for what is outside of the host.
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
