@@ -14,6 +14,7 @@
 //! | `inventory` | sites, servers, groups, mappings, plans |
 //! | `items` | protected machines as they are shown |
 //! | `desired` | what each component is to be like |
+//! | `install_script` | what a new process server runs at its first start |
 //! | `reports` | what components say, and what follows at once |
 //! | `moments` | multi-VM moments |
 //! | `jobs` | jobs, their executor, and the steps of each kind |
@@ -35,6 +36,7 @@ pub mod cost;
 mod desired;
 mod error;
 mod guests;
+mod install_script;
 mod inventory;
 mod items;
 mod jobs;
@@ -62,6 +64,7 @@ use switchback_sites::Site;
 use switchback_store::Store;
 
 pub use error::{ControlError, ErrorKind};
+pub use install_script::{InstallScript, ScriptError};
 pub use jobs::executor::{Crash, Turn};
 pub use views::{DiscoveredMachine, Health, ItemView, ServerView};
 

@@ -14,8 +14,10 @@
 //! The path of a failover: `PUT disks/NAME` is answered at once with where to ask for its operation; a thread reads the blob, checks the VHD's footer and
 //! writes the raw file; `PUT virtualMachines/NAME` checks size, quota, disks, cards, and starts it, as Azure does when it makes one.
 //!
-//! It differs from Azure in what is said here. Creating is fast. A graceful `powerOff` cuts the power after [`Options::grace`]. Disks and cards with
-//! `deleteOption` `Delete`, scale sets, images, extensions are not emulated. Of the serial numbers that Azure's guests see of their SCSI disks nothing is
+//! It differs from Azure in what is said here. Creating is fast. A graceful `powerOff` cuts the power after [`Options::grace`]. Of marketplace images it
+//! knows the names of a few; a disk that is made of one is full of zeros, has the tags of its virtual machine (of Azure this is not known), and so a
+//! guest of it does not boot; its custom data is kept ([`Emulator::custom_data`]), and not run. Data disks and cards with `deleteOption` `Delete`, scale
+//! sets, images of one's own, extensions are not emulated. Of the serial numbers that Azure's guests see of their SCSI disks nothing is
 //! promised by Azure (they are Hyper-V's NAA names, other ones after each attachment); what is, is the order of LUNs. So a guest here sees made-up ones,
 //! unless [`Guests::serial_tag`] names the tag of a managed disk that has one.
 
@@ -25,6 +27,7 @@ mod disks;
 mod faults;
 mod groups;
 mod guests;
+mod images;
 mod machines;
 mod network;
 mod operations;
@@ -231,6 +234,35 @@ impl Emulator {
         let state = self.world.state();
         let found = state.of_kind(kind).find(|resource| resource.name().eq_ignore_ascii_case(name));
         found.map(|resource| resource.json.clone()).unwrap_or_default()
+    }
+
+    /// Somebody gives a resource other tags.
+    pub fn set_tags(&self, kind: &str, name: &str, tags: serde_json::Value) {
+        let mut state = self.world.state();
+        let id = state.of_kind(kind).find(|one| one.name().eq_ignore_ascii_case(name));
+        let id = id.map(|one| one.text("/id").to_owned());
+        if let Some(resource) = id.and_then(|id| state.get_mut(&id)) {
+            resource.json["tags"] = tags;
+        }
+    }
+
+    /// Somebody lets a virtual machine's system disk stay when the machine is deleted.
+    pub fn keep_disk_of(&self, name: &str) {
+        let mut state = self.world.state();
+        let id = state.of_kind(machines::KIND).find(|one| one.name().eq_ignore_ascii_case(name));
+        let id = id.map(|one| one.text("/id").to_owned());
+        if let Some(resource) = id.and_then(|id| state.get_mut(&id)) {
+            resource.json["properties"]["storageProfile"]["osDisk"]["deleteOption"] =
+                serde_json::json!("Detach");
+        }
+    }
+
+    /// What a virtual machine was given to run at its first start; `None`: nothing, or there is no such machine.
+    #[must_use]
+    pub fn custom_data(&self, name: &str) -> Option<Vec<u8>> {
+        let end = format!("/{}", name.to_lowercase());
+        let state = self.world.state();
+        state.custom_data.iter().find(|(id, _)| id.ends_with(&end)).map(|(_, data)| data.clone())
     }
 
     /// Where the files of it are.

@@ -96,7 +96,7 @@ impl Azurite {
     /// # Errors
     /// Those of the connection; when it is refused.
     pub fn make_container(&self, name: &str) -> std::io::Result<()> {
-        let target = format!("/{ACCOUNT}/{name}?restype=container&{}", signature());
+        let target = format!("/{ACCOUNT}/{name}?restype=container&{}", signature(EXPIRY));
         let request = format!(
             "PUT {target} HTTP/1.1\r\nHost: {}\r\nx-ms-version: 2021-12-02\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
             self.address
@@ -133,10 +133,13 @@ impl Drop for Azurite {
     }
 }
 
+/// Far beyond any test.
+const EXPIRY: &str = "2099-01-01T00:00:00Z";
+
 /// The URL of a container of the emulated account, at an address where it is reached.
 #[must_use]
 pub fn container_at(address: &str, name: &str) -> String {
-    format!("http://{address}/{ACCOUNT}/{name}?{}", signature("2099-01-01T00:00:00Z"))
+    format!("http://{address}/{ACCOUNT}/{name}?{}", signature(EXPIRY))
 }
 
 /// A signature of the whole account (Azure Storage documentation, "Create an account SAS").

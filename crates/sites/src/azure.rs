@@ -34,6 +34,7 @@ mod networks;
 mod power;
 mod readiness;
 mod resources;
+mod servers;
 mod settings;
 mod sizes;
 mod snapshots;
@@ -42,6 +43,7 @@ mod view;
 
 pub use error::AzureError;
 pub use networks::AddressAvailability;
+pub use servers::{ServerImage, ServerPlan};
 pub use switchback_model::azure::{AzureLimits, AzureSettings, Cloud, MachinePlan, MachineSettings};
 pub use token::{AzureCredentials, Identity};
 

@@ -12,7 +12,7 @@ use super::answer::{Answer, ArmError, Request};
 use super::faults::Fault;
 use super::operations::{self, Begun};
 use super::world::{Power, Resource, State, World};
-use super::{REGION, disks, groups, network, route, sizes};
+use super::{REGION, disks, groups, images, network, route, sizes};
 
 pub(super) const KIND: &str = "Microsoft.Compute/virtualMachines";
 const LOOK: Duration = Duration::from_millis(20);
@@ -110,7 +110,9 @@ fn put(world: &Arc<World>, request: &Request, id: &str, fault: Option<Fault>) ->
     let mut state = world.state();
     if let Some(there) = state.get(id) {
         let stays = |pointer: &str| there.json.pointer(pointer) == json.pointer(pointer);
-        if !stays("/properties/storageProfile/osDisk/managedDisk/id") {
+        let by_image = images::is_wanted(&json);
+        let disk = if by_image { "name" } else { "managedDisk/id" };
+        if !stays(&format!("/properties/storageProfile/osDisk/{disk}")) {
             return Err(ArmError::new(
                 409,
                 "PropertyChangeNotAllowed",
@@ -129,6 +131,10 @@ fn put(world: &Arc<World>, request: &Request, id: &str, fault: Option<Fault>) ->
     json["properties"]["vmId"] = json!(world.uuid(number));
     json["properties"]["provisioningState"] = json!("Creating");
     json["emulated"] = json!({ "generation": parts.generation });
+    if let Some(image) = &parts.image {
+        images::make_disk(world, &mut state, image, id, &mut json)?;
+    }
+    images::keep_custom_data(&mut state, id, &mut json);
     for disk in &parts.disks {
         if let Some(disk) = state.get_mut(disk) {
             disk.json["managedBy"] = json!(id);
@@ -167,6 +173,7 @@ struct Parts {
     disks: Vec<String>,
     cards: Vec<String>,
     generation: String,
+    image: Option<images::NewDisk>,
 }
 
 impl Parts {
@@ -176,7 +183,8 @@ impl Parts {
         let size_name = properties["hardwareProfile"]["vmSize"].as_str().unwrap_or_default();
         let size = sizes::named(size_name)
             .ok_or_else(|| wrong(format!("The value {size_name} provided for the VM size is not valid.")))?;
-        if properties.get("osProfile").is_some() {
+        let image = images::check(state, id, json)?;
+        if image.is_none() && properties.get("osProfile").is_some() {
             return Err(wrong("Parameter 'osProfile' is not allowed.".into()));
         }
         let disks = Self::disks(state, id, json, size.3)?;
@@ -196,9 +204,11 @@ impl Parts {
                 ),
             ));
         }
-        let generation = state.get(&disks[0]).map(|disk| disk.text("/properties/hyperVGeneration"));
-        let generation = generation.filter(|text| !text.is_empty()).unwrap_or("V1").to_owned();
-        Ok(Self { disks, cards, generation })
+        let attached = disks.first().and_then(|disk| state.get(disk));
+        let attached = attached.map(|disk| disk.text("/properties/hyperVGeneration"));
+        let own = image.as_ref().map(|image| image.generation).or(attached);
+        let generation = own.filter(|text| !text.is_empty()).unwrap_or("V1").to_owned();
+        Ok(Self { disks, cards, generation, image })
     }
 
     fn disks(state: &State, id: &str, json: &Value, data_max: u32) -> Result<Vec<String>, ArmError> {
@@ -227,7 +237,8 @@ impl Parts {
             ));
         }
         let mut found = Vec::new();
-        for disk in std::iter::once(system).chain(&data) {
+        let system = Some(system).filter(|_| !images::is_wanted(json));
+        for disk in system.into_iter().chain(&data) {
             if disk["createOption"].as_str() != Some("Attach")
                 || disk["deleteOption"].as_str() == Some("Delete")
             {
@@ -312,6 +323,7 @@ fn delete(world: &Arc<World>, id: String, fault: Option<Fault>) -> Result<Answer
     operations::begin(world, begun, fault, move |world| {
         switch_off(world, &id);
         let mut state = world.state();
+        images::delete_with(world, &mut state, &id);
         for resource in state.resources.values_mut() {
             if resource.text("/managedBy").eq_ignore_ascii_case(&id) {
                 resource.json["managedBy"] = Value::Null;

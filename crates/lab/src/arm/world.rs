@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) faults: Vec<Planned>,
     pub(super) calls: Vec<String>,
     pub(super) blobs: BTreeMap<String, Blob>,
+    /// What virtual machines run at their first start, by their ids in lower case. Azure shows it to nobody but them.
+    pub(super) custom_data: BTreeMap<String, Vec<u8>>,
     counter: u64,
 }
 

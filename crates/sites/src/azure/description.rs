@@ -120,11 +120,20 @@ pub(super) fn blob_of(id: &str) -> Result<String, AzureError> {
 
 /// What all names of a machine's resources begin with, in one of its lives.
 pub(super) fn base_name(container: &str, id: &str, life: u32) -> String {
+    format!("{}-{life}", name_beginning(container, id))
+}
+
+/// What all names of a process server's resources begin with. No machine has it: its name ends with a number.
+pub(super) fn server_base_name(container: &str, name: &str) -> String {
+    format!("{}-server", name_beginning(container, name))
+}
+
+fn name_beginning(container: &str, id: &str) -> String {
     let hash = digest(&SHA256, format!("{container} {id}").as_bytes());
     let hash: String = hash.as_ref()[..5].iter().map(|byte| format!("{byte:02x}")).collect();
     let letters = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let short: String = id.chars().take(30).map(letters).collect();
-    format!("sb-{short}-{hash}-{life}")
+    format!("sb-{short}-{hash}")
 }
 
 impl AzureSite {

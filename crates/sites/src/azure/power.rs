@@ -331,7 +331,7 @@ fn system(is: &Description) -> &'static str {
 }
 
 /// An operation that ends well may have left a resource that did not.
-fn must_have_succeeded(id: &str, state: &str) -> Result<(), AzureError> {
+pub(super) fn must_have_succeeded(id: &str, state: &str) -> Result<(), AzureError> {
     if state == "Succeeded" {
         return Ok(());
     }

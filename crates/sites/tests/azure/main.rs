@@ -9,5 +9,6 @@ mod guests;
 mod lives;
 mod promises;
 mod readiness;
+mod servers;
 mod tokens;
 mod witness;

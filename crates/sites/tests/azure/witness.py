@@ -1,12 +1,14 @@
 """Microsoft's own clients of Resource Manager drive the emulator, and look at what our site has made there.
 
     witness.py cycle URL AUTHORITY TENANT CLIENT SECRET SUBSCRIPTION GROUP SUBNET BLOB ACCOUNT
+    witness.py server URL AUTHORITY TENANT CLIENT SECRET SUBSCRIPTION GROUP SUBNET
     witness.py tell  URL AUTHORITY TENANT CLIENT SECRET SUBSCRIPTION GROUP
 
-`cycle` makes everything that a failover makes from the page blob at BLOB, uses it and removes it; it fails by an exception. `tell` prints one line of
+`cycle` makes everything that a failover makes from the page blob at BLOB, uses it and removes it; it fails by an exception. `server` does so with a machine of a marketplace image that is given custom data. `tell` prints one line of
 facts for each virtual machine, disk and card.
 """
 
+import base64
 import sys
 
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
@@ -153,6 +155,51 @@ def text(value):
     return getattr(value, "value", value)
 
 
+def server(compute, network, group, subnet):
+    region = "westeurope"
+    address = {"subnet": {"id": subnet}, "privateIPAllocationMethod": "Static", "privateIPAddress": "10.20.1.9"}
+    card_body = {"location": region, "properties": {"ipConfigurations": [{"name": "primary", "properties": address}]}}
+    card = network.network_interfaces.begin_create_or_update(group, "witness-nic", card_body).result()
+    key = {"path": "/home/anna/.ssh/authorized_keys", "keyData": "ssh-ed25519 AAAA anna@example"}
+    linux = {"disablePasswordAuthentication": True, "ssh": {"publicKeys": [key]}}
+    secret = base64.b64encode(b"#!/bin/sh\necho hello\n").decode()
+
+    def body(sku="12-gen2", profile=None):
+        image = {"publisher": "Debian", "offer": "debian-12", "sku": sku, "version": "latest"}
+        disk = {
+            "name": "witness-os",
+            "osType": "Linux",
+            "createOption": "FromImage",
+            "deleteOption": "Delete",
+            "diskSizeGB": 64,
+            "managedDisk": {"storageAccountType": "StandardSSD_LRS"},
+        }
+        own = {"computerName": "witness", "adminUsername": "anna", "customData": secret, "linuxConfiguration": linux}
+        properties = {
+            "hardwareProfile": {"vmSize": "Standard_B2s"},
+            "storageProfile": {"imageReference": image, "osDisk": disk},
+            "osProfile": own if profile is None else profile,
+            "networkProfile": {"networkInterfaces": [{"id": card.id, "properties": {"primary": True}}]},
+        }
+        return {"location": region, "properties": properties}
+
+    def make(wanted):
+        return compute.virtual_machines.begin_create_or_update(group, "witness-vm", wanted).result()
+
+    refused(lambda: make(body(sku="13-absent")), 404, "PlatformImageNotFound")
+    refused(lambda: make(body(profile={"computerName": "witness", "adminUsername": "anna"})), 400, "InvalidParameter")
+    made = make(body())
+    assert made.provisioning_state == "Succeeded" and made.os_profile.computer_name == "witness"
+    assert made.os_profile.custom_data is None and made.os_profile.linux_configuration.disable_password_authentication
+    disk = compute.disks.get(group, "witness-os")
+    assert (disk.disk_size_gb, disk.hyper_v_generation, disk.managed_by) == (64, "V2", made.id), disk
+    assert compute.virtual_machines.get(group, "witness-vm").storage_profile.os_disk.managed_disk.id == disk.id
+    compute.virtual_machines.begin_delete(group, "witness-vm").result()
+    assert [one.name for one in compute.disks.list_by_resource_group(group)] == []
+    network.network_interfaces.begin_delete(group, "witness-nic").result()
+    print("done")
+
+
 def tell(compute, network, group):
     for vm in compute.virtual_machines.list(group):
         view = compute.virtual_machines.instance_view(group, vm.name)
@@ -178,6 +225,8 @@ def main():
     compute, network, resource = clients(*connection)
     if what == "cycle":
         cycle(compute, network, resource, group, *rest)
+    elif what == "server":
+        server(compute, network, group, *rest)
     else:
         tell(compute, network, group)
 

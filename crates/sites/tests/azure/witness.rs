@@ -36,10 +36,18 @@ fn witness(bench: &Bench, what: &str, more: &[&str]) -> String {
 fn microsofts_clients_drive_the_emulator() {
     let bench = Bench::new();
     let made = bench.machine("blob", 1);
-    let blob = made.disks[0].path.to_string_lossy().into_owned();
+    let blob = standing(&made.disks[0].path).to_string_lossy().into_owned();
     let subnet = bench.emulator.subnet_id("production");
     let account = settings(&bench.emulator).storage_account;
     assert_eq!(witness(&bench, "cycle", &[&subnet, &blob, &account]).trim(), "done");
+}
+
+#[test]
+fn microsofts_clients_make_a_machine_of_an_image() {
+    let bench = Bench::new();
+    let subnet = bench.emulator.subnet_id("production");
+    assert_eq!(witness(&bench, "server", &[&subnet]).trim(), "done");
+    assert_eq!(bench.emulator.custom_data("witness-vm"), None, "it went with its machine");
 }
 
 #[test]
