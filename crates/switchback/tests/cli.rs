@@ -460,7 +460,7 @@ fn what_machines_cost_is_shown_with_whose_prices_these_are() {
         "monthly": [line], "monthlyTotal": 6.0, "failedOverHourly": [], "failedOverHourlyTotal": null, "notes": ["transactions: not measured yet"],
     }});
     user.server.play("GET", "switchbackProtectedMachines/web01/cost", &[ok(cost.clone())]);
-    user.server.play("GET", "switchbackCosts", &[list(&[cost.clone()])]);
+    user.server.play("GET", "switchbackCosts", &[list(std::slice::from_ref(&cost))]);
     let shown = user.print(&["machine", "cost", "web01"]);
     for expected in [
         "Protected, per month: 6.00",

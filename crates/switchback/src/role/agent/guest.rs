@@ -44,6 +44,9 @@ struct Guest {
     running: String,
 }
 
+/// Prepares one thing; why it cannot be.
+type Step = fn(&Guest) -> Result<(), String>;
+
 impl Guest {
     /// All checks, in the order in which a machine comes up.
     fn look(&self) -> Vec<ReadinessCheck> {
@@ -55,7 +58,7 @@ impl Guest {
 
     /// Does what is safe about what did not pass; the answer: what could not be done, by check.
     fn prepare(&self, checks: &[ReadinessCheck]) -> BTreeMap<String, String> {
-        let steps: [(&'static str, fn(&Self) -> Result<(), String>); 3] = [
+        let steps: [(&'static str, Step); 3] = [
             (initramfs::CODE, initramfs::prepare),
             (boot_loader::CONSOLE, boot_loader::prepare_console),
             (fstab::CODE, fstab::prepare),
