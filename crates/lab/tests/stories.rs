@@ -38,6 +38,11 @@ fn guest_fails_over_to_azure_and_comes_home() {
     play(Story::Azure);
 }
 
+#[test]
+fn guest_that_was_a_physical_server_comes_home_from_azure_whatever_happens_there() {
+    play(Story::AzureFaults);
+}
+
 fn play(story: Story) {
     let ledger = Path::new(env!("CARGO_BIN_EXE_switchback-ledger"));
     let directory = tempfile::Builder::new().prefix("switchback-story-").tempdir_in("/var/tmp").unwrap();

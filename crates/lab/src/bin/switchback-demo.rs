@@ -39,6 +39,9 @@ struct Arguments {
     /// Play a failover from a (simulated) vCenter to Azure (Azurite, and an emulator of Resource Manager), and the way home
     #[arg(long, group = "story")]
     azure: bool,
+    /// Play a physical server's failover to Azure with what happens there meanwhile, and its way home as a virtual machine
+    #[arg(long, group = "story")]
+    azure_faults: bool,
     /// Leave everything running at the end, and print how to look around
     #[arg(long)]
     keep: bool,
@@ -84,6 +87,7 @@ fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         (arguments.vmware_faults, Story::VmwareFaults),
         (arguments.physical, Story::Physical),
         (arguments.azure, Story::Azure),
+        (arguments.azure_faults, Story::AzureFaults),
     ];
     let story =
         stories.into_iter().find(|(is_asked, _)| *is_asked).map_or(Story::WholeCycle, |(_, story)| story);

@@ -14,14 +14,15 @@ use super::stage::{At, FOLLOW_LIMIT, Stage};
 use super::story;
 use super::vcenter::{self, VCenter};
 use crate::arm::{self, Client, Emulator, Guests, Options};
-use crate::azurite::Azurite;
+use crate::azurite::{Azurite, container_at};
 use crate::machine::{BootFiles, NETWORKS};
+use crate::wire::Wire;
 
 const CONTAINER: &str = "replicas";
 /// The account with which Azure is entered, and the one that opens the container.
 const ACCOUNTS: [&str; 2] = ["recovery", "container"];
 /// By the site: for the guests' uplink and their segment.
-const SUBNETS: [&str; 2] = ["recovery-net/production", "recovery-net/isolated"];
+pub(super) const SUBNETS: [&str; 2] = ["recovery-net/production", "recovery-net/isolated"];
 /// By which the emulator shows disks their serial numbers, of which Azure promises nothing.
 const SERIAL_TAG: &str = "switchback-serial";
 const VMS: &str = "Microsoft.Compute/virtualMachines";
@@ -31,16 +32,18 @@ const CARDS: &str = "Microsoft.Network/networkInterfaces";
 const MEMORY_MIB_MAX: u32 = 384;
 
 /// `web01` with an address of the subnet's in its second card.
-const WEB01: Cast = Cast {
+pub(super) const WEB01: Cast = Cast {
     away: ["untouched", "10.20.2.4/28"],
     addresses: [CAST[0].addresses[0], [CAST[0].addresses[1][0], "10.20.2.4/28"]],
     ..CAST[0]
 };
 
 /// Azure, as far as it is emulated.
-struct Azure {
-    emulator: Emulator,
-    azurite: Azurite,
+pub(super) struct Azure {
+    pub(super) emulator: Emulator,
+    _azurite: Azurite,
+    /// All ways to the storage lead through it.
+    pub(super) wire: Wire,
 }
 
 impl Azure {
@@ -49,7 +52,8 @@ impl Azure {
         azurite.make_container(CONTAINER)?;
         let recovery = stage.place(At::Recovery).site.directory();
         let boot = BootFiles::make(&stage.foundation, recovery)?;
-        let (url, sas) = Self::container_of(&azurite)?;
+        let wire = Wire::to(azurite.address())?;
+        let (url, sas) = Self::container_through(&wire)?;
         let networks = SUBNETS.map(|subnet| subnet.rsplit('/').next().unwrap_or_default().to_owned());
         let guests = Guests {
             site: recovery.to_owned(),
@@ -64,12 +68,12 @@ impl Azure {
             serial_tag: Some(SERIAL_TAG.to_owned()),
         };
         let options = Options { storage: vec![(url, sas)], guests: Some(guests), ..Options::default() };
-        Ok(Self { emulator: Emulator::start_with(options)?, azurite })
+        Ok(Self { emulator: Emulator::start_with(options)?, _azurite: azurite, wire })
     }
 
     /// The container's address, and what opens it.
-    fn container_of(azurite: &Azurite) -> anyhow::Result<(String, String)> {
-        let url = azurite.container(CONTAINER);
+    fn container_through(wire: &Wire) -> anyhow::Result<(String, String)> {
+        let url = container_at(&format!("127.0.0.1:{}", wire.port()), CONTAINER);
         let (url, sas) = url.split_once('?').context("Azurite's container has no signature")?;
         Ok((url.to_owned(), sas.to_owned()))
     }
@@ -79,7 +83,7 @@ impl Azure {
             subscription: arm::SUBSCRIPTION.into(),
             resource_group: arm::GROUP.into(),
             region: arm::REGION.into(),
-            container: Self::container_of(&self.azurite)?.0,
+            container: Self::container_through(&self.wire)?.0,
             storage_account: format!(
                 "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Storage/storageAccounts/{}",
                 arm::SUBSCRIPTION,
@@ -100,8 +104,29 @@ impl Azure {
     }
 
     /// The virtual machine that there is.
-    fn vm(&self) -> anyhow::Result<String> {
+    pub(super) fn vm(&self) -> anyhow::Result<String> {
         self.emulator.names(VMS).pop().map(|name| name.to_lowercase()).context("Azure has no virtual machine")
+    }
+
+    pub(super) fn work_goes_on(&self, stage: &mut Stage) -> anyhow::Result<()> {
+        story::work_goes_on_of(stage, At::Recovery, WEB01, &self.vm()?)
+    }
+
+    /// The planned failback, to whatever machine is home now; commit.
+    pub(super) fn fail_back(&self, stage: &mut Stage, home: &str) -> anyhow::Result<()> {
+        let vm = self.vm()?;
+        let before = [(WEB01, stage.place(At::Home).starts(home)?.len(), home.to_owned())];
+        stage.job(&["machine", "failover", WEB01.name, "--planned", "--yes"])?;
+        let resumed_at = story::wait_for_starts(stage, At::Home, &before)?;
+        let off = stage.place(At::Recovery).is_off(&vm)?;
+        stage.check("the virtual machine at Azure is off", "off", if off { "off" } else { "on" }, off);
+        let left = stage.inspect_machine(At::Recovery, WEB01, &vm)?;
+        let left = left.context("the ledger at Azure cannot be read")?;
+        stage.check_history(WEB01, "when it left Azure", &left);
+        story::check_resumption(stage, WEB01, "after the failback", &left, resumed_at[0]);
+        stage.check_addresses(WEB01, At::Home)?;
+        stage.job(&["machine", "commit", WEB01.name, "--yes"])?;
+        story::work_goes_on_for(stage, At::Home, &[WEB01])
     }
 
     /// How many virtual machines, managed disks and network cards there are.
@@ -113,23 +138,24 @@ impl Azure {
 /// Plays it.
 pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
     let mut vcenter = vcenter::found_home(stage)?;
-    let azure = found_azure(stage)?;
+    let azure = found(stage)?;
     let (original, _hypervisor) = vcenter::make_machine(stage, &mut vcenter, WEB01)?;
     protect(stage, &azure)?;
     test(stage, &azure)?;
     fail_over(stage, &azure)?;
     reprotect(stage, &vcenter, &original)?;
-    fail_back(stage, &azure)?;
+    stage.screen.step("6. Failback to the original machine, planned; commit");
+    azure.fail_back(stage, WEB01.name)?;
     vcenter::check_unchanged(stage, &vcenter, WEB01, &original)?;
     forward_again(stage, &azure)?;
     vcenter::look_at_home(stage, WEB01)
 }
 
-fn found_azure(stage: &mut Stage) -> anyhow::Result<Azure> {
+pub(super) fn found(stage: &mut Stage) -> anyhow::Result<Azure> {
     stage.screen.step("   Azure for recovery: a container, a resource group, and who may use them");
     let azure = Azure::start(stage)?;
     let client = Client::default();
-    let secrets = [client.secret, Azure::container_of(&azure.azurite)?.1];
+    let secrets = [client.secret, Azure::container_through(&azure.wire)?.1];
     let users = [format!("{}@{}", client.id, arm::TENANT), CONTAINER.to_owned()];
     for (((account, secret), user), kind) in
         ACCOUNTS.iter().zip(secrets).zip(users).zip(["azure", "azure-sas"])
@@ -206,11 +232,7 @@ fn fail_over(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
     );
     stage.check_addresses(WEB01, At::Recovery)?;
     stage.job(&["machine", "commit", WEB01.name, "--yes"])?;
-    work_goes_on(stage, azure)
-}
-
-fn work_goes_on(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
-    story::work_goes_on_of(stage, At::Recovery, WEB01, &azure.vm()?)
+    azure.work_goes_on(stage)
 }
 
 fn reprotect(stage: &mut Stage, vcenter: &VCenter, original: &Machine) -> anyhow::Result<()> {
@@ -220,23 +242,6 @@ fn reprotect(stage: &mut Stage, vcenter: &VCenter, original: &Machine) -> anyhow
     stage.job(&["machine", "reprotect", WEB01.name, "--yes"])?;
     vcenter::wait_for_delta(stage, vcenter, WEB01)?;
     vcenter::check_unchanged(stage, vcenter, WEB01, original)
-}
-
-fn fail_back(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
-    stage.screen.step("6. Failback to the original machine, planned; commit");
-    let vm = azure.vm()?;
-    let before = [(WEB01, stage.place(At::Home).starts(WEB01.name)?.len(), WEB01.name.to_owned())];
-    stage.job(&["machine", "failover", WEB01.name, "--planned", "--yes"])?;
-    let resumed_at = story::wait_for_starts(stage, At::Home, &before)?;
-    let off = stage.place(At::Recovery).is_off(&vm)?;
-    stage.check("the virtual machine at Azure is off", "off", if off { "off" } else { "on" }, off);
-    let left = stage.inspect_machine(At::Recovery, WEB01, &vm)?;
-    let left = left.context("the ledger at Azure cannot be read")?;
-    stage.check_history(WEB01, "when it left Azure", &left);
-    story::check_resumption(stage, WEB01, "after the failback", &left, resumed_at[0]);
-    stage.check_addresses(WEB01, At::Home)?;
-    stage.job(&["machine", "commit", WEB01.name, "--yes"])?;
-    story::work_goes_on_for(stage, At::Home, &[WEB01])
 }
 
 fn forward_again(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {

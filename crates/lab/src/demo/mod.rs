@@ -18,10 +18,12 @@
 //! | `vmware` | the third: home is a vCenter |
 //! | `vmware_elsewhere` | the fourth: the original is gone, or another place is wanted |
 //! | `azure` | the seventh: home is a vCenter, recovery is Azure |
+//! | `azure_faults` | the eighth: a physical server, and what happens at Azure meanwhile |
 //! | `physical` | the sixth: a physical server becomes a virtual machine |
 //! | `vmware_faults` | the fifth: what happens at the vCenter while a machine is replicated to it |
 
 mod azure;
+mod azure_faults;
 mod command_line;
 mod esx;
 mod faults;
@@ -80,6 +82,8 @@ pub enum Story {
     VmwareFaults,
     /// A virtual machine of a vCenter is failed over to Azure and comes home; then it is replicated there again.
     Azure,
+    /// A physical server is replicated to Azure whatever happens there, and comes home as a virtual machine.
+    AzureFaults,
     /// A physical server is failed over, switching itself off, and comes home as a new virtual machine of a vCenter.
     Physical,
 }
@@ -98,6 +102,7 @@ pub fn run(options: &Options, screen: Screen) -> (Table, anyhow::Result<()>) {
         Story::VmwareElsewhere => vmware_elsewhere::play(&mut stage),
         Story::VmwareFaults => vmware_faults::play(&mut stage),
         Story::Azure => azure::play(&mut stage),
+        Story::AzureFaults => azure_faults::play(&mut stage),
         Story::Physical => physical::play(&mut stage),
     };
     stage.end(played.is_ok() && options.keep);

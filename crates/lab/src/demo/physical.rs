@@ -13,19 +13,25 @@ use super::story;
 use super::vcenter::{self, VCenter};
 use crate::machine::{BootFiles, DemoMachine};
 
-const SITE: &str = "hardware";
+pub(super) const SITE: &str = "hardware";
 
 /// Plays it.
 pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
     let mut vcenter = vcenter::found_sites(stage)?;
     let cast = CAST[0];
-    make_server(stage, &mut vcenter, cast)?;
+    make_server(stage, &mut vcenter, cast, crate::machine::NETWORKS)?;
     protect(stage, cast)?;
     leave(stage, cast)?;
     come_home(stage, &vcenter, cast)
 }
 
-fn make_server(stage: &mut Stage, vcenter: &mut VCenter, cast: Cast) -> anyhow::Result<()> {
+/// A physical server, whose networks are mapped to those of recovery.
+pub(super) fn make_server(
+    stage: &mut Stage,
+    vcenter: &mut VCenter,
+    cast: Cast,
+    there: [&str; 2],
+) -> anyhow::Result<()> {
     stage
         .screen
         .step(&format!("2. {} is a physical server beside the vCenter, with the mobility agent", cast.name));
@@ -45,7 +51,7 @@ fn make_server(stage: &mut Stage, vcenter: &mut VCenter, cast: Cast) -> anyhow::
         Ok(machines.any(|machine| machine["name"] == cast.name).then_some(()))
     })?;
     let subnets = cast.addresses[0].map(subnet);
-    for (subnet, network) in subnets.iter().zip(crate::machine::NETWORKS) {
+    for (subnet, network) in subnets.iter().zip(there) {
         stage.note(&["network-mapping", "set", SITE, subnet, "recovery", network])?;
     }
     Ok(())

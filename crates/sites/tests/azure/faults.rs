@@ -177,7 +177,7 @@ fn a_damaged_vhd_is_refused_and_can_be_mended() {
     bench.replica.put(&standing(&made.disks[0].path), damaged);
     let (words, _) = start(&bench, "web01");
     assert!(words.contains("checksum") && words.contains("[azure-vhd]"), "{words}");
-    bench.replica.write(&made.disks[0].path, &vec![5; MIB]);
+    bench.replica.write(&standing(&made.disks[0].path), &vec![5; MIB]);
     bench.site.power_on("web01").unwrap();
     assert_eq!(bench.first_bytes(), [5]);
 }

@@ -58,7 +58,7 @@ fn a_machine_that_was_left_is_not_started_after_the_replica_went_on() {
 #[test]
 fn what_was_left_is_cleaned_up_on_request() {
     let bench = Bench::new();
-    bench.machine("web01", 2);
+    let made = bench.machine("web01", 2);
     bench.site.power_on("web01").unwrap();
     let refused = bench.site.delete_machine("web01");
     assert!(matches!(refused, Err(SiteError::Running { .. })), "{refused:?}");
@@ -68,6 +68,7 @@ fn what_was_left_is_cleaned_up_on_request() {
     bench.site.clean_up("web01").unwrap();
     assert_eq!((bench.vms(), bench.disks(), bench.cards()), (vec![], vec![], vec![]));
     assert_eq!(bench.site.machine("web01").unwrap().power, Power::Off, "the machine stays");
+    bench.stand(&made, 0);
     bench.site.power_on("web01").unwrap();
     bench.site.clean_up("web01").unwrap();
     assert_eq!(bench.vms().len(), 1, "what is there now is not what was left");

@@ -28,6 +28,7 @@ fn nothing_is_made_before_the_first_start() {
     let bench = Bench::new();
     let made = bench.machine("web01", 2);
     bench.site.lend_disks("web01", &[], "").unwrap();
+    bench.stand(&made, 0);
     bench.site.create_snapshot("web01", "point").unwrap();
     bench.site.plan_machine("web01", &MachinePlan::default()).unwrap();
     bench.site.check_targets(&[Default::default()]).unwrap();
