@@ -19,8 +19,7 @@ use crate::arm::Fault;
 const CUT_FOR: Duration = Duration::from_secs(70);
 const MASTER_TARGET: &str = "master-target-recovery";
 /// How often a job tries a step before a person is asked.
-const ATTEMPTS: u32 = 3
-20;
+const ATTEMPTS: u32 = 3;
 /// What Azure answers beyond a quota ("Troubleshoot: quota errors", Azure documentation).
 const BEYOND_QUOTA: Fault = Fault::Refused {
     status: 409,
