@@ -107,6 +107,9 @@ pub struct ProtectRequest {
     /// What the target's network cards get, by position; missing ones get DHCP.
     #[serde(default)]
     pub nics: Vec<crate::component::InterfaceSettings>,
+    /// What its machine at the target site shall be, where that is made at a failover.
+    #[serde(default)]
+    pub plan: crate::azure::MachinePlan,
 }
 
 /// An operation with all that the user said about it.

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchback_control::{Control, Health, ItemView};
+use switchback_model::azure::MachinePlan;
 use switchback_model::component::InterfaceSettings;
 use switchback_model::{ProtectRequest, ProtectionGroup, Side};
 
@@ -72,7 +73,7 @@ struct EnableProperties {
     provider_specific_details: EnableDetails,
 }
 
-/// `InMageAzureV2EnableProtectionInput` of the contract as far as it means something here; the last two are ours.
+/// `InMageAzureV2EnableProtectionInput` of the contract as far as it means something here; the last three are ours.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct EnableDetails {
@@ -85,6 +86,8 @@ struct EnableDetails {
     datastore_name: Option<String>,
     #[serde(default)]
     nics: Vec<InterfaceSettings>,
+    #[serde(default)]
+    machine: MachinePlan,
 }
 
 pub(crate) fn list_all(control: &Control, call: &Call) -> Result<Answer, ArmError> {
@@ -166,6 +169,7 @@ pub(crate) fn enable(control: &Control, call: &Call) -> Result<Answer, ArmError>
         master_target: said(details.master_target_id),
         datastore: said(details.datastore_name),
         nics: details.nics,
+        plan: details.machine,
     };
     let resource = call.vault.protected_item(&site.name, &request.name);
     let job = control.protect(&call.by, request)?;

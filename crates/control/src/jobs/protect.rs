@@ -80,7 +80,9 @@ pub(crate) fn new_item(control: &Control, request: &ProtectRequest) -> Result<Pr
         nics: Vec::new(),
     };
     let sizes = machine.disks.iter().map(|disk| disk.size).collect();
-    Ok(ProtectedItem::begin((request.name.clone(), agent), machine_id()?, group.name, (home, away), sizes))
+    let names = (request.name.clone(), agent);
+    let item = ProtectedItem::begin(names, machine_id()?, group.name, (home, away), sizes);
+    Ok(ProtectedItem { plan: request.plan.clone(), ..item })
 }
 
 fn machine_id() -> Result<MachineId, ControlError> {
@@ -248,6 +250,8 @@ fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let made = create_instance(work, &item.value, &source, (Side::Away, site, &id), &datastore)?;
     item.value.away = instance_of(&item.value.away.site, &made, &wanted);
     work.change(&item);
+    // Said now, so that readiness judges by it, and a wish that cannot be met is told at once.
+    work.site(&item.value.away.site)?.plan_machine(&made.id, &super::failover::plan_of(&item.value))?;
     Ok(Outcome::Done(format!("{} at {}", made.id, item.value.away.site)))
 }
 

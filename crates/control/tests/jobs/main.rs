@@ -33,6 +33,7 @@ fn protect() -> ProtectRequest {
         master_target: None,
         datastore: None,
         nics: Vec::new(),
+        plan: Default::default(),
     }
 }
 

@@ -33,6 +33,18 @@ pub(crate) struct ProtectArgs {
     /// ADDRESS/PREFIX(,gateway=ADDRESS)(,dns=ADDRESS)… [default: dhcp]
     #[arg(long, value_name = "SETTINGS", value_parser = interface)]
     nic: Vec<Value>,
+    /// At Azure: the size of its virtual machine [default: the smallest of the site's sizes that suffices]
+    #[arg(long, value_name = "Standard_…")]
+    size: Option<String>,
+    /// At Azure: the availability zone, 1 to 3 [default: the site's]
+    #[arg(long, conflicts_with = "availability_set")]
+    zone: Option<String>,
+    /// At Azure: the id of an availability set [default: the site's]
+    #[arg(long, value_name = "ID")]
+    availability_set: Option<String>,
+    /// At Azure: the id of a network security group for its cards [default: the site's]
+    #[arg(long, value_name = "ID")]
+    security_group: Option<String>,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -81,6 +93,15 @@ fn details(args: &ProtectArgs) -> Value {
     }
     if !args.nic.is_empty() {
         details["nics"] = args.nic.clone().into();
+    }
+    let wishes = [
+        ("size", &args.size),
+        ("zone", &args.zone),
+        ("availabilitySet", &args.availability_set),
+        ("securityGroup", &args.security_group),
+    ];
+    for (field, value) in wishes.into_iter().filter_map(|(field, value)| Some((field, value.as_ref()?))) {
+        details["machine"][field] = value.as_str().into();
     }
     details
 }
