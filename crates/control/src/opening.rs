@@ -202,3 +202,26 @@ fn settings_of(vsphere: &VsphereKind) -> Result<VsphereSettings, ControlError> {
         limits: Limits::default(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use switchback_model::component::BlobAccess;
+
+    use super::blob_place;
+
+    #[test]
+    fn disks_are_found_in_the_container_that_they_are_in() {
+        let access = |client: &str| BlobAccess::ManagedIdentity { client: Some(client.into()) };
+        let containers = ["https://a/c", "https://a/c2"].map(|url| (url.to_owned(), access(url))).to_vec();
+        let find = |target: &str| blob_place(&containers, &[PathBuf::from(target)]);
+        let place = find("https://a/c2/replicas/web01/disk-0.vhd").unwrap();
+        assert_eq!((place.container.as_str(), place.folder.as_str()), ("https://a/c2", "replicas/web01"));
+        assert_eq!(place.access, Some(access("https://a/c2")), "not the one whose name it begins with");
+        for elsewhere in ["/dev/sdb", "https://b/c/replicas/web01/disk-0.vhd", "https://a/c/disk-0.vhd"] {
+            assert_eq!(find(elsewhere), None, "{elsewhere}");
+        }
+        assert_eq!(blob_place(&containers, &[]), None);
+    }
+}

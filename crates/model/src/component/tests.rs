@@ -56,3 +56,24 @@ fn messages_of_components_from_before_backups_are_read() {
     let answer: Answer = serde_json::from_str(answer).unwrap();
     assert_eq!((answer.incarnation, answer.servers.len()), (0, 0));
 }
+
+#[test]
+fn what_opens_a_container_is_shown_to_nobody_and_kept_on_no_disk() {
+    let sas = "sv=2024&sig=TOPSECRET";
+    let access = Some(super::BlobAccess::Sas { sas: super::Secret::new(sas.into()) });
+    let blobs = super::BlobPlace {
+        container: "https://a.blob.core.windows.net/c".into(),
+        folder: "replicas/web01".into(),
+        access,
+    };
+    let told = MasterTargetDesired {
+        replicas: vec![ReplicaDesired { blobs: Some(blobs), ..replica("web01", 1) }],
+        hold: Vec::new(),
+    };
+    assert!(serde_json::to_string(&told).unwrap().contains(sas), "the master target needs it");
+    assert!(!format!("{told:?}").contains("TOPSECRET"));
+    let kept = told.without_secrets();
+    assert!(!serde_json::to_string(&kept).unwrap().contains("TOPSECRET"));
+    let place = kept.replicas[0].blobs.as_ref().unwrap();
+    assert_eq!((place.folder.as_str(), &place.access), ("replicas/web01", &None));
+}
