@@ -4,6 +4,7 @@
 //! than its shape (the site does, when it is opened).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,6 +66,9 @@ pub struct AzureSettings {
     pub container: String,
     /// The id of its storage account, which Azure wants to know to import a disk from it.
     pub storage_account: String,
+    /// Which way replicas are to take to the storage account.
+    #[serde(default)]
+    pub storage_path: NetworkPath,
     /// The ids of the virtual networks that may be used. None: all of the resource group in the region.
     #[serde(default)]
     pub networks: Vec<String>,
@@ -77,6 +81,43 @@ pub struct AzureSettings {
     /// Waits.
     #[serde(default)]
     pub limits: AzureLimits,
+}
+
+/// A way to a storage account.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum NetworkPath {
+    /// Its public endpoint, over the internet or a VPN.
+    #[default]
+    PublicEndpoint,
+    /// A private endpoint in a virtual network.
+    PrivateEndpoint,
+    /// An ExpressRoute circuit.
+    ExpressRoute {
+        /// Of which peering.
+        peering: Peering,
+    },
+}
+
+/// A peering of an ExpressRoute circuit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Peering {
+    /// To virtual networks: a private endpoint is needed there.
+    Private,
+    /// To public endpoints.
+    Microsoft,
+}
+
+impl fmt::Display for NetworkPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::PublicEndpoint => "public endpoint",
+            Self::PrivateEndpoint => "private endpoint",
+            Self::ExpressRoute { peering: Peering::Private } => "ExpressRoute, private peering",
+            Self::ExpressRoute { peering: Peering::Microsoft } => "ExpressRoute, Microsoft peering",
+        })
+    }
 }
 
 /// What machines get, unless their own plan says something else.

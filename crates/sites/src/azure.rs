@@ -31,6 +31,7 @@ mod error;
 mod http;
 mod making;
 mod networks;
+mod path;
 mod power;
 mod readiness;
 mod resources;
@@ -44,7 +45,9 @@ mod view;
 pub use error::AzureError;
 pub use networks::AddressAvailability;
 pub use servers::{ServerImage, ServerPlan};
-pub use switchback_model::azure::{AzureLimits, AzureSettings, Cloud, MachinePlan, MachineSettings};
+pub use switchback_model::azure::{
+    AzureLimits, AzureSettings, Cloud, MachinePlan, MachineSettings, NetworkPath,
+};
 pub use token::{AzureCredentials, Identity};
 
 use std::path::PathBuf;

@@ -58,6 +58,17 @@ pub(crate) fn retire(item: &mut ProtectedItem) {
 /// The protection first: from here on no other point can be chosen, so the disks may be changed for good.
 fn commit(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
+    if item.value.active().system_uuid.is_empty() {
+        // With the commit goes what it would be made from.
+        let message = format!("{} has never been started at {}", item.value.name, item.value.active().site);
+        return Err(failure(
+            ErrorKind::IllegalState,
+            "commit.never-started",
+            message,
+            "its failover has failed before its machine was made",
+            "restart the failover's job, or take the failover back",
+        ));
+    }
     item.value.protection = item.value.protection.apply(Operation::Commit)?;
     retire(&mut item.value);
     work.change(&item);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
-use switchback_sites::azure::{AzureLimits, AzureSettings, Cloud, MachineSettings};
+use switchback_sites::azure::{AzureLimits, AzureSettings, Cloud, MachineSettings, NetworkPath};
 use switchback_sites::{Boot, Machine};
 
 use super::places::{CAST, Cast};
@@ -90,6 +90,7 @@ impl Azure {
                 arm::GROUP,
                 arm::ACCOUNT
             ),
+            storage_path: NetworkPath::PublicEndpoint,
             networks: Vec::new(),
             machines: MachineSettings::default(),
             cloud: Cloud {

@@ -111,6 +111,10 @@ fn leave(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
         |job: &&serde_json::Value| job.pointer("/properties/state").is_some_and(|state| state == "Failed");
     let failed = jobs.as_array().into_iter().flatten().find(is_failed);
     let name = failed.and_then(|job| job["name"].as_str()).context("no job has failed")?.to_owned();
+    let said = stage.refused(&["machine", "commit", WEB01.name, "--yes"])?;
+    let is_refused = said.contains("has never been started");
+    let found = if is_refused { "refused".to_owned() } else { said };
+    stage.check("a commit before its machine was made", "refused", found, is_refused);
     stage.job(&["job", "restart", &name])?;
     let resumed_at = story::wait_for_starts(stage, At::Recovery, &[(WEB01, 0, azure.vm()?)])?;
     let off = stage.place(At::Home).is_off(WEB01.name)?;

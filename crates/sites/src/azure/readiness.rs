@@ -46,7 +46,8 @@ struct Look {
 
 impl AzureSite {
     pub(super) fn checks(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {
-        let common = vec![self.account(), self.storage()];
+        let way = super::path::check(self.settings.storage_path, &self.settings.container);
+        let common = vec![self.account(), self.storage(), way];
         let look = Look { places: self.places(), sizes: self.sizes(), usages: self.usages() };
         let each = |target: &Target| {
             let mut checks = common.clone();

@@ -128,6 +128,7 @@ pub(crate) fn settings(emulator: &Emulator) -> AzureSettings {
             arm::GROUP,
             arm::ACCOUNT
         ),
+        storage_path: Default::default(),
         networks: Vec::new(),
         machines: MachineSettings::default(),
         cloud: Cloud {

@@ -11,7 +11,7 @@ fn states(bench: &Bench) -> Vec<(String, CheckState)> {
     let target = Target { machine: Some("web01".into()), ..Target::default() };
     let checks = bench.site.check_targets(&[target, Target::default()]).unwrap();
     assert_eq!(checks.len(), 2);
-    assert_eq!(checks[0][..2], checks[1][..], "what is common is the same");
+    assert_eq!(checks[0][..3], checks[1][..], "what is common is the same");
     for check in &checks[0] {
         let is_explained = check.state == CheckState::Passed || !check.remedy.is_empty();
         assert!(is_explained && !check.facts.is_empty(), "{check:?}");
@@ -33,7 +33,8 @@ fn a_machine_that_could_fail_over_passes() {
     let bench = Bench::new();
     bench.machine("web01", 1);
     let codes: Vec<String> = states(&bench).into_iter().map(|(code, _)| code).collect();
-    let all = ["site.privileges", "site.storage", "site.networks", "site.size", "site.quota"];
+    let all =
+        ["site.privileges", "site.storage", "site.network-path", "site.networks", "site.size", "site.quota"];
     assert_eq!(codes, all);
     assert_eq!(raised(&bench), []);
     assert_eq!(bench.calls(&["PUT "]) + bench.calls(&["POST "]) + bench.calls(&["DELETE "]), 0);
