@@ -52,7 +52,7 @@ pub enum AzureIdentity {
     },
 }
 
-/// The settings of an Azure site. Without secrets: an account has them ([`crate::AzureKind`]).
+/// The settings of an Azure site. Without secrets: an account has them ([`AzureKind`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AzureSettings {

@@ -60,8 +60,8 @@ fn messages_of_components_from_before_backups_are_read() {
 #[test]
 fn what_opens_a_container_is_shown_to_nobody_and_kept_on_no_disk() {
     let sas = "sv=2024&sig=TOPSECRET";
-    let access = Some(super::BlobAccess::Sas { sas: super::Secret::new(sas.into()) });
-    let blobs = super::BlobPlace {
+    let access = Some(BlobAccess::Sas { sas: Secret::new(sas.into()) });
+    let blobs = BlobPlace {
         container: "https://a.blob.core.windows.net/c".into(),
         folder: "replicas/web01".into(),
         access,

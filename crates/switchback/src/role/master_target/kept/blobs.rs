@@ -22,6 +22,9 @@ use super::{Kept, Obstacle, away, obstacle};
 use crate::host::{self, HostedSession, Maintained};
 use crate::storage_key;
 
+/// Of each replica's staged parts that are kept in memory until they are applied: a gateway has many replicas.
+const CACHE_BYTES_MAX: u64 = 64 << 20;
+
 /// An open replica in page blobs, and the thread that applies its cycles.
 #[derive(Debug)]
 pub(super) struct HostedBlobs {
@@ -194,6 +197,7 @@ impl Kept {
         let config = PageBlobConfig {
             retention: desired.retention.clone(),
             key: self.storage_key()?,
+            cache_bytes_max: CACHE_BYTES_MAX,
             ..PageBlobConfig::default()
         };
         // The configuration server has said that it is ours: who has it, has died or lost its word.
