@@ -246,10 +246,17 @@ fn what_a_removed_replica_leaves_is_where_the_next_one_begins_and_a_purge_leaves
     });
     assert_eq!(rig.contents("disk-0.vhd"), rig.source());
 
+    // Nobody removed that one: its points are of another history all the same.
+    rig.wanted.replica.replica = "web01-third".parse().unwrap();
+    rig.wanted.tell(&rig.site, "mt1");
+    let is_third = |replica: &ReplicaActual| replica.replica.as_str() == "web01-third";
+    rig.until(MT, "a third history has begun", |replica| {
+        is_third(replica) && receives(replica) && points(replica) == [0]
+    });
     rig.wanted.replica.mode = ReplicaMode::Remove;
     rig.wanted.replica.purge = true;
     rig.wanted.tell(&rig.site, "mt1");
-    rig.until(MT, "it is removed, too", |replica| is_of(replica) && is_removed(replica));
+    rig.until(MT, "it is removed, too", |replica| is_third(replica) && is_removed(replica));
     assert_eq!(rig.blobs(), Vec::<String>::new());
 }
 
@@ -300,6 +307,26 @@ fn another_master_target_takes_a_replica_over_and_the_former_one_does_not_take_i
     assert_eq!(rig.contents("disk-0.vhd"), rig.source());
     let said = std::fs::read_to_string(rig.log("mt2")).unwrap();
     assert!(!said.contains("taken over"), "it never lost it: {said}");
+}
+
+#[test]
+fn a_lost_replica_is_not_taken_back_before_the_configuration_server_says_so_again() {
+    let (mut rig, Pair { ps: _ps, mt: _mt, ps_address, .. }) = Rig::protected();
+    // Under the same epoch: the container alone would let both have it.
+    rig.wanted.tell(&rig.site, "mt2");
+    let (_mt2, _) = rig.start("mt2");
+    rig.until("target mt2", "it has the replica", receives);
+    rig.site.cs.stop();
+    let manifest = |rig: &Rig| rig.store().get("manifest").unwrap();
+    let before = manifest(&rig);
+    let mut late = rig.sync(&ps_address, "web01", 1);
+    let late = Process(late.stderr(Stdio::null()).spawn().unwrap());
+    wait_until("the former one learns that it has lost it", || {
+        std::fs::read_to_string(rig.log("mt1")).unwrap().contains("a replica is another's now")
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(manifest(&rig), before, "the other one has it");
+    drop(late);
 }
 
 #[test]
