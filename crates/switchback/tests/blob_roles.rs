@@ -21,7 +21,9 @@ use switchback_disk::SystemClock;
 use switchback_identity::Role;
 use switchback_lab::azurite::Azurite;
 use switchback_model::component::{BlobAccess, BlobPlace, ReplicaActual, ReplicaMode, Secret};
-use switchback_model::{Consistency, DiskIndex, Epoch, Extent, PartIndex, Seq, UnixMillis, WriterId};
+use switchback_model::{
+    Consistency, DiskIndex, Epoch, Extent, PartIndex, RetentionPolicy, Seq, UnixMillis, WriterId,
+};
 use switchback_replica::store::BlobStore;
 use switchback_replica::{
     CommitCycle, CycleKind, DiskSpec, OpenCycle, PartHeader, ReplicaError, ReplicaSession, SessionRequest,
@@ -152,6 +154,16 @@ fn points(replica: &ReplicaActual) -> Vec<u64> {
     replica.points.iter().map(|point| point.seq.0).collect()
 }
 
+/// As the configuration server has it of a replica that is not needed any more.
+fn removed(wanted: &Wanted, purge: bool) -> Wanted {
+    let mut removed = wanted.clone();
+    let replica = &mut removed.replica;
+    (replica.mode, replica.purge) = (ReplicaMode::Remove, purge);
+    (replica.sizes, replica.owners) = (Vec::new(), Vec::new());
+    replica.retention = RetentionPolicy::default();
+    removed
+}
+
 /// One changed block behind the newest point, under its generation.
 fn changes(session: &mut RemoteSession, byte: u8) -> Seq {
     let generation = session.status().unwrap().generation.expect("changed blocks may follow");
@@ -219,14 +231,12 @@ fn points_come_into_the_container_and_one_stands_there_in_clones() {
 fn what_a_removed_replica_leaves_is_where_the_next_one_begins_and_a_purge_leaves_nothing() {
     let (mut rig, Pair { ps: _ps, mt: _mt, ps_address, mt_address }) = Rig::protected();
     let before = rig.source();
-    rig.wanted.replica.mode = ReplicaMode::Remove;
-    rig.wanted.tell(&rig.site, "mt1");
+    removed(&rig.wanted, false).tell(&rig.site, "mt1");
     let is_removed = |replica: &ReplicaActual| replica.reached == Some(ReplicaMode::Remove);
     rig.until(MT, "it is removed", is_removed);
     assert_eq!(rig.contents("disk-0.vhd"), before, "the page blobs stay");
 
     rig.wanted.replica.replica = "web01-again".parse().unwrap();
-    rig.wanted.replica.mode = ReplicaMode::Receive;
     rig.wanted.tell(&rig.site, "mt1");
     let is_of = |replica: &ReplicaActual| replica.replica.as_str() == "web01-again";
     rig.until(MT, "another history has begun", |replica| {
@@ -253,9 +263,7 @@ fn what_a_removed_replica_leaves_is_where_the_next_one_begins_and_a_purge_leaves
     rig.until(MT, "a third history has begun", |replica| {
         is_third(replica) && receives(replica) && points(replica) == [0]
     });
-    rig.wanted.replica.mode = ReplicaMode::Remove;
-    rig.wanted.replica.purge = true;
-    rig.wanted.tell(&rig.site, "mt1");
+    removed(&rig.wanted, true).tell(&rig.site, "mt1");
     rig.until(MT, "it is removed, too", |replica| is_third(replica) && is_removed(replica));
     assert_eq!(rig.blobs(), Vec::<String>::new());
 }
