@@ -222,6 +222,7 @@ impl Kept {
         let mut shared = self.lock();
         shared.lost_at = shared.confirmed;
         shared.done = None;
+        shared.reached = None;
         let lost = shared.blobs.take();
         drop(shared);
         drop(lost);
