@@ -5,66 +5,24 @@
 mod cs;
 mod rig;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
 use cs::Site;
+use cs::replica::{self, SIZE, Wanted};
 use rig::{MIB, fail, same, scribble, succeed, wait_until};
 use switchback_disk::{DirVolume, FileDisk};
 use switchback_identity::{CERTIFICATE_LIFETIME_MS, Role};
-use switchback_model::component::{
-    Desired, MasterTargetDesired, ProcessServerDesired, ReplicaActual, ReplicaDesired, ReplicaMode, Route,
-};
-use switchback_model::{Epoch, RetentionPolicy, Seq};
+use switchback_model::component::{Desired, ProcessServerDesired, ReplicaActual, ReplicaMode};
+use switchback_model::{Epoch, Seq};
 
 const MT: &str = "target mt1";
-const SIZE: u64 = 16 * MIB;
-
-/// The one replica of these tests.
-struct Wanted {
-    replica: ReplicaDesired,
-}
-
-impl Wanted {
-    fn new(target: &Path) -> Self {
-        let replica = ReplicaDesired {
-            replica: "web01".parse().unwrap(),
-            targets: vec![target.into()],
-            sizes: vec![SIZE],
-            owners: vec!["process-server ps1".into()],
-            epoch: Epoch(1),
-            retention: RetentionPolicy::keep_all(),
-            mode: ReplicaMode::Receive,
-            purge: false,
-            blobs: None,
-            views: BTreeMap::new(),
-        };
-        Self { replica }
-    }
-
-    fn tell(&self, site: &Site) {
-        let replicas = vec![self.replica.clone()];
-        site.cs.service.want(MT, Desired::MasterTarget(MasterTargetDesired { replicas, hold: Vec::new() }));
-    }
-}
-
 fn route(site: &Site, ps: &str, next: &str, epoch: u64) {
-    let route = Route {
-        replica: "web01".parse().unwrap(),
-        source: "web01".into(),
-        next: next.into(),
-        peer: "mt1".into(),
-        epoch: Epoch(epoch),
-    };
-    let desired = ProcessServerDesired { routes: vec![route], ..ProcessServerDesired::default() };
-    site.cs.service.want(&format!("process-server {ps}"), Desired::ProcessServer(desired));
+    replica::route(site, ps, "web01", ("mt1", next), epoch);
 }
 
 fn sync(site: &Site, who: &str, to: &str, epoch: &str) -> std::process::Command {
-    let mut command = site.command(who);
-    command.args(["sync", "a.img", &format!("{to}/web01"), "--epoch", epoch, "--quiet"]);
-    command
+    replica::sync(site, who, &format!("{to}/web01"), epoch)
 }
 
 /// A site whose first point has arrived.
@@ -73,7 +31,7 @@ fn protected() -> (Site, Wanted, [rig::Process; 2], [String; 2]) {
     site.image("a.img", 16, 1);
     let wanted = Wanted::new(&site.path("target.img"));
     FileDisk::create(site.path("target.img"), SIZE).unwrap();
-    wanted.tell(&site);
+    wanted.tell(&site, "mt1");
     let (mt, mt_address) = site.start("master-target", "mt1");
     route(&site, "ps1", &mt_address, 1);
     let (ps, ps_address) = site.start("process-server", "ps1");
@@ -94,7 +52,7 @@ fn a_point_is_shown_while_newer_ones_are_applied() {
     let (source, target, before) = (site.path("a.img"), site.path("target.img"), site.path("before.img"));
     std::fs::copy(&source, &before).unwrap();
     wanted.replica.views = [("test1".to_owned(), Seq(1))].into();
-    wanted.tell(&site);
+    wanted.tell(&site, "mt1");
     let is_shown = |replica: &ReplicaActual| replica.views.contains_key("test1");
     site.cs.service.until_replica(MT, "the view is shown", is_shown);
     second_point(&site, &ps_address);
@@ -103,7 +61,7 @@ fn a_point_is_shown_while_newer_ones_are_applied() {
     let file = site.path("mt1/views/web01/test1/disk-0.raw");
     assert!(same(&before, &file));
     wanted.replica.views.clear();
-    wanted.tell(&site);
+    wanted.tell(&site, "mt1");
     site.cs.service.until_replica(MT, "the view is gone", |replica| replica.views.is_empty());
     assert!(!file.exists());
 }
@@ -130,7 +88,7 @@ fn a_replica_that_stands_leaves_its_disks_to_the_machine_also_over_restarts() {
     second_point(&site, &ps_address);
     wanted.replica.mode = ReplicaMode::StandAt { seq: Seq(1) };
     wanted.replica.epoch = Epoch(2);
-    wanted.tell(&site);
+    wanted.tell(&site, "mt1");
     site.cs.service.until_replica(MT, "it stands", stands);
     assert!(same(&before, &target));
     // The machine above has the disks, and does what it likes.
@@ -171,10 +129,10 @@ fn a_replica_goes_on_from_where_it_stood_under_a_newer_epoch_and_is_removed() {
     second_point(&site, &ps_address);
     wanted.replica.mode = ReplicaMode::StandAt { seq: Seq(1) };
     wanted.replica.epoch = Epoch(2);
-    wanted.tell(&site);
+    wanted.tell(&site, "mt1");
     site.cs.service.until_replica(MT, "it stands", stands);
     wanted.replica.mode = ReplicaMode::Receive;
-    wanted.tell(&site);
+    wanted.tell(&site, "mt1");
     let goes_on = |replica: &ReplicaActual| {
         replica.reached == Some(ReplicaMode::Receive) && replica.applied == Some(Seq(2))
     };
@@ -195,7 +153,7 @@ fn a_replica_goes_on_from_where_it_stood_under_a_newer_epoch_and_is_removed() {
     wanted.replica.mode = ReplicaMode::Remove;
     wanted.replica.targets.clear();
     wanted.replica.sizes.clear();
-    wanted.tell(&site);
+    wanted.tell(&site, "mt1");
     let is_removed = |replica: &ReplicaActual| replica.reached == Some(ReplicaMode::Remove);
     site.cs.service.until_replica(MT, "it is removed", is_removed);
     assert!(!site.path("mt1/replicas/web01").exists());
@@ -210,7 +168,7 @@ fn a_process_server_dies_and_another_takes_its_place() {
     let source = site.path("a.img");
     scribble(&source, 2 * MIB, 50_000, 5);
     wanted.replica.owners = vec!["process-server ps2".into()];
-    wanted.tell(&site);
+    wanted.tell(&site, "mt1");
     route(&site, "ps2", &mt_address, 1);
     let (_ps2, ps2_address) = site.start("process-server", "ps2");
     succeed(&mut sync(&site, "web01", &ps2_address, "1"));
@@ -258,7 +216,7 @@ fn a_full_retention_drive_stops_with_its_points_intact_and_goes_on_when_there_is
     let source = site.image("a.img", 16, 1);
     FileDisk::create(site.path("target.img"), SIZE).unwrap();
     let wanted = Wanted::new(&site.path("target.img"));
-    wanted.tell(&site);
+    wanted.tell(&site, "mt1");
     let (_mt, mt_address) = site.start("master-target", "mt1");
     route(&site, "ps1", &mt_address, 1);
     let (_ps, ps_address) = site.start("process-server", "ps1");

@@ -167,7 +167,9 @@ impl Kept {
         place: &BlobPlace,
         make: bool,
     ) -> Result<Option<Arc<HostedBlobs>>, Obstacle> {
-        if let Some(hosted) = self.lock().blobs.clone() {
+        // Not within the condition: what is locked there stays so to the end of its block, and closing locks, too.
+        let present = self.lock().blobs.clone();
+        if let Some(hosted) = present {
             if hosted.place == *place && hosted.retention == desired.retention {
                 return Ok(Some(hosted));
             }
@@ -224,6 +226,7 @@ impl Kept {
         let mut shared = self.lock();
         shared.lost_at = shared.confirmed;
         shared.done = None;
+        shared.reached = None;
         let lost = shared.blobs.take();
         drop(shared);
         drop(lost);
