@@ -171,7 +171,14 @@ fn a_process_server_dies_and_another_takes_its_place() {
     wanted.tell(&site, "mt1");
     route(&site, "ps2", &mt_address, 1);
     let (_ps2, ps2_address) = site.start("process-server", "ps2");
-    succeed(&mut sync(&site, "web01", &ps2_address, "1"));
+    // The master target may be told later than the process server begins.
+    wait_until("the other process server is let in", || {
+        sync(&site, "web01", &ps2_address, "1")
+            .stderr(std::process::Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    });
     site.cs.service.until_replica(MT, "it goes on", |replica| replica.applied == Some(Seq(2)));
     assert!(same(&source, &site.path("target.img")));
     // The dead one comes back: it is not the owner any more.
