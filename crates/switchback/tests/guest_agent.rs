@@ -9,12 +9,12 @@
 mod cs;
 mod rig;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use cs::Site;
+use cs::replica::Wanted;
 use rig::{MIB, Process, same, wait_until};
 use switchback_disk::FileDisk;
 use switchback_lab::{Foundation, GuestImage};
@@ -22,7 +22,7 @@ use switchback_model::component::{
     Activity, AgentDesired, AgentState, Desired, MasterTargetDesired, ProcessServerDesired, ProtectedDisk,
     ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State,
 };
-use switchback_model::{Consistency, Epoch, RetentionPolicy};
+use switchback_model::{Consistency, Epoch};
 
 const MT: &str = "target mt1";
 const AGENT: &str = "source web01";
@@ -139,18 +139,7 @@ fn prepare() -> Protected {
     let (disk, target, console) = (site.path("vda.img"), site.path("target.img"), site.path("console"));
     FileDisk::create(&disk, SIZE).unwrap();
     FileDisk::create(&target, SIZE).unwrap();
-    let replica = ReplicaDesired {
-        replica: "web01".parse().unwrap(),
-        targets: vec![target],
-        sizes: vec![SIZE],
-        owners: vec!["process-server ps1".into()],
-        epoch: Epoch(1),
-        retention: RetentionPolicy::keep_all(),
-        mode: ReplicaMode::Receive,
-        purge: false,
-        blobs: None,
-        views: BTreeMap::new(),
-    };
+    let replica = ReplicaDesired { sizes: vec![SIZE], ..Wanted::new(&target).replica };
     let replication = Replication {
         replica: replica.replica.clone(),
         address: String::new(),

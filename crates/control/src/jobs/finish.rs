@@ -203,7 +203,7 @@ pub(crate) fn check_clean_up(control: &Control, item: &ProtectedItem) -> Result<
                 item.passive().site
             );
             return Err(refuse("clean-up.not-verified", message)
-                .remedy("wait until `switchback machine points` shows one"));
+                .remedy("wait until `switchback recovery-point list` shows one"));
         }
         return Ok(());
     }
