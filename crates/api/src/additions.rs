@@ -7,12 +7,14 @@
 mod accounts;
 mod audit_log;
 mod backup;
+pub(crate) mod deployed_servers;
 mod discovery;
 mod enrolment;
 mod groups;
 mod jobs;
 mod machines;
 mod network_mappings;
+pub(crate) mod program;
 mod servers;
 mod sites;
 mod tokens;
@@ -22,6 +24,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::Method;
 use axum::routing::MethodFilter;
+use switchback_control::PROGRAM_PATH;
 use switchback_identity::Passphrase;
 
 use crate::arm::VAULT_PATH;
@@ -39,15 +42,16 @@ const PUT: MethodFilter = MethodFilter::PUT;
 const POST: MethodFilter = MethodFilter::POST;
 const DELETE: MethodFilter = MethodFilter::DELETE;
 
-/// What anybody may ask without a token: where the vault is, which a client needs before it can say anything else.
+/// What anybody may ask without a token: where the vault is, which a client needs before it can say anything else, and the program.
 pub(crate) fn is_public(method: &Method, path: &str) -> bool {
-    *method == Method::GET && path == "/"
+    *method == Method::GET && (path == "/" || path == PROGRAM_PATH)
 }
 
 /// All routes of ours.
 pub(crate) fn routes() -> Router<Arc<Api>> {
     Router::new()
         .route("/", methods([(GET, discovery::get)]))
+        .route(PROGRAM_PATH, axum::routing::get(program::serve))
         .merge(inventory_routes())
         .merge(access_routes())
         .merge(backup_routes())
@@ -69,6 +73,19 @@ fn inventory_routes() -> Router<Arc<Api>> {
         .route(&at(&format!("{site}/datastores")), methods([(GET, sites::datastores)]))
         .route(&at("/switchbackservers"), methods([(GET, servers::list)]))
         .route(&at("/switchbackservers/{server}"), methods([(GET, servers::get), (DELETE, servers::delete)]))
+        .route(&at("/switchbackdeployedservers"), methods([(GET, deployed_servers::list)]))
+        .route(
+            &at("/switchbackdeployedservers/{made}"),
+            methods([
+                (GET, deployed_servers::get),
+                (PUT, deployed_servers::put),
+                (DELETE, deployed_servers::delete),
+            ]),
+        )
+        .route(
+            &at("/switchbackdeployedservers/{made}/operationresults/{job}"),
+            methods([(GET, crate::arm::operation_result)]),
+        )
         .route(&at("/switchbackprotectiongroups"), methods([(GET, groups::list)]))
         .route(
             &at("/switchbackprotectiongroups/{group}"),

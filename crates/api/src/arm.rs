@@ -49,6 +49,7 @@ pub(crate) use call::{Call, base_of, parse_query};
 pub(crate) use error::ArmError;
 pub use id::Vault;
 pub(crate) use id::{guid, job_name, parse_job};
+pub(crate) use operations::result as operation_result;
 pub(crate) use page::page;
 pub(crate) use path::{decode, encode, normalise_request};
 pub(crate) use resource::resource;

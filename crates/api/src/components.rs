@@ -24,7 +24,7 @@ use axum::routing::post;
 use axum::{Extension, Json, Router};
 use serde::de::DeserializeOwned;
 use switchback_control::{Control, ControlError, ErrorKind};
-use switchback_identity::{Authority, PeerIdentity};
+use switchback_identity::{Authority, Newcomer, PeerIdentity};
 use switchback_model::JobError;
 use switchback_model::component::{Answer, MESSAGE_LEN_MAX, MomentAnswer, MomentCall, Report, WAIT_S, Wait};
 use tokio::sync::{Semaphore, watch};
@@ -40,11 +40,11 @@ pub type MomentFuture<'a> = Pin<Box<dyn Future<Output = Result<MomentAnswer, Con
 
 /// What components need of the control plane. All calls but `changes` and `moment` may block.
 pub trait ComponentService: Send + Sync + 'static {
-    /// A component is about to get its certificate: it belongs to the site from now on.
+    /// A component is about to get its certificate: it belongs to the site from now on, and its ticket is used up.
     ///
     /// # Errors
-    /// When that cannot be written down; it gets none then.
-    fn enrolled(&self, identity: &PeerIdentity) -> Result<(), ControlError>;
+    /// When that cannot be written down, or its ticket is void; it gets none then.
+    fn enrolled(&self, newcomer: &Newcomer) -> Result<(), ControlError>;
 
     /// Takes a report, and answers with the desired state.
     ///
@@ -72,8 +72,8 @@ pub trait ComponentService: Send + Sync + 'static {
 }
 
 impl ComponentService for Control {
-    fn enrolled(&self, identity: &PeerIdentity) -> Result<(), ControlError> {
-        Self::enrolled(self, identity)
+    fn enrolled(&self, newcomer: &Newcomer) -> Result<(), ControlError> {
+        Self::enrolled(self, newcomer)
     }
 
     fn report(&self, peer: &PeerIdentity, report: Report) -> Result<Answer, ControlError> {
@@ -237,9 +237,9 @@ async fn renew(
 /// Writes down that a component has enrolled; for people, why that failed.
 pub(crate) async fn record_enrolment(
     service: Arc<dyn ComponentService>,
-    identity: PeerIdentity,
+    newcomer: Newcomer,
 ) -> Result<(), String> {
-    match tokio::task::spawn_blocking(move || service.enrolled(&identity)).await {
+    match tokio::task::spawn_blocking(move || service.enrolled(&newcomer)).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(error) => Err(error.to_string()),

@@ -1,7 +1,7 @@
 //! The configuration server's one port: enrolment, components and users, told apart by what their TLS handshake asks for.
 //!
 //! ```text
-//! ClientHello ─┬─ switchback-enrol/1   → enrolment (no certificate; the passphrase)
+//! ClientHello ─┬─ switchback-enrol/1   → enrolment (no certificate; the passphrase or a ticket)
 //!              ├─ switchback-control/1 → components' routes (a certificate of our authority, or no handshake)
 //!              └─ anything else        → the users' routes (no certificate; tokens)
 //! ```
@@ -263,7 +263,7 @@ async fn shake_hands(listener: &Listener, stream: TcpStream, address: SocketAddr
     };
     if enrols {
         let service = listener.config.service.clone();
-        let record = |identity| components::record_enrolment(service, identity);
+        let record = |newcomer| components::record_enrolment(service, newcomer);
         let enrolment = Some(&*listener.config.enrolment);
         switchback_transport::admit(&mut stream, enrolment, address.ip(), record).await?;
         return Ok(Admitted::Nobody);

@@ -17,6 +17,7 @@ use axum::routing::{MethodFilter, MethodRouter};
 use switchback_control::Control;
 use tokio::sync::Semaphore;
 
+use crate::additions::program::DOWNLOADS_MAX;
 use crate::arm::{self, Answer, ArmError, Call};
 use crate::auth::Caller;
 use crate::{ApiConfig, audit, auth};
@@ -31,6 +32,7 @@ pub(crate) struct Api {
     config: ApiConfig,
     in_hand: Arc<Semaphore>,
     blocking: Semaphore,
+    downloads: Arc<Semaphore>,
     requests: AtomicU64,
 }
 
@@ -39,6 +41,7 @@ pub fn router(control: Control, config: ApiConfig) -> Router {
     let api = Arc::new(Api {
         in_hand: Arc::new(Semaphore::new(config.limits.requests_max)),
         blocking: Semaphore::new(config.limits.blocking_max),
+        downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
         requests: AtomicU64::new(0),
         control,
         config,
@@ -126,6 +129,15 @@ fn internal(cause: &str) -> ArmError {
 }
 
 impl Api {
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Places for those who fetch the program.
+    pub(crate) fn downloads(&self) -> &Arc<Semaphore> {
+        &self.downloads
+    }
+
     fn request_id(&self) -> String {
         let number = self.requests.fetch_add(1, Ordering::Relaxed).to_string();
         arm::guid(&["request", &self.config.clock.now().0.to_string(), &number])

@@ -9,6 +9,7 @@ use switchback_model::{
 };
 use switchback_store::{Expect, Kind};
 
+use crate::deployments::Deployment;
 use crate::records::{Batch, Versioned};
 use crate::reports::StoredReport;
 use crate::{Control, ControlError, DiscoveredMachine, ErrorKind, Health, ServerView};
@@ -61,6 +62,11 @@ impl Control {
             let message = format!("the site {name} is in use by the protection group {}", group.name);
             return Err(ControlError::new(ErrorKind::Conflict, "site.in-use", message)
                 .remedy("delete the group first"));
+        }
+        if let Some(made) = self.deployments()?.iter().find(|made| made.request.site == *name) {
+            let message = format!("the process server {} was made at {name}", made.request.name);
+            return Err(ControlError::new(ErrorKind::Conflict, "site.in-use", message)
+                .remedy("remove it first: `switchback server retire`"));
         }
         let is_home_of = |other: &&Site| matches!(&other.kind, SiteKind::Physical { comes_home_to: Some(home) } if home == name);
         if let Some(other) = self.sites()?.iter().find(is_home_of) {
@@ -172,8 +178,21 @@ impl Control {
     /// # Errors
     /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] while a protected machine needs it.
     pub fn remove_server(&self, identity: &PeerIdentity) -> Result<(), ControlError> {
-        let key = server_key(identity);
-        let _: Versioned<Enrolment> = self.records().get(Kind::Server, "server", &key)?;
+        let _: Versioned<Enrolment> = self.records().get(Kind::Server, "server", &server_key(identity))?;
+        let is_made = |made: &Deployment| made.identity().is_ok_and(|made| made == *identity);
+        if self.deployments()?.iter().any(is_made) {
+            let message = format!("{identity} was made here, and has a machine at its site");
+            return Err(ControlError::new(ErrorKind::Conflict, "server.made-here", message)
+                .remedy("`switchback server retire` removes it with its machine"));
+        }
+        self.check_unused(identity)?;
+        let mut batch = Batch::default();
+        self.forget_server(identity, &mut batch)?;
+        Ok(self.records().commit(batch)?)
+    }
+
+    /// Whether no protected machine needs a component.
+    pub(crate) fn check_unused(&self, identity: &PeerIdentity) -> Result<(), ControlError> {
         for item in values::<ProtectedItem>(self.records().all(Kind::Item)?) {
             let name = identity.name.as_str();
             let path = item.replication.as_ref();
@@ -185,11 +204,21 @@ impl Control {
             };
             if used {
                 let message = format!("{identity} is in use: {} is replicated with it", item.name);
-                return Err(ControlError::new(ErrorKind::Conflict, "server.in-use", message));
+                return Err(ControlError::new(ErrorKind::Conflict, "server.in-use", message).remedy(
+                    "have its machines send through another one first: `switchback server replace`",
+                ));
             }
         }
-        let mut batch = Batch::default();
-        batch.delete(Kind::Server, key, Expect::Any);
+        Ok(())
+    }
+
+    /// Its enrolment and its reports go.
+    pub(crate) fn forget_server(
+        &self,
+        identity: &PeerIdentity,
+        batch: &mut Batch,
+    ) -> Result<(), ControlError> {
+        batch.delete(Kind::Server, server_key(identity), Expect::Any);
         for report in self.reports_of(identity.role)? {
             if report.peer == *identity {
                 let key = match report.agent() {
@@ -199,19 +228,12 @@ impl Control {
                 batch.delete(Kind::Report, key, Expect::Any);
             }
         }
-        Ok(self.records().commit(batch)?)
+        Ok(())
     }
 
-    /// A component has enrolled.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub fn enrolled(&self, identity: &PeerIdentity) -> Result<(), ControlError> {
-        self.check_not_superseded()?;
-        let mut batch = Batch::default();
+    pub(crate) fn add_enrolment(&self, identity: &PeerIdentity, batch: &mut Batch) {
         let enrolment = Enrolment { identity: identity.clone(), enrolled: self.now() };
         batch.put(Kind::Server, server_key(identity), Expect::Any, &enrolment);
-        Ok(self.records().commit(batch)?)
     }
 
     /// Whether a component's certificate is to be renewed: it has enrolled and was not removed.
@@ -495,7 +517,7 @@ fn check_policy(policy: &ReplicationPolicy) -> Result<(), ControlError> {
     Ok(())
 }
 
-fn server_key(identity: &PeerIdentity) -> String {
+pub(crate) fn server_key(identity: &PeerIdentity) -> String {
     format!("{}/{}", identity.role, identity.name)
 }
 

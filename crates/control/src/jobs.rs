@@ -4,6 +4,7 @@
 //! operators at once cannot both get one machine. Every step is done again when the configuration server dies in it, so each first looks at
 //! what is there already.
 
+pub(crate) mod deployment;
 pub(crate) mod executor;
 pub(crate) mod failover;
 mod finish;
@@ -52,6 +53,8 @@ fn steps_of(job: &Job) -> Result<Vec<Step>, ControlError> {
             ItemOperation::CleanUp => finish::clean_up_steps(),
         },
         JobRequest::Plan { operation, .. } => plan::steps(job, operation)?,
+        JobRequest::DeployServer(_) => deployment::steps(),
+        JobRequest::RetireServer { .. } => deployment::retire_steps(),
     })
 }
 
@@ -139,7 +142,7 @@ impl Control {
         Ok(job)
     }
 
-    fn new_job(&self, by: &str, request: JobRequest) -> Result<Job, ControlError> {
+    pub(crate) fn new_job(&self, by: &str, request: JobRequest) -> Result<Job, ControlError> {
         let mut job = Job {
             id: self.new_job_id()?,
             request,
@@ -167,7 +170,7 @@ impl Control {
         Ok(text.parse()?)
     }
 
-    fn submit(&self, job: &mut Job, mut batch: Batch) -> Result<(), ControlError> {
+    pub(crate) fn submit(&self, job: &mut Job, mut batch: Batch) -> Result<(), ControlError> {
         self.check_not_superseded()?;
         batch.put_job(job, Expect::Absent, Some(job.created));
         self.records().commit(batch)?;
@@ -276,7 +279,7 @@ impl Control {
                 Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(error),
             },
-            JobRequest::Plan { .. } => Ok(()),
+            JobRequest::Plan { .. } | JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => Ok(()),
         }
     }
 
@@ -284,6 +287,9 @@ impl Control {
     fn lock_again(&self, job: &Job) -> Result<Batch, ControlError> {
         let mut batch = Batch::default();
         match &job.request {
+            JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => {
+                return self.lock_deployment_again(job);
+            }
             JobRequest::Operate { item: name, .. } => {
                 let Versioned { value: mut item, version } = self.stored_item(name)?;
                 if let Some(other) = item.job {

@@ -14,6 +14,8 @@
 //! | `inventory` | sites, servers, groups, mappings, plans |
 //! | `items` | protected machines as they are shown |
 //! | `desired` | what each component is to be like |
+//! | `deployments` | process servers that are made at a site |
+//! | `program` | what a new process server is given to run |
 //! | `install_script` | what a new process server runs at its first start |
 //! | `reports` | what components say, and what follows at once |
 //! | `moments` | multi-VM moments |
@@ -33,6 +35,7 @@ mod accounts;
 mod background;
 pub mod backup;
 pub mod cost;
+mod deployments;
 mod desired;
 mod error;
 mod guests;
@@ -43,6 +46,7 @@ mod jobs;
 mod moments;
 mod opening;
 mod physical;
+mod program;
 mod readiness;
 mod reconcile;
 mod records;
@@ -63,9 +67,11 @@ use switchback_model::{SiteKind, UnixMillis};
 use switchback_sites::Site;
 use switchback_store::Store;
 
+pub use deployments::{Deployment, InstallSource, PROGRAM_PATH};
 pub use error::{ControlError, ErrorKind};
 pub use install_script::{InstallScript, ScriptError};
 pub use jobs::executor::{Crash, Turn};
+pub use program::Program;
 pub use views::{DiscoveredMachine, Health, ItemView, ServerView};
 
 use desired::Facts;
@@ -128,6 +134,8 @@ struct Inner {
     at_work: jobs::executor::AtWork,
     /// What belongs into backups beside the store.
     home: OnceLock<backup::ServerHome>,
+    /// What new process servers are given.
+    install_source: OnceLock<InstallSource>,
     /// A component has reported to this process.
     heard: AtomicBool,
     backups: backup::keeper::Backups,
@@ -169,6 +177,7 @@ impl Control {
                 traffic: Mutex::default(),
                 at_work: jobs::executor::AtWork::default(),
                 home: OnceLock::new(),
+                install_source: OnceLock::new(),
                 heard: AtomicBool::new(false),
                 backups: backup::keeper::Backups::default(),
                 account_key: Mutex::default(),

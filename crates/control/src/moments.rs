@@ -207,7 +207,7 @@ impl Control {
         Ok(members)
     }
 
-    /// Components of a role that are alive, for choosing one. Physical servers are served by those of the site they come home to as well: both stand in one place.
+    /// Components of a role that are alive, for choosing one; none that is being removed. Physical servers are served by those of the site they come home to as well: both stand in one place.
     pub(crate) fn alive(
         &self,
         role: Role,
@@ -219,7 +219,9 @@ impl Control {
         let is_there = |report: &crate::reports::StoredReport| {
             report.is_alive(now) && sites.iter().any(|site| report.serves(site))
         };
-        Ok(reports.into_iter().filter(is_there).map(|report| report.peer.name.to_string()).collect())
+        let retiring = if role == Role::ProcessServer { self.retiring()? } else { Vec::new() };
+        let there = reports.into_iter().filter(is_there).map(|report| report.peer.name.to_string());
+        Ok(there.filter(|name| !retiring.contains(name)).collect())
     }
 }
 

@@ -3,7 +3,7 @@
 //! It runs inside a TLS 1.3 connection whose server certificate the client cannot judge yet. Four messages, each one JSON
 //! object of at most [`MESSAGE_LEN_MAX`] bytes:
 //! ```text
-//! client → server  start      { share }                      SPAKE2, client's share
+//! client → server  start      { share, ticket? }             SPAKE2, client's share; whose passphrase is the ticket's
 //! server → client  challenge  { share }                      SPAKE2, server's share
 //! client → server  proof      { request, mac }               who it wants to be and its key, under the shared key
 //! server → client  grant      { certificates, mac }          its certificate and the authority's, under the shared key
@@ -29,8 +29,8 @@ use spake2::{Ed25519Group, Identity, Password, Spake2};
 
 use crate::rate::RateLimiter;
 use crate::{
-    Authority, AuthorityError, Credentials, CredentialsError, KeyRequest, Passphrase, PeerIdentity,
-    RateLimits, Role,
+    Authority, AuthorityError, Credentials, CredentialsError, EnrolmentSecret, KeyRequest, PeerIdentity,
+    RateLimits, Role, TicketId,
 };
 
 /// Most bytes of one message.
@@ -44,7 +44,7 @@ const PROTOCOL: &[u8] = b"switchback-enrol/1";
 pub enum EnrolError {
     /// The two ends do not know the same passphrase, or somebody sits between them.
     #[error(
-        "the passphrase is not that of this site; `switchback identity passphrase` on the target shows it. If it is right, something \
+        "the passphrase is not that of this site (a ticket: it is void); `switchback identity passphrase` on the target shows it. If it is right, something \
          between here and there intercepts the connection"
     )]
     WrongPassphrase,
@@ -101,8 +101,15 @@ impl ChannelBinding {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "kebab-case", deny_unknown_fields)]
 enum FromClient {
-    Start { share: Vec<u8> },
-    Proof { request: String, mac: Vec<u8> },
+    Start {
+        share: Vec<u8>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ticket: Option<TicketId>,
+    },
+    Proof {
+        request: String,
+        mac: Vec<u8>,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -198,14 +205,14 @@ impl EnrolmentClient {
     /// Begins to enrol as `identity`; gives the first message.
     #[must_use]
     pub fn start(
-        passphrase: &Passphrase,
+        secret: &EnrolmentSecret,
         identity: PeerIdentity,
         binding: ChannelBinding,
     ) -> (Self, Vec<u8>) {
         let (client, server) = ends();
-        let password = Password::new(passphrase.symbols());
+        let password = Password::new(secret.passphrase.symbols());
         let (exchange, share) = Spake2::<Ed25519Group>::start_a(&password, &client, &server);
-        let message = encode(&FromClient::Start { share: share.clone() });
+        let message = encode(&FromClient::Start { share: share.clone(), ticket: secret.ticket.clone() });
         (Self { exchange, share, binding, identity }, message)
     }
 
@@ -283,11 +290,26 @@ pub struct EnrolmentPolicy {
     pub roles: Vec<Role>,
     /// How often.
     pub limits: RateLimits,
+    /// Whether tickets are taken: whoever records enrolments must know which may be used.
+    pub tickets: bool,
+}
+
+/// Who is about to be enrolled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Newcomer {
+    /// As whom.
+    pub identity: PeerIdentity,
+    /// The ticket it has shown to know, which may be used up, expired or another one's: that is still to be judged. `None`: it knows the passphrase.
+    pub ticket: Option<TicketId>,
 }
 
 impl Default for EnrolmentPolicy {
     fn default() -> Self {
-        Self { roles: vec![Role::Source, Role::ProcessServer, Role::Target], limits: RateLimits::default() }
+        Self {
+            roles: vec![Role::Source, Role::ProcessServer, Role::Target],
+            limits: RateLimits::default(),
+            tickets: false,
+        }
     }
 }
 
@@ -296,6 +318,7 @@ impl Default for EnrolmentPolicy {
 pub struct EnrolmentService {
     authority: Arc<Authority>,
     roles: Vec<Role>,
+    takes_tickets: bool,
     limiter: Mutex<RateLimiter>,
 }
 
@@ -303,6 +326,7 @@ pub struct EnrolmentService {
 pub struct PendingEnrolment {
     keys: Keys,
     from: IpAddr,
+    ticket: Option<TicketId>,
 }
 
 impl std::fmt::Debug for PendingEnrolment {
@@ -316,7 +340,7 @@ impl EnrolmentService {
     #[must_use]
     pub fn new(authority: Arc<Authority>, policy: EnrolmentPolicy) -> Self {
         let limiter = Mutex::new(RateLimiter::new(policy.limits, authority.clock().now()));
-        Self { authority, roles: policy.roles, limiter }
+        Self { authority, roles: policy.roles, takes_tickets: policy.tickets, limiter }
     }
 
     /// Takes the first message of a client at `from`; gives the answer. Counts as a failed attempt until
@@ -334,18 +358,26 @@ impl EnrolmentService {
         let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
         limiter.take(from, now).map_err(|retry_after_ms| EnrolError::TooManyAttempts { retry_after_ms })?;
         drop(limiter);
-        let FromClient::Start { share: theirs } = decode(message)? else {
+        let FromClient::Start { share: theirs, ticket } = decode(message)? else {
             return Err(protocol("an enrolment begins with `start`"));
         };
         let (client, server) = ends();
-        let password = Password::new(self.authority.passphrase().symbols());
+        let passphrase = match &ticket {
+            Some(_) if !self.takes_tickets => {
+                return Err(protocol("this authority gives no tickets; use the site's passphrase"));
+            }
+            Some(id) => EnrolmentSecret::from(self.authority.ticket(id)).passphrase,
+            None => self.authority.passphrase(),
+        };
+        let password = Password::new(passphrase.symbols());
         let (exchange, ours) = Spake2::<Ed25519Group>::start_b(&password, &client, &server);
         let shared = exchange.finish(&theirs).map_err(|_| protocol("the client's share is not a point"))?;
         let keys = Keys::derive(&shared, binding, &theirs, &ours);
-        Ok((PendingEnrolment { keys, from }, encode(&FromServer::Challenge { share: ours })))
+        Ok((PendingEnrolment { keys, from, ticket }, encode(&FromServer::Challenge { share: ours })))
     }
 
-    /// Takes the proof; gives who has been enrolled, and the answer.
+    /// Takes the proof; gives who is enrolled once the answer is sent, and the answer. That of a [`Newcomer`] with a ticket must not be sent before the
+    /// ticket has been used up.
     ///
     /// # Errors
     /// [`EnrolError::WrongPassphrase`] and others; send [`EnrolmentService::refusal`] and close.
@@ -353,7 +385,7 @@ impl EnrolmentService {
         &self,
         pending: PendingEnrolment,
         message: &[u8],
-    ) -> Result<(PeerIdentity, Vec<u8>), EnrolError> {
+    ) -> Result<(Newcomer, Vec<u8>), EnrolError> {
         let FromClient::Proof { request, mac } = decode(message)? else {
             return Err(protocol("`start` is followed by `proof`"));
         };
@@ -374,7 +406,8 @@ impl EnrolmentService {
         };
         let certificates = serde_json::to_string(&certificates).expect("plain data becomes JSON");
         let mac = hmac::sign(&pending.keys.server, certificates.as_bytes()).as_ref().to_vec();
-        Ok((identity, encode(&FromServer::Grant { certificates, mac })))
+        let newcomer = Newcomer { identity, ticket: pending.ticket };
+        Ok((newcomer, encode(&FromServer::Grant { certificates, mac })))
     }
 
     /// What to tell a client that was not enrolled.

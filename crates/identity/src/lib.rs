@@ -19,6 +19,7 @@ mod enrol;
 mod passphrase;
 mod rate;
 mod role;
+mod ticket;
 pub mod tls;
 mod web;
 
@@ -32,11 +33,12 @@ pub use certificate::{Certificate, CertificateError};
 pub use credentials::{Credentials, CredentialsError, KeyRequest, LiveCredentials};
 pub use enrol::{
     ChannelBinding, EnrolError, EnrolledClient, EnrolmentClient, EnrolmentPolicy, EnrolmentService,
-    MESSAGE_LEN_MAX, PendingEnrolment,
+    MESSAGE_LEN_MAX, Newcomer, PendingEnrolment,
 };
 pub use passphrase::{InvalidPassphrase, Passphrase};
 pub use rate::{Allowance, RateLimits};
 pub use role::{ComponentName, PeerIdentity, Role};
+pub use ticket::{EnrolmentSecret, InvalidTicketId, Ticket, TicketId};
 pub use web::WebCertificate;
 
 /// One function per decoder of bytes from outside, for fuzzers and property tests.

@@ -6,12 +6,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::hmac;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
-const SYMBOLS: usize = 28;
-const GROUP: usize = 4;
+pub(crate) const SYMBOLS: usize = 28;
+pub(crate) const GROUP: usize = 4;
 
 /// A site's passphrase. Shows nothing of itself in `Debug`; [`Passphrase::reveal`] does, for the one place that
 /// prints it. Wiped from memory when dropped.
@@ -35,9 +36,21 @@ impl Passphrase {
     pub fn generate() -> Self {
         let mut random = Zeroizing::new([0_u8; SYMBOLS]);
         SystemRandom::new().fill(&mut random[..]).expect("the system gives random bytes");
-        // 256 is a multiple of 32, so taking five bits of a byte is uniform.
-        let symbols = random.iter().map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
+        Self::of_bytes(&random[..])
+    }
+
+    /// 256 is a multiple of 32, so taking five bits of a byte is uniform.
+    fn of_bytes(bytes: &[u8]) -> Self {
+        let symbols = bytes.iter().take(SYMBOLS).map(|byte| char::from(ALPHABET[usize::from(byte & 31)]));
         Self(Zeroizing::new(symbols.collect()))
+    }
+
+    /// Another one, which follows from this one and what it is for; who has that one learns nothing of this one.
+    pub(crate) fn derive(&self, context: &[u8], of: &[u8]) -> Self {
+        let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, self.symbols()));
+        mac.update(context);
+        mac.update(of);
+        Self::of_bytes(mac.sign().as_ref())
     }
 
     /// The passphrase for a person: groups of four.
@@ -55,7 +68,11 @@ impl Passphrase {
 
     /// What both ends feed into the key exchange: the symbols without groups.
     pub(crate) fn symbols(&self) -> &[u8] {
-        self.0.as_bytes()
+        self.as_str().as_bytes()
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -71,21 +88,30 @@ impl FromStr for Passphrase {
     /// Reads what a person typed: any case, any grouping by spaces or dashes, and the letters Crockford's alphabet
     /// leaves out as the digits they look like.
     fn from_str(text: &str) -> Result<Self, InvalidPassphrase> {
-        let mut symbols = Zeroizing::new(String::with_capacity(SYMBOLS));
-        for c in text.chars().filter(|c| !c.is_whitespace() && *c != '-') {
-            let symbol = match c.to_ascii_uppercase() {
-                'O' => '0',
-                'I' | 'L' => '1',
-                other => other,
-            };
-            let known = u8::try_from(symbol).is_ok_and(|byte| ALPHABET.contains(&byte));
-            if !known || symbols.len() == SYMBOLS {
-                return Err(InvalidPassphrase);
-            }
-            symbols.push(symbol);
-        }
-        if symbols.len() == SYMBOLS { Ok(Self(symbols)) } else { Err(InvalidPassphrase) }
+        read(text, SYMBOLS).filter(|symbols| symbols.len() == SYMBOLS).map(Self).ok_or(InvalidPassphrase)
     }
+}
+
+pub(crate) fn is_symbol(byte: u8) -> bool {
+    ALPHABET.contains(&byte)
+}
+
+/// The symbols of what a person typed, `most` at most; `None`: something else is among them, or there are more.
+pub(crate) fn read(text: &str, most: usize) -> Option<Zeroizing<String>> {
+    let mut symbols = Zeroizing::new(String::with_capacity(most));
+    for c in text.chars().filter(|c| !c.is_whitespace() && *c != '-') {
+        let symbol = match c.to_ascii_uppercase() {
+            'O' => '0',
+            'I' | 'L' => '1',
+            other => other,
+        };
+        let known = u8::try_from(symbol).is_ok_and(is_symbol);
+        if !known || symbols.len() == most {
+            return None;
+        }
+        symbols.push(symbol);
+    }
+    Some(symbols)
 }
 
 #[cfg(test)]

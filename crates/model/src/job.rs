@@ -15,7 +15,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, ObjectName, Operation, PointChoice, UnixMillis};
+use crate::{JobId, ObjectName, Operation, PointChoice, ServerRequest, UnixMillis};
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,16 +72,25 @@ pub enum JobRequest {
         /// What.
         operation: ItemOperation,
     },
+    /// Make a process server at a site.
+    DeployServer(Box<ServerRequest>),
+    /// Remove one that was made.
+    RetireServer {
+        /// Its name.
+        server: ObjectName,
+    },
 }
 
 impl JobRequest {
-    /// The machine or plan it is about.
+    /// The machine, plan or process server it is about.
     #[must_use]
     pub fn object(&self) -> &ObjectName {
         match self {
             Self::Protect(request) => &request.name,
             Self::Operate { item, .. } => item,
             Self::Plan { plan, .. } => plan,
+            Self::DeployServer(request) => &request.name,
+            Self::RetireServer { server } => server,
         }
     }
 }

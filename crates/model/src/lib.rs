@@ -14,6 +14,7 @@
 
 pub mod azure;
 pub mod component;
+mod deployment;
 mod event;
 mod extent;
 mod ids;
@@ -27,6 +28,7 @@ mod reason;
 mod retention;
 mod units;
 
+pub use deployment::{DATA_PORT, DISK_GIB, ServerRequest};
 pub use event::{AccessRole, AuditRecord, Event, Severity};
 pub use extent::{Extent, ExtentSet, LEN_MAX};
 pub use ids::{

@@ -198,4 +198,16 @@ impl Site for AzureSite {
     fn console(&self, id: &str, bytes_max: usize) -> Result<String, SiteError> {
         self.serial_log(id, bytes_max)
     }
+
+    fn deploy_server(&self, plan: &ServerPlan) -> Result<String, SiteError> {
+        self.make_process_server(plan)
+    }
+
+    fn remove_server(&self, name: &str) -> Result<(), SiteError> {
+        self.delete_process_server(name)
+    }
+
+    fn server_console(&self, name: &str, bytes_max: usize) -> Result<String, SiteError> {
+        self.process_server_log(name, bytes_max)
+    }
 }

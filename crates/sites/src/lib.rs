@@ -19,7 +19,7 @@ pub mod conformance;
 mod local;
 pub mod vsphere;
 
-pub use azure::AzureSite;
+pub use azure::{AzureSite, ServerImage, ServerPlan};
 pub use local::{
     AcceleratorChoice, Forward, Forwarded, LocalSite, NetworkSettings, SiteSettings, UefiSettings,
     guest_makes_progress_on_kvm,
@@ -337,6 +337,34 @@ pub trait Site: Send + Sync + Debug {
     fn clean_up(&self, id: &str) -> Result<(), SiteError> {
         let _ = id;
         Ok(())
+    }
+
+    /// Makes a process server that installs itself, and starts it; gives its machine's name. Again with the same plan, it goes on where an earlier attempt
+    /// ended. One with another [`ServerPlan::mark`] is made anew.
+    ///
+    /// # Errors
+    /// [`SiteError`]: the plan has a mistake, its address is taken, or this kind of site makes none.
+    fn deploy_server(&self, plan: &ServerPlan) -> Result<String, SiteError> {
+        let detail = "this kind of site makes none: install one on a machine there, and enrol it";
+        Err(SiteError::failed(format!("making the process server {}", plan.name), detail))
+    }
+
+    /// Deletes a process server that was made so, whether it runs or not. One that is not there is gone.
+    ///
+    /// # Errors
+    /// [`SiteError::Taken`]: what has its name is somebody else's; that stays.
+    fn remove_server(&self, name: &str) -> Result<(), SiteError> {
+        let _ = name;
+        Ok(())
+    }
+
+    /// The end of what a process server has written to its console, at most `bytes_max` bytes.
+    ///
+    /// # Errors
+    /// [`SiteError`].
+    fn server_console(&self, name: &str, bytes_max: usize) -> Result<String, SiteError> {
+        let _ = (name, bytes_max);
+        Ok(String::new())
     }
 
     /// Starts it.

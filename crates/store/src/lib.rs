@@ -38,6 +38,8 @@ pub enum Kind {
     Site,
     /// A component that has enrolled; its key is `ROLE/NAME`.
     Server,
+    /// A process server that was made at a site; its key is its name.
+    Deployment,
     /// The last report of a component; same key.
     Report,
     /// A protection group.
@@ -64,9 +66,10 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Site,
         Self::Server,
+        Self::Deployment,
         Self::Report,
         Self::Group,
         Self::NetworkMapping,
@@ -86,6 +89,7 @@ impl Kind {
         match self {
             Self::Site => "site",
             Self::Server => "server",
+            Self::Deployment => "deployment",
             Self::Report => "report",
             Self::Group => "group",
             Self::NetworkMapping => "network-mapping",

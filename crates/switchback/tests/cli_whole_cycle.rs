@@ -17,7 +17,7 @@ use std::time::Duration;
 use serde_json::Value;
 use switchback_api::{ApiConfig, ApiLimits, Vault};
 use switchback_control::Turn;
-use switchback_identity::{PeerIdentity, Role};
+use switchback_identity::Role;
 use switchback_model::AccessRole;
 
 use api_rig::Tls;
@@ -48,7 +48,7 @@ impl User {
         let mut world = World::new();
         let control = world.control.clone();
         for (role, name) in [(Role::ProcessServer, "home-ps"), (Role::Target, "recovery-mt")] {
-            control.enrolled(&PeerIdentity { role, name: name.parse().unwrap() }).unwrap();
+            world.enrol(role, name);
         }
         let config = ApiConfig {
             vault: Vault::default(),

@@ -11,8 +11,8 @@ use std::time::Duration;
 use switchback_disk::Clock;
 use switchback_identity::tls::{enrolment_client_config, server_name};
 use switchback_identity::{
-    ChannelBinding, Credentials, EnrolError, EnrolmentClient, EnrolmentService, MESSAGE_LEN_MAX, Passphrase,
-    PeerIdentity,
+    ChannelBinding, Credentials, EnrolError, EnrolmentClient, EnrolmentSecret, EnrolmentService,
+    MESSAGE_LEN_MAX, Newcomer, PeerIdentity,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::runtime::Handle;
@@ -26,8 +26,8 @@ use crate::connect::dial;
 pub struct EnrolConfig {
     /// `host:port` of the authority.
     pub address: String,
-    /// The site's passphrase.
-    pub passphrase: Passphrase,
+    /// The site's passphrase, or a ticket.
+    pub secret: EnrolmentSecret,
     /// Who to become.
     pub identity: PeerIdentity,
     /// For all of it together.
@@ -62,7 +62,7 @@ async fn exchange(config: &EnrolConfig) -> Result<Credentials, EnrolError> {
     let stream = dial(&config.address).await.map_err(lost)?;
     let mut stream = TlsConnector::from(tls).connect(server_name(), stream).await.map_err(lost)?;
     let binding = ChannelBinding::of(stream.get_ref().1).map_err(|error| failed(config, &error))?;
-    let (client, start) = EnrolmentClient::start(&config.passphrase, config.identity.clone(), binding);
+    let (client, start) = EnrolmentClient::start(&config.secret, config.identity.clone(), binding);
     write_message(&mut stream, &start).await.map_err(lost)?;
     let challenge = read_message(&mut stream).await.map_err(lost)?;
     let (client, proof) = client.prove(&challenge)?;
@@ -74,8 +74,8 @@ async fn exchange(config: &EnrolConfig) -> Result<Credentials, EnrolError> {
 }
 
 /// The server's end of one enrolment, on a connection of the protocol [`ALPN_ENROL`](switchback_identity::tls::ALPN_ENROL) from `from`; `service`:
-/// where there is an authority. Before the newcomer gets its certificate, `record` writes down that it belongs to the site: what fails
-/// there is told to it. Ends the connection; `None`: nobody was enrolled, and the other end knows why.
+/// where there is an authority. Before the newcomer gets its certificate, `record` writes down that it belongs to the site, and uses its
+/// ticket up: what fails there is told to it. Ends the connection; `None`: nobody was enrolled, and the other end knows why.
 ///
 /// # Errors
 /// When the connection fails.
@@ -83,7 +83,7 @@ pub async fn admit<S, F>(
     stream: &mut TlsStream<S>,
     service: Option<&EnrolmentService>,
     from: IpAddr,
-    record: impl FnOnce(PeerIdentity) -> F,
+    record: impl FnOnce(Newcomer) -> F,
 ) -> io::Result<Option<PeerIdentity>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -101,7 +101,7 @@ async fn exchange_as_server<F: Future<Output = Result<(), String>>>(
     service: Option<&EnrolmentService>,
     from: IpAddr,
     binding: ChannelBinding,
-    record: impl FnOnce(PeerIdentity) -> F,
+    record: impl FnOnce(Newcomer) -> F,
 ) -> io::Result<Option<PeerIdentity>> {
     let Some(service) = service else {
         let detail =
@@ -118,9 +118,9 @@ async fn exchange_as_server<F: Future<Output = Result<(), String>>>(
         Err(error) => Err(error),
     };
     let recorded = match finished {
-        Ok((identity, grant)) => {
-            let recorded = record(identity.clone()).await;
-            recorded.map(|()| (identity, grant)).map_err(|detail| EnrolError::Protocol { detail })
+        Ok((newcomer, grant)) => {
+            let recorded = record(newcomer.clone()).await;
+            recorded.map(|()| (newcomer.identity, grant)).map_err(|detail| EnrolError::Protocol { detail })
         }
         Err(error) => Err(error),
     };

@@ -15,6 +15,8 @@ use super::time;
 pub(crate) const fn scenario(request: &JobRequest) -> (&'static str, &'static str) {
     let operation = match request {
         JobRequest::Protect(_) => return ("EnableDr", "Enable replication"),
+        JobRequest::DeployServer(_) => return ("DeployProcessServer", "Deploy process server"),
+        JobRequest::RetireServer { .. } => return ("RetireProcessServer", "Remove process server"),
         JobRequest::Operate { operation, .. } | JobRequest::Plan { operation, .. } => operation,
     };
     match operation {
@@ -233,6 +235,7 @@ pub(crate) fn allowed_actions(job: &Job) -> Vec<&'static str> {
 pub(crate) const fn target_type(request: &JobRequest) -> &'static str {
     match request {
         JobRequest::Plan { .. } => "RecoveryPlan",
+        JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => "ProcessServer",
         JobRequest::Protect(_) | JobRequest::Operate { .. } => "ProtectionEntity",
     }
 }
@@ -240,7 +243,7 @@ pub(crate) const fn target_type(request: &JobRequest) -> &'static str {
 /// `customDetails` by what the job does. `target` is the resource's id, where it still is.
 pub(crate) fn custom_details(control: &Control, job: &Job, target: Option<&str>) -> Value {
     let operation = match &job.request {
-        JobRequest::Protect(_) => None,
+        JobRequest::Protect(_) | JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => None,
         JobRequest::Operate { operation, .. } | JobRequest::Plan { operation, .. } => Some(operation),
     };
     let affected = json!({ "objectName": job.request.object().as_str(), "by": job.by });

@@ -18,6 +18,7 @@ use super::operations::find_job;
 use super::page::{newest_first, page};
 use super::resource::resource;
 use super::time;
+use crate::additions::deployed_servers;
 
 /// What a list can be filtered by: the contract's `JobQueryParameter`, and the name of what a job is about.
 const FILTERS: [&str; 6] =
@@ -128,6 +129,10 @@ fn show(
     let object = job.request.object();
     let target = match &job.request {
         JobRequest::Plan { plan, .. } => Some(call.vault.plan(plan)),
+        JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => {
+            let is_there = control.deployment(object).is_ok();
+            is_there.then(|| call.vault.addition(deployed_servers::KIND, object.as_str()))
+        }
         JobRequest::Protect(_) | JobRequest::Operate { .. } => {
             control.item(object).ok().map(|view| call.vault.protected_item(&view.item.home.site, object))
         }

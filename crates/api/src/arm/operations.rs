@@ -14,6 +14,7 @@ use super::id::{job_name, parse_job};
 use super::protected_items;
 use super::recovery_plans;
 use super::time;
+use crate::additions::deployed_servers;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -89,7 +90,11 @@ pub(crate) fn failure(job: &Job) -> JobError {
 pub(crate) fn result(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let job = find_job(control, call)?;
     let object = job.request.object().clone();
-    let param = if matches!(job.request, JobRequest::Plan { .. }) { "plan" } else { "item" };
+    let param = match job.request {
+        JobRequest::Plan { .. } => "plan",
+        JobRequest::Protect(_) | JobRequest::Operate { .. } => "item",
+        JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => "made",
+    };
     if call.name(param).ok().as_ref() != Some(&object) {
         return Err(
             ArmError::not_found("operation", call.text("job")).cause("the job is about another resource")
@@ -104,6 +109,9 @@ pub(crate) fn result(control: &Control, call: &Call) -> Result<Answer, ArmError>
                 JobRequest::Protect(_) | JobRequest::Operate { .. } => {
                     call.vault.protected_item(&call.name("site")?, &object)
                 }
+                JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => {
+                    call.vault.addition(deployed_servers::KIND, object.as_str())
+                }
             };
             Ok(Answer::Accepted { resource, job: job.id })
         }
@@ -115,7 +123,14 @@ fn of_success(control: &Control, call: &Call, job: &Job, object: &ObjectName) ->
         JobRequest::Plan { .. } => {
             Ok(Answer::Ok(recovery_plans::show(control, call, &control.plan(object)?)?))
         }
-        JobRequest::Operate { operation: ItemOperation::Disable { .. }, .. } => Ok(Answer::NoContent),
+        JobRequest::DeployServer(_) => match control.deployment(object) {
+            Ok(made) => Ok(Answer::Ok(deployed_servers::show(call, &made)?)),
+            // It was removed since.
+            Err(error) if error.kind == ErrorKind::NotFound => Ok(Answer::NoContent),
+            Err(error) => Err(error.into()),
+        },
+        JobRequest::RetireServer { .. }
+        | JobRequest::Operate { operation: ItemOperation::Disable { .. }, .. } => Ok(Answer::NoContent),
         JobRequest::Protect(_) | JobRequest::Operate { .. } => match control.item(object) {
             Ok(view) => Ok(Answer::Ok(protected_items::show(control, call, &control.groups()?, &view)?)),
             // Its protection has ended since.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use switchback_api::{ApiLimits, Vault};
-use switchback_identity::{PeerIdentity, Role};
+use switchback_identity::Role;
 
 use crate::server::Server;
 
@@ -12,7 +12,7 @@ async fn a_site_is_a_fabric_with_its_servers_and_one_container() {
     for (role, name) in
         [(Role::ProcessServer, "home-ps"), (Role::Target, "home-mt"), (Role::Target, "recovery-mt")]
     {
-        server.world.control.enrolled(&PeerIdentity { role, name: name.parse().unwrap() }).unwrap();
+        server.world.enrol(role, name);
     }
     server.world.round();
     assert_eq!(server.call("GET", "replicationFabrics", None).await.names(), ["home", "recovery"]);

@@ -7,6 +7,7 @@
 mod access;
 mod additions;
 mod conformance;
+mod deployed_servers;
 mod groups;
 mod inventory;
 mod plans;

@@ -74,6 +74,10 @@ impl Server {
         Self { router: router(world.control.clone(), config), world, token }
     }
 
+    pub(crate) fn router(&self) -> Router {
+        self.router.clone()
+    }
+
     /// Any request.
     pub(crate) async fn raw(&self, method: &str, uri: &str, token: Option<&str>, body: Vec<u8>) -> Answered {
         let mut request = Request::builder().method(method).uri(uri).header(header::HOST, "cs.example:443");

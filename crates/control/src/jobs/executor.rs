@@ -382,6 +382,9 @@ impl Control {
                     batch.replace(Kind::Plan, name.key(), plan.version, &plan.value);
                 }
             }
+            JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => {
+                self.free_deployment(&job.value, state, &mut batch)?;
+            }
             request => match self.stored_item(request.object()) {
                 // It is not protected, so it is not kept: whatever had been made for it has been undone.
                 Ok(item)
@@ -424,6 +427,8 @@ fn event_of(job: &Job, time: UnixMillis) -> Event {
 pub(crate) fn describe(request: &JobRequest) -> String {
     match request {
         JobRequest::Protect(_) => "enable protection".into(),
+        JobRequest::DeployServer(_) => "deploying the process server".into(),
+        JobRequest::RetireServer { .. } => "removing the process server".into(),
         JobRequest::Operate { operation, .. } | JobRequest::Plan { operation, .. } => {
             operation.operation().map_or_else(|| "clean-up".into(), |operation| operation.to_string())
         }

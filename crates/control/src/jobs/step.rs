@@ -130,12 +130,9 @@ impl Work<'_> {
         let name = match &self.job.request {
             JobRequest::Protect(request) => &request.name,
             JobRequest::Operate { item, .. } => item,
-            JobRequest::Plan { .. } => {
-                return Err(ControlError::new(
-                    ErrorKind::Internal,
-                    "job.no-item",
-                    "a plan's job has no machine of its own",
-                ));
+            JobRequest::Plan { .. } | JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => {
+                let message = "the job is about no machine";
+                return Err(ControlError::new(ErrorKind::Internal, "job.no-item", message));
             }
         };
         self.control.stored_item(name)

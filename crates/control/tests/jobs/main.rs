@@ -4,6 +4,7 @@
 
 mod changes;
 mod cost;
+mod deployments;
 mod physical;
 mod readiness;
 mod restored;
@@ -100,7 +101,11 @@ impl World {
     }
 
     fn protected() -> Self {
-        let mut world = Self::new();
+        Self::new().with_web01_protected()
+    }
+
+    fn with_web01_protected(self) -> Self {
+        let mut world = self;
         let job = world.control.protect("tester", protect()).unwrap();
         world.done(&job, None);
         world.until_protected();
@@ -155,15 +160,25 @@ fn killed_at_every_step(
 }
 
 fn failed_over() -> World {
-    let mut world = World::protected();
-    world.operate(ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: true }, None);
-    world
+    World::protected().failed_over()
+}
+
+impl World {
+    fn failed_over(self) -> Self {
+        let mut world = self;
+        world.operate(ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: true }, None);
+        world
+    }
+
+    fn committed(self) -> Self {
+        let mut world = self.failed_over();
+        world.operate(ItemOperation::Commit, None);
+        world
+    }
 }
 
 fn committed() -> World {
-    let mut world = failed_over();
-    world.operate(ItemOperation::Commit, None);
-    world
+    World::protected().committed()
 }
 
 fn away_protected() -> World {

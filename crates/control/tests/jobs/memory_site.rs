@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use switchback_model::ReadinessCheck;
 use switchback_sites::{
-    Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, Site, SiteError, Target,
+    Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, ServerPlan, Site, SiteError, Target,
 };
 
 /// A site in memory.
@@ -24,6 +24,10 @@ pub(crate) struct MemorySite {
     pub(crate) unreachable: Mutex<bool>,
     /// What the site says of every machine that may be replicated to.
     pub(crate) findings: Mutex<Vec<ReadinessCheck>>,
+    /// Process servers that were made here, by name.
+    pub(crate) servers: Mutex<BTreeMap<String, ServerPlan>>,
+    /// Neither makes nor removes process servers.
+    pub(crate) refuses_servers: Mutex<bool>,
 }
 
 impl MemorySite {
@@ -46,6 +50,12 @@ impl MemorySite {
 
     pub(crate) fn all(&self) -> Vec<Machine> {
         self.machines().values().cloned().collect()
+    }
+
+    fn takes_servers(&self) -> Result<(), SiteError> {
+        let (action, detail) = ("asking for a process server".into(), "no quota".into());
+        let refuses = *self.refuses_servers.lock().unwrap();
+        if refuses { Err(SiteError::Failed { action, detail, passing: false }) } else { Ok(()) }
     }
 
     fn change<T>(
@@ -236,5 +246,21 @@ impl Site for MemorySite {
     }
     fn console(&self, _id: &str, _bytes_max: usize) -> Result<String, SiteError> {
         Ok(String::new())
+    }
+    fn deploy_server(&self, plan: &ServerPlan) -> Result<String, SiteError> {
+        self.takes_servers()?;
+        let mut servers = self.servers.lock().unwrap();
+        if servers.get(&plan.name).is_none_or(|there| there.mark != plan.mark) {
+            servers.insert(plan.name.clone(), plan.clone());
+        }
+        Ok(format!("vm-{}", plan.name))
+    }
+    fn remove_server(&self, name: &str) -> Result<(), SiteError> {
+        self.takes_servers()?;
+        self.servers.lock().unwrap().remove(name);
+        Ok(())
+    }
+    fn server_console(&self, name: &str, _bytes_max: usize) -> Result<String, SiteError> {
+        Ok(format!("{name} login:\nswitchback: installation failed while fetching the program\n"))
     }
 }

@@ -16,9 +16,9 @@ use std::sync::{Arc, Mutex};
 use switchback_control::backup::contents::{Contents, SavedFile};
 use switchback_control::backup::format::{Header, Reason};
 use switchback_control::backup::restore::{prepare, restore};
-use switchback_control::{Control, ControlConfig, ControlError};
+use switchback_control::{Control, ControlConfig, ControlError, InstallSource, Program};
 use switchback_disk::{Clock, DirVolume};
-use switchback_identity::{Authority, PeerIdentity, Role};
+use switchback_identity::{Authority, Newcomer, PeerIdentity, Role, TicketId};
 use switchback_model::azure::{AzureIdentity, AzureKind};
 use switchback_model::component::{
     Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts,
@@ -37,12 +37,20 @@ pub(crate) use memory_site::MemorySite;
 #[derive(Debug, Default)]
 pub(crate) struct Seconds(AtomicU64);
 
+impl Seconds {
+    pub(crate) fn advance(&self, seconds: u64) {
+        self.0.fetch_add(seconds, Ordering::Relaxed);
+    }
+}
+
 impl Clock for Seconds {
     fn now(&self) -> UnixMillis {
         UnixMillis(1_000_000 + self.0.load(Ordering::Relaxed) * 1000)
     }
 }
 
+/// More than one piece of a download.
+pub(crate) const PROGRAM_LEN: usize = 600_000;
 /// SMBIOS UUID of the physical server.
 pub(crate) const HARDWARE: &str = "uuid-hw";
 
@@ -95,6 +103,10 @@ pub(crate) struct World {
     pub(crate) guest: Vec<ReadinessCheck>,
     /// What the agent was told last to be ready for.
     pub(crate) guest_for: Option<GuestPlatform>,
+    /// What process servers that are made here are given.
+    pub(crate) install_source: Option<InstallSource>,
+    /// They come up, and do not enrol.
+    pub(crate) newcomers_fail: bool,
     _directory: tempfile::TempDir,
 }
 
@@ -183,6 +195,8 @@ impl World {
             replicas_problem: None,
             guest: Vec::new(),
             guest_for: None,
+            install_source: None,
+            newcomers_fail: false,
             _directory: directory,
         }
     }
@@ -207,6 +221,52 @@ impl World {
     /// The configuration server was killed and starts again.
     pub(crate) fn restart(&mut self) {
         self.control = control(&self.store, &self.clock, [self.home.clone(), self.recovery.clone()]);
+        if let Some(source) = &self.install_source {
+            self.control.offers(source.clone());
+        }
+    }
+
+    /// A component enrols with the passphrase.
+    pub(crate) fn enrol(&self, role: Role, name: &str) {
+        self.control.enrolled(&Newcomer { identity: peer(role, name), ticket: None }).unwrap();
+    }
+
+    /// The site's.
+    fn authority(&self) -> Authority {
+        let identity = self._directory.path().join("identity");
+        let is_there = identity.exists();
+        std::fs::create_dir_all(&identity).unwrap();
+        let volume = Arc::new(DirVolume::open(&identity).unwrap());
+        let made = if is_there { Authority::open } else { Authority::create };
+        made(volume, self.clock.clone()).unwrap()
+    }
+
+    /// From now on process servers can be made at the recovery site.
+    pub(crate) fn offer_program(&mut self) {
+        let program = self._directory.path().join("program");
+        std::fs::write(&program, vec![7; PROGRAM_LEN]).unwrap();
+        self.install_source = Some(InstallSource {
+            authority: Arc::new(self.authority()),
+            program: Arc::new(Program::open(&program).unwrap()),
+            names: vec!["cs.example".into()],
+        });
+        self.restart();
+    }
+
+    /// Process servers that were made: each enrols once with what its script has, and reports from then on.
+    fn newcomers(&self) {
+        let made = self.recovery.servers.lock().unwrap().clone();
+        for plan in made.values().filter(|_| !self.newcomers_fail) {
+            let identity = peer(Role::ProcessServer, &plan.name);
+            let secret = plan.custom_data.lines().find_map(|line| line.strip_prefix("secret='")).unwrap();
+            let ticket = TicketId::try_from(format!("{}{}", &secret[..4], &secret[5..9])).unwrap();
+            let is_new = !self.control.is_enrolled(&identity).unwrap();
+            let newcomer = Newcomer { identity, ticket: Some(ticket) };
+            if !is_new || self.control.enrolled(&newcomer).is_ok() {
+                let state = State::ProcessServer(ProcessServerState::default());
+                self.report(Role::ProcessServer, &plan.name, "recovery", state);
+            }
+        }
     }
 
     /// What a backup would hold of the store.
@@ -217,11 +277,7 @@ impl World {
     /// The configuration server is lost; another one is restored from what a backup held, and the components find it.
     pub(crate) fn restore(&mut self, snapshot: Snapshot) {
         let identity = self._directory.path().join("identity");
-        if !identity.exists() {
-            std::fs::create_dir(&identity).unwrap();
-            let volume = DirVolume::open(&identity).unwrap();
-            Authority::create(Arc::new(volume), self.clock.clone()).unwrap();
-        }
+        self.authority();
         let file = |name: &str| SavedFile {
             path: format!("identity/{name}"),
             executable: false,
@@ -262,7 +318,7 @@ impl World {
 
     /// Everybody is a second older, reports, and does what is desired.
     pub(crate) fn round(&mut self) {
-        self.clock.0.fetch_add(1, Ordering::Relaxed);
+        self.clock.advance(1);
         for (site, number) in [("home", 0), ("recovery", 1)] {
             self.target(site, ["home-mt", "recovery-mt"][number]);
             self.process_server(site, ["home-ps", "recovery-ps"][number]);
@@ -273,6 +329,7 @@ impl World {
         if !self.hardware.all().is_empty() {
             self.process_server("hardware", "hw-ps");
         }
+        self.newcomers();
         let sites = [self.home.clone(), self.recovery.clone(), self.hardware.clone()];
         for machine in sites
             .iter()

@@ -302,6 +302,15 @@ impl AzureSite {
     pub(super) fn serial_log(&self, id: &str, bytes_max: usize) -> Result<String, SiteError> {
         let action = format!("reading the console of {id}");
         let Some(vm) = self.made_vm(id, &action)? else { return Ok(String::new()) };
+        self.serial_log_of(&vm, bytes_max, &action)
+    }
+
+    pub(super) fn serial_log_of(
+        &self,
+        vm: &Vm,
+        bytes_max: usize,
+        action: &str,
+    ) -> Result<String, SiteError> {
         let read = || {
             let asked =
                 self.arm.post(&format!("{}/retrieveBootDiagnosticsData", vm.id), version::COMPUTE, "")?;

@@ -95,8 +95,8 @@ impl Default for ServerImage {
 pub struct ServerPlan {
     /// Its name: 1 to 64 lower-case letters, digits and dashes, a letter or digit at both ends.
     pub name: String,
-    /// What it is marked with, if with anything (the tag `switchback-mark`).
-    pub mark: Option<String>,
+    /// What tells it from an earlier one of its name, which ran something else (the tag `switchback-mark`).
+    pub mark: String,
     /// The network it is in, `VNET/SUBNET`.
     pub network: String,
     /// Its address there, for good.
@@ -137,13 +137,13 @@ struct Ids {
 }
 
 impl AzureSite {
-    /// Makes a process server and starts it. Gives the name of its virtual machine. Again with the same plan, it goes on where an earlier attempt
-    /// ended; a server that is there already stays as it is, with the custom data that it was made with.
+    /// See [`Site::deploy_server`](crate::Site::deploy_server). A server that is there already with its mark stays as it is, with the custom data that it was
+    /// made with.
     ///
     /// # Errors
     /// [`SiteError::NoSuchNetwork`]; [`SiteError::Taken`]: somebody else has one of its names; [`SiteError::Failed`]: the plan has a mistake, its address is
     /// taken (`azure-address`), a server of the name has another address (`azure-server`), or Azure refuses.
-    pub fn deploy_server(&self, plan: &ServerPlan) -> Result<String, SiteError> {
+    pub(super) fn make_process_server(&self, plan: &ServerPlan) -> Result<String, SiteError> {
         let action = format!("making the process server {}", plan.name);
         check(plan).map_err(failed(&action))?;
         let ids = self.server_ids(&plan.name);
@@ -152,7 +152,9 @@ impl AzureSite {
         let card = self.server_card(&ids, plan, &action)?;
         match there {
             // Whose custom data nobody can change any more: Azure forbids it.
-            Some(vm) if vm.properties.provisioning_state == "Failed" => {
+            Some(vm)
+                if vm.properties.provisioning_state == "Failed" || vm.tags.get(MARK) != Some(&plan.mark) =>
+            {
                 self.arm.delete(&vm.id, version::COMPUTE).map_err(failed(&action))?;
                 self.delete_server_disk(&ids, &plan.name, &action)?;
             }
@@ -164,11 +166,8 @@ impl AzureSite {
         Ok(vm_name)
     }
 
-    /// Deletes a process server: virtual machine, card, disk, whether it runs or not. One that is not there is gone.
-    ///
-    /// # Errors
-    /// [`SiteError::Taken`]: what has its name is somebody else's; that, and what would come after it, stays. [`SiteError::Failed`].
-    pub fn remove_server(&self, name: &str) -> Result<(), SiteError> {
+    /// Deletes virtual machine, card, disk. [`SiteError::Taken`]: what would come after what is somebody else's stays as well.
+    pub(super) fn delete_process_server(&self, name: &str) -> Result<(), SiteError> {
         let action = format!("removing the process server {name}");
         check_name(name).map_err(failed(&action))?;
         let ids = self.server_ids(name);
@@ -183,6 +182,15 @@ impl AzureSite {
             self.arm.delete(&ids.card, version::NETWORK).map_err(failed(&action))?;
         }
         self.delete_server_disk(&ids, name, &action)
+    }
+
+    /// The serial log of its boot diagnostics; nothing where there is no such server.
+    pub(super) fn process_server_log(&self, name: &str, bytes_max: usize) -> Result<String, SiteError> {
+        let action = format!("reading the console of the process server {name}");
+        let ids = self.server_ids(name);
+        let Some(vm) = self.vm(&ids.vm).map_err(failed(&action))? else { return Ok(String::new()) };
+        self.must_be_server(name, &ids.vm, &vm.tags)?;
+        self.serial_log_of(&vm, bytes_max, &action)
     }
 
     fn server_ids(&self, name: &str) -> Ids {
@@ -253,9 +261,7 @@ impl AzureSite {
         let mut tags = self.settings.machines.tags.clone();
         tags.insert(SERVER.into(), plan.name.clone());
         tags.insert(CONTAINER.into(), self.settings.container.clone());
-        if let Some(mark) = &plan.mark {
-            tags.insert(MARK.into(), mark.clone());
-        }
+        tags.insert(MARK.into(), plan.mark.clone());
         json!(tags)
     }
 

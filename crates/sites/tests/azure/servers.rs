@@ -20,7 +20,7 @@ const REFUSED: Fault = Fault::Refused { status: 409, code: "Conflict", message: 
 pub(crate) fn plan(name: &str, address: [u8; 4]) -> ServerPlan {
     ServerPlan {
         name: name.into(),
-        mark: Some("the vault".into()),
+        mark: "the first".into(),
         network: "recovery-net/production".into(),
         address: Ipv4Addr::from(address),
         size: "Standard_D2s_v5".into(),
@@ -59,7 +59,7 @@ fn a_server_is_made_as_planned_and_removed_whole() {
         let tags = bench.emulator.resource(kind, name)["tags"].clone();
         assert_eq!(
             [&tags["switchback-server"], &tags["switchback-mark"]],
-            ["ps-cloud", "the vault"],
+            ["ps-cloud", "the first"],
             "{kind}"
         );
     }
@@ -70,6 +70,14 @@ fn a_server_is_made_as_planned_and_removed_whole() {
 
     bench.site.deploy_server(&plan("ps-cloud", [10, 20, 1, 20])).unwrap();
     assert_eq!(bench.calls(&["PUT /", "virtualMachines"]), 1, "what is there is not made again");
+    let other = ServerPlan {
+        mark: "the second".into(),
+        custom_data: "#!/bin/sh\n# another word\n".into(),
+        ..plan("ps-cloud", [10, 20, 1, 20])
+    };
+    bench.site.deploy_server(&other).unwrap();
+    assert_eq!(counts(&bench), [1, 1, 1]);
+    assert_eq!(bench.emulator.custom_data(&name).unwrap(), other.custom_data.as_bytes(), "it runs what is new");
     bench.site.remove_server("ps-cloud").unwrap();
     assert_eq!(counts(&bench), [0, 0, 0]);
     bench.site.remove_server("ps-cloud").unwrap();

@@ -10,7 +10,7 @@ use switchback_disk::{Clock, SystemClock};
 use switchback_identity::{Credentials, CredentialsError, EnrolError, LiveCredentials, PeerIdentity, Role};
 use switchback_transport::EnrolConfig;
 
-use super::identity::{ENROL_TIMEOUT, passphrase};
+use super::identity::{ENROL_TIMEOUT, secret};
 use super::network::{IdentityArgs, default_name, runtime};
 use crate::engine::Stop;
 use crate::role::RoleConfig;
@@ -80,14 +80,14 @@ impl ComponentArgs {
     fn join(&self, role: Role, servers: &[String], file: &Path, stop: &Stop) -> anyhow::Result<Credentials> {
         let name = self.name.clone().map_or_else(default_name, Ok)?;
         let identity = PeerIdentity { role, name: name.parse()? };
-        let passphrase = passphrase(Some(file))?;
+        let secret = secret(Some(file))?;
         let runtime = runtime()?;
         let mut said = String::new();
         loop {
             for server in servers {
                 let config = EnrolConfig {
                     address: server.clone(),
-                    passphrase: passphrase.clone(),
+                    secret: secret.clone(),
                     identity: identity.clone(),
                     timeout: ENROL_TIMEOUT,
                     clock: Arc::new(SystemClock),

@@ -29,7 +29,7 @@ use switchback_api::listener::{Limits, ListenerConfig, serve};
 use switchback_api::{ApiConfig, ApiLimits, Vault};
 use switchback_control::backup::ServerHome;
 use switchback_control::backup::restore::check_finished;
-use switchback_control::{Control, ControlConfig};
+use switchback_control::{Control, ControlConfig, InstallSource, Program};
 use switchback_disk::{Clock, DirVolume, SystemClock, Volume};
 use switchback_identity::tls::control_server_config;
 use switchback_identity::{
@@ -108,11 +108,14 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("listening on {} (is another process there?)", args.listen))?;
     listener.set_nonblocking(true)?;
     control.keeps(home(args, data, &name, listener.local_addr()?.port()));
+    let advertised: Vec<_> = args.names.iter().map(|name| host_and_port(name).0.to_owned()).collect();
+    let web_names = if args.names.is_empty() { vec![name, "localhost".into()] } else { advertised };
+    let program = Arc::new(Program::own().context("reading the program that runs")?);
+    // Before jobs go on that need it.
+    control.offers(InstallSource { authority: Arc::clone(&authority), program, names: web_names.clone() });
     let _workers = control.start()?;
     let stop = Stop::default();
     super::stop_on_interrupt(&stop)?;
-    let advertised = args.names.iter().map(|name| host_and_port(name).0.to_owned()).collect();
-    let web_names = if args.names.is_empty() { vec![name, "localhost".into()] } else { advertised };
     let identity = (authority, credentials, identity);
     runtime()?.block_on(listen(
         args.address_file.as_deref(),
@@ -179,11 +182,12 @@ async fn listen(
         clock: Arc::clone(&clock),
         limits: ApiLimits::default(),
     };
+    let enrolment = EnrolmentPolicy { tickets: true, ..EnrolmentPolicy::default() };
     let config = ListenerConfig {
         tls: control_server_config(&credentials, &web_certificate, clock)?,
         web_certificate,
         authority: Arc::clone(&authority),
-        enrolment: Arc::new(EnrolmentService::new(Arc::clone(&authority), EnrolmentPolicy::default())),
+        enrolment: Arc::new(EnrolmentService::new(Arc::clone(&authority), enrolment)),
         service: Arc::new(control.clone()),
         web: switchback_api::router(control, api),
         limits: Limits::default(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use switchback_disk::SystemClock;
-use switchback_identity::{Authority, Passphrase, PeerIdentity, Role};
+use switchback_identity::{Authority, EnrolmentSecret, PeerIdentity, Role};
 use switchback_transport::EnrolConfig;
 
 use super::network::{IdentityArgs, default_name, runtime};
@@ -122,7 +122,7 @@ pub(crate) fn enrol(args: &EnrolArgs) -> anyhow::Result<ExitCode> {
     let runtime = runtime()?;
     let config = EnrolConfig {
         address: args.address.clone(),
-        passphrase: passphrase(args.passphrase_file.as_deref())?,
+        secret: secret(args.passphrase_file.as_deref())?,
         identity,
         timeout: ENROL_TIMEOUT,
         clock: Arc::new(SystemClock),
@@ -138,8 +138,8 @@ fn named(name: Option<&str>) -> anyhow::Result<String> {
     name.map_or_else(default_name, |name| Ok(name.into()))
 }
 
-/// From a file, a terminal or a pipe; never from an argument, which everybody on the host could read.
-pub(super) fn passphrase(file: Option<&Path>) -> anyhow::Result<Passphrase> {
+/// A passphrase or a ticket, from a file, a terminal or a pipe; never from an argument, which everybody on the host could read.
+pub(super) fn secret(file: Option<&Path>) -> anyhow::Result<EnrolmentSecret> {
     let mut text = zeroize::Zeroizing::new(String::new());
     match file {
         Some(path) => {

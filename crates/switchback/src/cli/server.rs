@@ -1,5 +1,7 @@
 //! `switchback server`: the components that have joined: agents, process servers, master targets.
 
+mod deploy;
+
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -67,6 +69,10 @@ enum ServerCommand {
         #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
         wait_limit: u64,
     },
+    /// Make a process server at a site of Azure: a virtual machine that installs itself, enrols and reports
+    Deploy(deploy::DeployArgs),
+    /// Remove a process server that was made so, with its virtual machine; refused while a machine is replicated through it
+    Retire(deploy::RetireArgs),
     /// Remove a component: it is not talked to any more, and its certificate not renewed
     Remove {
         /// Its name, or ROLE.NAME where several roles share one
@@ -91,6 +97,8 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
         ServerCommand::Replace { former, by, wait_limit } => {
             replace(&session, former, by, WaitArgs::until(*wait_limit)).await
         }
+        ServerCommand::Deploy(args) => deploy::deploy(&session, args).await,
+        ServerCommand::Retire(args) => deploy::retire(&session, args).await,
         ServerCommand::Remove { server, confirm } => {
             let found = choose(&all(&session).await?, server)?;
             let (role, name) =

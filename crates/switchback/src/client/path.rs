@@ -17,6 +17,8 @@ pub const FABRICS: &str = "replicationFabrics";
 pub const SITES: &str = "switchbackSites";
 /// Components that enrolled.
 pub const SERVERS: &str = "switchbackServers";
+/// Process servers that were made at a site.
+pub const DEPLOYED_SERVERS: &str = "switchbackDeployedServers";
 /// Protection groups and their failback twins.
 pub const GROUPS: &str = "switchbackProtectionGroups";
 /// Protected machines in our own words; `contractId` leads to what the contract knows of one.

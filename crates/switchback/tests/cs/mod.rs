@@ -16,7 +16,8 @@ use switchback_control::{ControlError, ErrorKind};
 use switchback_disk::{Clock, SystemClock};
 use switchback_identity::tls::control_server_config;
 use switchback_identity::{
-    Authority, EnrolmentPolicy, EnrolmentService, LiveCredentials, PeerIdentity, Role, WebCertificate,
+    Authority, EnrolmentPolicy, EnrolmentService, LiveCredentials, Newcomer, PeerIdentity, Role,
+    WebCertificate,
 };
 use switchback_model::UnixMillis;
 use switchback_model::component::{
@@ -96,7 +97,8 @@ impl Scripted {
 }
 
 impl ComponentService for Scripted {
-    fn enrolled(&self, identity: &PeerIdentity) -> Result<(), ControlError> {
+    fn enrolled(&self, newcomer: &Newcomer) -> Result<(), ControlError> {
+        let identity = &newcomer.identity;
         if identity.name.as_str() == "unwelcome" {
             return Err(ControlError::new(ErrorKind::Forbidden, "test", "not this one"));
         }

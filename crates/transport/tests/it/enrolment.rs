@@ -19,7 +19,7 @@ use crate::support::{PATIENCE, Site, eventually, live, request};
 fn config(site: &Site, address: SocketAddr, passphrase: Passphrase) -> EnrolConfig {
     EnrolConfig {
         address: address.to_string(),
-        passphrase,
+        secret: passphrase.into(),
         identity: PeerIdentity { role: Role::Source, name: "web02".parse().unwrap() },
         timeout: PATIENCE,
         clock: site.clock.clone(),
