@@ -8,7 +8,7 @@
 //! systemd. Run again, it leaves out what is done. What fails is said on the console, which the site shows (boot diagnostics).
 //!
 //! **The secret.** Custom data stays readable in the machine (cloud-init and Azure's agent keep copies), to its root alone. So the secret must be worth nothing
-//! once it was used: [`InstallScript::secret`] says what it has to be.
+//! once it was used: `InstallScript::secret` says what it has to be.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -20,35 +20,35 @@ const BODY: &str = include_str!("install_script/body.sh");
 
 /// What a script is made of. Shows nothing of its secret in `Debug`.
 #[derive(Clone)]
-pub struct InstallScript {
+pub(crate) struct InstallScript {
     /// The server's name in its site.
-    pub name: String,
+    pub(crate) name: String,
     /// The site it serves.
-    pub site: String,
+    pub(crate) site: String,
     /// `HOST:PORT` of the configuration server, as the new server reaches it, and as the certificate names it.
-    pub configuration_server: String,
+    pub(crate) configuration_server: String,
     /// `HOST:PORT` that others reach it at.
-    pub advertise: String,
+    pub(crate) advertise: String,
     /// The port it listens on.
-    pub port: u16,
+    pub(crate) port: u16,
     /// The path of the program at the configuration server, `/install/switchback`.
-    pub program_path: String,
+    pub(crate) program_path: String,
     /// SHA-256 of the program, 64 hexadecimal digits.
-    pub program_sha256: String,
+    pub(crate) program_sha256: String,
     /// The certificate of the site's authority, PEM.
-    pub authority: String,
+    pub(crate) authority: String,
     /// With what it enrols. It must be good for one enrolment of this name and role, for an hour at most: the site's passphrase is neither, and must not be here.
-    pub secret: Zeroizing<String>,
+    pub(crate) secret: Zeroizing<String>,
 }
 
 /// A value that cannot be in a script.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the process server's {what} cannot be used: {problem} [server-script]")]
-pub struct ScriptError {
+pub(crate) struct ScriptError {
     /// Which.
-    pub what: &'static str,
+    pub(crate) what: &'static str,
     /// What is wrong with it.
-    pub problem: &'static str,
+    pub(crate) problem: &'static str,
 }
 
 impl fmt::Debug for InstallScript {
@@ -67,7 +67,7 @@ impl InstallScript {
     ///
     /// # Errors
     /// [`ScriptError`]: a value is empty or has control characters, the digest is none, the certificate is none.
-    pub fn render(&self) -> Result<Zeroizing<String>, ScriptError> {
+    pub(crate) fn render(&self) -> Result<Zeroizing<String>, ScriptError> {
         self.check()?;
         let listen = format!("0.0.0.0:{}", self.port);
         let words = [

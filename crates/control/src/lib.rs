@@ -69,7 +69,7 @@ use switchback_store::Store;
 
 pub use deployments::{Deployment, InstallSource, PROGRAM_PATH};
 pub use error::{ControlError, ErrorKind};
-pub use install_script::{InstallScript, ScriptError};
+pub(crate) use install_script::InstallScript;
 pub use jobs::executor::{Crash, Turn};
 pub use program::Program;
 pub use views::{DiscoveredMachine, Health, ItemView, ServerView};
