@@ -159,8 +159,11 @@ fn what_changes_is_seen_and_what_does_not_is_not() {
     std::fs::write(home.directory.join("scripts/a.sh"), "x").unwrap();
     let script = seen();
     assert_ne!(script, before, "a script");
+    std::fs::write(home.directory.join("prices.toml"), "x").unwrap();
+    let prices = seen();
+    assert_ne!(prices, script, "the table of prices");
     server.control.create_token(&"t".parse().unwrap(), AccessRole::Reader).unwrap();
-    assert_ne!(seen(), script, "a token");
+    assert_ne!(seen(), prices, "a token");
 }
 
 #[test]
