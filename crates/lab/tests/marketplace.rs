@@ -37,7 +37,7 @@ const KEY: &str =
 /// What is fetched from the host.
 const FETCHED: &str = "what the host has";
 
-/// Custom data of the first: tells its address, counts its runs, fetches over TLS, and installs a service.
+/// Custom data of the first: tells its address, counts its runs, fetches over TLS, and installs a service, which fails once.
 const SERVES: &str = r#"#!/bin/sh
 set -eu
 echo "FACT address $(ip -o -4 addr show dev eth0 | awk '{ print $4 }')"
@@ -49,18 +49,29 @@ PEM
 curl --fail --silent --show-error --proto '=https' --cacert /root/authority.pem --retry 5 --retry-connrefused \
     --connect-to "::10.0.3.2:" --output /root/fetched -- 'URL'
 echo "FACT fetched $(sed 's/ *$//' /root/fetched)"
-mkdir -p /var/lib/greeter/www /etc/systemd/system
 umask 077
+mkdir -p /usr/local/bin /var/lib/greeter/www
 echo 'good day' >/var/lib/greeter/www/greeting
+cat >/usr/local/bin/greeter <<'PROGRAM'
+#!/bin/sh
+if [ ! -e /var/lib/greeter/tried ]; then
+    echo tried >/var/lib/greeter/tried
+    exit 3
+fi
+echo "FACT service user=$(id -u) runs=$(cat /var/lib/runs) told=$1"
+exec httpd -f -p 10.20.2.5:9443 -h /var/lib/greeter/www
+PROGRAM
+chmod 755 /usr/local/bin /usr/local/bin/greeter
 cat >/etc/systemd/system/greeter.service <<'UNIT'
 [Unit]
 Description=Greeter
 [Service]
-ExecStart="/bin/sh" "-c" "echo \"FACT service user=$$(id -u) runs=$$(cat /var/lib/runs) 100%%\"; exec httpd -f -p 10.20.2.5:9443 -h /var/lib/greeter/www"
+ExecStart="/usr/local/bin/greeter" "100%% of \"$$x\""
 DynamicUser=yes
 StateDirectory=greeter
 StateDirectoryMode=0700
 Restart=on-failure
+RestartSec=1
 [Install]
 WantedBy=multi-user.target
 UNIT
@@ -73,7 +84,8 @@ const ASKS: &str = "#!/bin/sh
 curl --silent --show-error --retry 60 --retry-delay 1 --retry-connrefused http://10.20.2.5:9443/greeting | sed 's/^/FACT heard /'
 exit 7
 ";
-const SERVICE: &str = "FACT service user=61184 runs=1 100%";
+/// What its service says at each start: that it is nobody in particular, and sees what its first start has left.
+const SERVICE: &str = "FACT service user=61184 runs=1 told=100% of \"$x\"";
 
 struct Bench {
     emulator: Emulator,

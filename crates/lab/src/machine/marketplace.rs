@@ -13,6 +13,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use switchback_sites::Boot;
 
@@ -22,7 +23,7 @@ use crate::cpio::Archive;
 
 /// The program by which custom data fetches things.
 const CURL: &str = "/usr/bin/curl";
-const DIRECTORIES: [&str; 4] = ["root", "var/log", "var/lib", "etc/systemd/system"];
+const DIRECTORIES: [&str; 5] = ["root", "usr/local/bin", "var/lib", "var/log", "etc/systemd/system"];
 const TEXTS: [Text; 7] = [
     ("etc/inittab", PLAIN, include_str!("../../guest/server/inittab")),
     ("etc/lab/start", PROGRAM, include_str!("../../guest/server/start")),
@@ -54,6 +55,8 @@ impl MarketplaceImage {
         for program in programs {
             root::libraries_of(program, &tree)?;
         }
+        // Services run as others than root, whatever the umask was here.
+        disks::run(Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(&tree))?;
         Ok(Self { tree, boot })
     }
 
