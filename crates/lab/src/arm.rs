@@ -15,9 +15,10 @@
 //! writes the raw file; `PUT virtualMachines/NAME` checks size, quota, disks, cards, and starts it, as Azure does when it makes one.
 //!
 //! It differs from Azure in what is said here. Creating is fast. A graceful `powerOff` cuts the power after [`Options::grace`]. Of marketplace images it
-//! knows the names of a few; a disk that is made of one is full of zeros, has the tags of its virtual machine (of Azure this is not known), and so a
-//! guest of it does not boot; its custom data is kept ([`Emulator::custom_data`]), and not run. Data disks and cards with `deleteOption` `Delete`, scale
-//! sets, images of one's own, extensions are not emulated. Of the serial numbers that Azure's guests see of their SCSI disks nothing is
+//! knows the names of a few; a disk that is made of one has the tags of its virtual machine (of Azure this is not known). It is full of zeros, and its guest
+//! does not boot, unless [`Options::marketplace`] has a system: then that runs, whichever image was named, with the addresses of its cards, and runs its custom
+//! data once. Custom data is shown by no answer, but kept for tests ([`Emulator::custom_data`]). SSH keys are looked at, and enter nowhere. Data disks and
+//! cards with `deleteOption` `Delete`, scale sets, images of one's own, extensions are not emulated. Of the serial numbers that Azure's guests see of their SCSI disks nothing is
 //! promised by Azure (they are Hyper-V's NAA names, other ones after each attachment); what is, is the order of LUNs. So a guest here sees made-up ones,
 //! unless [`Guests::serial_tag`] names the tag of a managed disk that has one.
 
@@ -29,6 +30,7 @@ mod groups;
 mod guests;
 mod images;
 mod machines;
+mod marketplace;
 mod network;
 mod operations;
 mod route;
@@ -39,6 +41,7 @@ mod world;
 
 pub use faults::Fault;
 pub use guests::Guests;
+pub use marketplace::Marketplace;
 pub use tokens::Client;
 
 use std::fs;
@@ -113,6 +116,8 @@ pub struct Options {
     pub storage: Vec<(String, String)>,
     /// What runs virtual machines; `None`: their power is only noted.
     pub guests: Option<Guests>,
+    /// What those run that are made of a marketplace image; `None`: nothing, their disks are zeros.
+    pub marketplace: Option<Marketplace>,
 }
 
 impl Default for Options {
@@ -125,6 +130,7 @@ impl Default for Options {
             clients: vec![Client::default()],
             storage: Vec::new(),
             guests: None,
+            marketplace: None,
         }
     }
 }

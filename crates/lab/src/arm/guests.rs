@@ -49,7 +49,7 @@ pub(super) fn answer(world: &World, request: &Request) -> Option<Answer> {
         return Some(Answer::empty(403));
     }
     let text = match world.local() {
-        Ok(Some((local, _))) => local.console(name, CONSOLE_LEN_MAX).unwrap_or_default(),
+        Ok(Some((local, _))) => local.console(&name.to_lowercase(), CONSOLE_LEN_MAX).unwrap_or_default(),
         _ => format!("{name}: nothing runs here\n"),
     };
     Some(Answer::empty(200).header("content-type", "text/plain").bytes(text.into_bytes()))
@@ -68,9 +68,11 @@ impl World {
     /// Starts the guest of a virtual machine, which has its disks.
     pub(super) fn start_guest(&self, id: &str) -> Result<(), ArmError> {
         let Some((local, guests)) = self.local()? else { return Ok(()) };
-        let Some((name, description)) = self.describe(id, guests) else { return Ok(()) };
+        let Some((name, mut description)) = self.describe(id, guests) else { return Ok(()) };
         let directory = local.directory().join("machines").join(&name);
         fs::create_dir_all(&directory).map_err(failed)?;
+        self.provision(id, &mut description, &directory)?;
+        let description = without_null(description);
         let text = toml::to_string(&description).map_err(failed)?;
         fs::write(directory.join("machine.toml"), text).map_err(failed)?;
         local.power_on(&name).map_err(failed)
@@ -88,6 +90,12 @@ impl World {
             // One that was never started is off.
             let _ = local.power_off(&name_of(id));
         }
+    }
+
+    /// Removes what is left of a guest that is off, but for its managed disks.
+    pub(super) fn remove_guest(&self, id: &str) -> Result<(), ArmError> {
+        let Some((local, _)) = self.local()? else { return Ok(()) };
+        local.delete_machine(&name_of(id)).map_err(failed)
     }
 
     pub(super) fn stop_guests(&self) {
@@ -131,7 +139,7 @@ impl World {
             "uuid": machine.text("/properties/vmId").to_lowercase(),
             "cpus": size.1.min(guests.cpus_max),
             "memory_mib": size.2.min(guests.memory_mib_max),
-            "boot": without_null(serde_json::to_value(guests.boot.as_ref().unwrap_or(&by_disk)).ok()?),
+            "boot": guests.boot.as_ref().unwrap_or(&by_disk),
             "disks": disks.collect::<Vec<_>>(),
             "nics": nics.collect::<Vec<_>>(),
         });
@@ -139,12 +147,12 @@ impl World {
     }
 }
 
-/// TOML has no null.
-fn without_null(mut value: Value) -> Value {
-    if let Some(object) = value.as_object_mut() {
-        object.retain(|_, value| !value.is_null());
+/// TOML has no null: what would be one in a description's `boot` is left out.
+fn without_null(mut description: Value) -> Value {
+    if let Some(boot) = description["boot"].as_object_mut() {
+        boot.retain(|_, value| !value.is_null());
     }
-    value
+    description
 }
 
 fn name_of(id: &str) -> String {

@@ -160,6 +160,7 @@ fn put(world: &Arc<World>, request: &Request, id: &str, fault: Option<Fault>) ->
     };
     let id = id.to_owned();
     operations::begin(world, begun, fault, move |world| {
+        world.write_image(&id)?;
         world.start_guest(&id)?;
         if let Some(machine) = world.state().get_mut(&id) {
             machine.set_state("Succeeded");
@@ -322,6 +323,7 @@ fn delete(world: &Arc<World>, id: String, fault: Option<Fault>) -> Result<Answer
     let begun = Begun { provider: "Microsoft.Compute", answer: Answer::empty(202), resource: None };
     operations::begin(world, begun, fault, move |world| {
         switch_off(world, &id);
+        world.remove_guest(&id)?;
         let mut state = world.state();
         images::delete_with(world, &mut state, &id);
         for resource in state.resources.values_mut() {

@@ -116,6 +116,16 @@ fn available(state: &State, network: &Resource, address: &str) -> Result<Answer,
     ))
 }
 
+/// `ADDRESS/PREFIX` of a card.
+pub(super) fn address_with_prefix(state: &State, card: &Resource) -> Option<String> {
+    let id = subnet_of(card);
+    let network = state.get(id.split("/subnets/").next()?)?;
+    let subnets = network.json["properties"]["subnets"].as_array()?;
+    let named = |one: &&Value| one["id"].as_str().is_some_and(|own| own.eq_ignore_ascii_case(id));
+    let (_, bits) = prefix_of(subnets.iter().find(named)?);
+    Some(format!("{}/{bits}", address_of(card)))
+}
+
 fn prefix_of(subnet: &Value) -> (Ipv4Addr, u32) {
     let text = subnet["properties"]["addressPrefix"].as_str().unwrap_or_default();
     let parsed = text.split_once('/').and_then(|(net, bits)| Some((net.parse().ok()?, bits.parse().ok()?)));

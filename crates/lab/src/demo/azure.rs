@@ -13,9 +13,9 @@ use super::places::{CAST, Cast};
 use super::stage::{At, FOLLOW_LIMIT, Stage};
 use super::story;
 use super::vcenter::{self, VCenter};
-use crate::arm::{self, Client, Emulator, Guests, Options};
+use crate::arm::{self, Client, Emulator, Guests, Marketplace, Options};
 use crate::azurite::{Azurite, container_at};
-use crate::machine::{BootFiles, NETWORKS};
+use crate::machine::{BootFiles, MarketplaceImage, NETWORKS};
 use crate::wire::Wire;
 
 const CONTAINER: &str = "replicas";
@@ -25,6 +25,8 @@ const ACCOUNTS: [&str; 2] = ["recovery", "container"];
 pub(super) const SUBNETS: [&str; 2] = ["recovery-net/production", "recovery-net/isolated"];
 /// By which the emulator shows disks their serial numbers, of which Azure promises nothing.
 const SERIAL_TAG: &str = "switchback-serial";
+/// What servers are told apart by.
+const SERVER_TAG: &str = "switchback-server";
 const VMS: &str = "Microsoft.Compute/virtualMachines";
 const DISKS: &str = "Microsoft.Compute/disks";
 const CARDS: &str = "Microsoft.Network/networkInterfaces";
@@ -54,6 +56,9 @@ impl Azure {
         let boot = BootFiles::make(&stage.foundation, recovery)?;
         let wire = Wire::to(azurite.address())?;
         let (url, sas) = Self::container_through(&wire)?;
+        let program = stage.agent_settings().program;
+        let image = MarketplaceImage::make(recovery, &[&program], boot.clone())?;
+        let marketplace = Marketplace { image, outbound: Some(NETWORKS[0].to_owned()) };
         let networks = SUBNETS.map(|subnet| subnet.rsplit('/').next().unwrap_or_default().to_owned());
         let guests = Guests {
             site: recovery.to_owned(),
@@ -67,7 +72,12 @@ impl Azure {
             cpus_max: 1,
             serial_tag: Some(SERIAL_TAG.to_owned()),
         };
-        let options = Options { storage: vec![(url, sas)], guests: Some(guests), ..Options::default() };
+        let options = Options {
+            storage: vec![(url, sas)],
+            guests: Some(guests),
+            marketplace: Some(marketplace),
+            ..Options::default()
+        };
         Ok(Self { emulator: Emulator::start_with(options)?, _azurite: azurite, wire })
     }
 
@@ -104,9 +114,11 @@ impl Azure {
         })
     }
 
-    /// The virtual machine that there is.
+    /// The virtual machine that there is, beside servers.
     pub(super) fn vm(&self) -> anyhow::Result<String> {
-        self.emulator.names(VMS).pop().map(|name| name.to_lowercase()).context("Azure has no virtual machine")
+        let is_server = |name: &String| self.emulator.resource(VMS, name)["tags"].get(SERVER_TAG).is_some();
+        let vm = self.emulator.names(VMS).into_iter().find(|name| !is_server(name));
+        vm.map(|name| name.to_lowercase()).context("Azure has no virtual machine")
     }
 
     pub(super) fn work_goes_on(&self, stage: &mut Stage) -> anyhow::Result<()> {

@@ -6,14 +6,19 @@
 //!
 //! The path of one boot: the initramfs finds the root by its label; `start` mounts and configures; `workload` and `agent` run until the power button is
 //! pressed; `stop` leaves clean file systems. Images are made without mounting anything and without root.
+//!
+//! A [`MarketplaceImage`] is something else: what servers of a cloud are made of.
 
 mod death;
 mod description;
 mod disks;
+mod marketplace;
 mod root;
 
 pub use death::{kill, process};
 pub use description::NETWORKS;
+pub use marketplace::MarketplaceImage;
+pub(crate) use marketplace::Provisioning;
 
 use std::fs;
 use std::io;

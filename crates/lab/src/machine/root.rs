@@ -1,4 +1,4 @@
-//! What is on a demo machine's root file system.
+//! What is on a machine's root file system.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -9,31 +9,25 @@ use super::{DemoMachine, MachineError, disks, io_error};
 use crate::libraries;
 
 const BUSYBOX: &str = "/bin/busybox";
-const PROGRAM: u32 = 0o755;
-const PLAIN: u32 = 0o644;
+pub(super) const PROGRAM: u32 = 0o755;
+pub(super) const PLAIN: u32 = 0o644;
 const SECRET: u32 = 0o600;
 
-const DIRECTORIES: [&str; 12] = [
-    "bin",
-    "sbin",
-    "usr/bin",
-    "usr/sbin",
-    "dev",
-    "proc",
-    "sys",
-    "run",
-    "tmp",
-    "data",
-    "var/lib/ledger",
-    "var/lib/switchback",
-];
-const SCRIPTS: [(&str, u32, &str); 9] = [
+/// Of every machine.
+const DIRECTORIES: [&str; 9] = ["bin", "sbin", "usr/bin", "usr/sbin", "dev", "proc", "sys", "run", "tmp"];
+const OWN_DIRECTORIES: [&str; 3] = ["data", "var/lib/ledger", "var/lib/switchback"];
+/// A file: its path, its permissions, its text.
+pub(super) type Text = (&'static str, u32, &'static str);
+const OWN_SCRIPTS: [Text; 5] = [
     ("etc/inittab", PLAIN, include_str!("../../guest/inittab")),
     ("etc/lab/start", PROGRAM, include_str!("../../guest/start")),
     ("etc/lab/workload", PROGRAM, include_str!("../../guest/workload")),
     ("etc/lab/agent", PROGRAM, include_str!("../../guest/agent")),
-    ("etc/lab/power-button", PROGRAM, include_str!("../../guest/power-button")),
     ("etc/lab/stop", PROGRAM, include_str!("../../guest/stop")),
+];
+/// Of every machine.
+const SCRIPTS: [Text; 4] = [
+    ("etc/lab/power-button", PROGRAM, include_str!("../../guest/power-button")),
     ("etc/acpi/PWRF/00000080", PROGRAM, include_str!("../../guest/power-off")),
     // Debian's busybox looks at the first place, others at the second.
     ("etc/udhcpc/default.script", PROGRAM, include_str!("../../guest/udhcpc")),
@@ -41,7 +35,7 @@ const SCRIPTS: [(&str, u32, &str); 9] = [
 ];
 
 /// What a distribution's administrators set, and other products of this field have removed or rewritten: it must be here after every failover as it was.
-const SETTINGS: [(&str, u32, &str); 6] = [
+const SETTINGS: [Text; 6] = [
     ("etc/fstab", PLAIN, "UUID=5b0d1a2e-0000-4000-8000-000000000001 / ext4 defaults 0 1\n"),
     ("etc/lvm/lvm.conf", PLAIN, "devices { use_devicesfile = 1 }\n"),
     ("etc/network/interfaces", PLAIN, "auto lo\niface lo inet loopback\n"),
@@ -56,21 +50,27 @@ const SETTINGS: [(&str, u32, &str); 6] = [
 
 /// Lays all of it out below `tree`.
 pub(super) fn lay_out(machine: &DemoMachine, tree: &Path) -> Result<(), MachineError> {
-    for directory in DIRECTORIES {
-        let directory = tree.join(directory);
-        fs::create_dir_all(&directory).map_err(io_error("making", &directory))?;
-    }
-    busybox(tree)?;
+    let texts: Vec<Text> = OWN_SCRIPTS.into_iter().chain(SETTINGS).collect();
+    lay_out_system(&OWN_DIRECTORIES, &texts, tree)?;
     program(&machine.ledger, "switchback-ledger", tree)?;
     if let Some(agent) = &machine.agent {
         program(&agent.program, "switchback", tree)?;
         write(tree, "etc/switchback/passphrase", SECRET, agent.passphrase.as_bytes())?;
     }
-    for (path, permissions, text) in SCRIPTS.into_iter().chain(SETTINGS) {
-        write(tree, path, permissions, text.as_bytes())?;
-    }
     write(tree, "etc/lab/machine", PLAIN, settings(machine).as_bytes())?;
-    write(tree, "etc/hostname", PLAIN, format!("{}\n", machine.name).as_bytes())?;
+    write(tree, "etc/hostname", PLAIN, format!("{}\n", machine.name).as_bytes())
+}
+
+/// What every machine has, and directories and files of its own.
+pub(super) fn lay_out_system(directories: &[&str], texts: &[Text], tree: &Path) -> Result<(), MachineError> {
+    for directory in DIRECTORIES.iter().chain(directories) {
+        let directory = tree.join(directory);
+        fs::create_dir_all(&directory).map_err(io_error("making", &directory))?;
+    }
+    busybox(tree)?;
+    for (path, permissions, text) in SCRIPTS.iter().chain(texts) {
+        write(tree, path, *permissions, text.as_bytes())?;
+    }
     write(tree, "etc/passwd", PLAIN, b"root::0:0:root:/root:/bin/sh\n")?;
     write(tree, "etc/group", PLAIN, b"root:x:0:\n")
 }
@@ -106,9 +106,14 @@ fn busybox(tree: &Path) -> Result<(), MachineError> {
 }
 
 /// A program without what only a debugger needs, and the libraries it loads.
-fn program(host_path: &Path, name: &str, tree: &Path) -> Result<(), MachineError> {
+pub(super) fn program(host_path: &Path, name: &str, tree: &Path) -> Result<(), MachineError> {
     let guest_path = tree.join("usr/bin").join(name);
     disks::run(Command::new("strip").arg("-o").arg(&guest_path).arg(host_path))?;
+    libraries_of(host_path, tree)
+}
+
+/// The libraries that a program loads, without the program.
+pub(super) fn libraries_of(host_path: &Path, tree: &Path) -> Result<(), MachineError> {
     let libraries =
         libraries::of_program(host_path).map_err(io_error("finding the libraries of", host_path))?;
     for library in libraries {
