@@ -24,7 +24,7 @@ use switchback_sites::azure::{
     AzureCredentials, AzureLimits, AzureSettings, AzureSite, Cloud, Identity, MachineSettings, ServerImage,
     ServerPlan,
 };
-use switchback_sites::{LocalSite, NetworkSettings, SiteSettings};
+use switchback_sites::{LocalSite, NetworkSettings, Site as _, SiteSettings};
 
 /// Ends a broken guest, not a slow one.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -131,7 +131,7 @@ impl Bench {
     fn deploy(&self, name: &str, address: [u8; 4], custom_data: &str) -> String {
         let plan = ServerPlan {
             name: name.into(),
-            mark: None,
+            mark: "first".into(),
             network: "recovery-net/isolated".into(),
             address: Ipv4Addr::from(address),
             size: "Standard_D2s_v5".into(),

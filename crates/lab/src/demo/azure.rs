@@ -1,11 +1,13 @@
 //! The seventh story: home is a vCenter, recovery is Azure. A virtual machine is replicated to page blobs, fails over to a virtual machine that is made of
-//! them, and comes home to the disks of its original; then it is replicated to the same page blobs again, and what the failover has left is removed.
+//! them, and comes home to the disks of its original, by a process server that a job has made beside it; then it is replicated to the same page blobs again,
+//! and what the failover and the job have left is removed.
 //!
 //! Storage is Azurite, Resource Manager the lab's emulator, whose virtual machines run in QEMU at the place of the recovery site.
 
 use std::collections::BTreeMap;
 
 use anyhow::Context as _;
+use serde_json::Value;
 use switchback_sites::azure::{AzureLimits, AzureSettings, Cloud, MachineSettings, NetworkPath};
 use switchback_sites::{Boot, Machine};
 
@@ -25,6 +27,11 @@ const ACCOUNTS: [&str; 2] = ["recovery", "container"];
 pub(super) const SUBNETS: [&str; 2] = ["recovery-net/production", "recovery-net/isolated"];
 /// By which the emulator shows disks their serial numbers, of which Azure promises nothing.
 const SERIAL_TAG: &str = "switchback-serial";
+/// The process server in Azure, and its address in the subnet of `web01`'s second card.
+const SERVER: &str = "ps-azure";
+const SERVER_ADDRESS: &str = "10.20.2.5";
+const ADMINISTRATOR_KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBVGvP8b2u1c9lVQm8bM2vJ0S5b1X3d5m0qJ1n3w7Z9k anna@example\n";
 /// What servers are told apart by.
 const SERVER_TAG: &str = "switchback-server";
 const VMS: &str = "Microsoft.Compute/virtualMachines";
@@ -156,8 +163,9 @@ pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
     protect(stage, &azure)?;
     test(stage, &azure)?;
     fail_over(stage, &azure)?;
+    server_is_made(stage, &azure)?;
     reprotect(stage, &vcenter, &original)?;
-    stage.screen.step("6. Failback to the original machine, planned; commit");
+    stage.screen.step("7. Failback to the original machine, planned; commit");
     azure.fail_back(stage, WEB01.name)?;
     vcenter::check_unchanged(stage, &vcenter, WEB01, &original)?;
     forward_again(stage, &azure)?;
@@ -192,12 +200,11 @@ pub(super) fn found(stage: &mut Stage) -> anyhow::Result<Azure> {
     stage.note(&[&words[..], &["--container-account", ACCOUNTS[1]]].concat())?;
     stage.note(&["account", "test", ACCOUNTS[0]])?;
     stage.start_server("master-target", At::Recovery)?;
-    stage.start_server("process-server", At::Recovery)?;
     for (network, there) in vcenter::NETWORKS.into_iter().zip(SUBNETS) {
         let words = ["network-mapping", "set", "home", network, "recovery", there];
         stage.note(&[&words[..], &["--test-network", SUBNETS[1]]].concat())?;
     }
-    stage.wait_for_servers(4)?;
+    stage.wait_for_servers(3)?;
     Ok(azure)
 }
 
@@ -248,17 +255,38 @@ fn fail_over(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
     azure.work_goes_on(stage)
 }
 
+/// A process server for the way home: a virtual machine that installs itself. Nothing reaches it but the machines of its subnet.
+fn server_is_made(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
+    stage
+        .screen
+        .step("5. A process server in Azure, made by a job: beside the virtual machine, for the way home");
+    let key = stage.write_secret("administrator.pub", ADMINISTRATOR_KEY)?;
+    let words = ["server", "deploy", SERVER, "--site", "recovery", "--network", SUBNETS[1], "--address"];
+    let more =
+        [SERVER_ADDRESS, "--size", "Standard_D2s_v5", "--administrator", "anna", "--ssh-key-file", &key];
+    stage.job(&[&words[..], &more].concat())?;
+    stage.wait("the process server in Azure reports", FOLLOW_LIMIT, |stage| {
+        let servers = stage.ask(&["server", "list"])?;
+        let is_it = |server: &&Value| server["name"] == format!("process-server.{SERVER}");
+        let server = servers.as_array().into_iter().flatten().find(is_it);
+        let report = server.and_then(|server| server.pointer("/properties/lastReport"));
+        Ok(report.filter(|report| !report.is_null()).map(drop))
+    })?;
+    check_made(stage, azure, "with the process server", "2/3/3");
+    Ok(())
+}
+
 fn reprotect(stage: &mut Stage, vcenter: &VCenter, original: &Machine) -> anyhow::Result<()> {
     stage
         .screen
-        .step("5. Reprotect: the virtual machine at Azure is replicated to the disks of the original");
-    stage.job(&["machine", "reprotect", WEB01.name, "--yes"])?;
+        .step("6. Reprotect: the virtual machine at Azure is replicated to the disks of the original");
+    stage.job(&["machine", "reprotect", WEB01.name, "--process-server", SERVER, "--yes"])?;
     vcenter::wait_for_delta(stage, vcenter, WEB01)?;
     vcenter::check_unchanged(stage, vcenter, WEB01, original)
 }
 
 fn forward_again(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
-    stage.screen.step("7. Reprotect to Azure: what differs from the page blobs of before; clean-up there");
+    stage.screen.step("8. Reprotect to Azure: what differs from the page blobs of before; clean-up there");
     stage.job(&["machine", "reprotect", WEB01.name, "--yes"])?;
     let early = stage.refused(&["machine", "clean-up", WEB01.name, "--yes"]);
     let (moved, size) = story::wait_until_protected(stage, WEB01, "home")?;
@@ -269,6 +297,8 @@ fn forward_again(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
         format!("{moved} bytes, {percent} %"),
         moved > 0 && percent < 25,
     );
+    stage.job(&["server", "retire", SERVER, "--yes"])?;
+    check_made(stage, azure, "after the process server was retired", "1/2/2");
     if let Ok(said) = early {
         let is_refused = said.contains("no recovery point yet");
         let found = if is_refused { "refused".to_owned() } else { said };

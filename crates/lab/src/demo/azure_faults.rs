@@ -31,6 +31,8 @@ const BEYOND_QUOTA: Fault = Fault::Refused {
 pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
     let mut vcenter = vcenter::found_home(stage)?;
     let azure = azure::found(stage)?;
+    stage.start_server("process-server", At::Recovery)?;
+    stage.wait_for_servers(4)?;
     physical::make_server(stage, &mut vcenter, WEB01, SUBNETS)?;
     protect(stage)?;
     lose_the_storage(stage, &azure)?;
