@@ -1,4 +1,4 @@
-//! Virtual machines made of a marketplace image that really run: [`MarketplaceImage`](crate::machine::MarketplaceImage) on their managed disk, and beside it
+//! Virtual machines made of a marketplace image that really run: [`MarketplaceImage`] on their managed disk, and beside it
 //! a provisioning disk, which only the guest reads.
 //!
 //! The path of one: `PUT virtualMachines/NAME` has the image written to the new managed disk, in its operation; each start writes the provisioning disk (the
