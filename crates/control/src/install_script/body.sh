@@ -22,7 +22,9 @@ ended() {
 }
 trap ended EXIT
 
-mkdir -p "$bin" "$etc" "$state" "$root/run"
+# Others than root come by here, whatever was there before.
+(umask 022 && mkdir -p "$bin" "$etc" "$root/run" "${state%/*}")
+mkdir -p "$state"
 chmod 755 "$bin" "$etc"
 printf '%s\n' "$authority" >"$etc/ca.pem"
 chmod 644 "$etc/ca.pem"
