@@ -112,6 +112,10 @@ fn a_host_with_systemd_gets_a_unit() {
     assert_eq!(host.has_secret(host.0.path()), Vec::<std::path::PathBuf>::new());
     assert!(host.read("curl-arguments").ends_with("--\nhttps://cs.example:443/install/switchback\n"));
     assert!(host.read("etc/switchback/ca.pem").contains("BEGIN CERTIFICATE"));
+    for way in ["usr/local", "usr/local/bin", "var/lib", "etc/switchback"] {
+        let mode = fs::metadata(host.path(way)).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o755, "{way}: the service is not run by root");
+    }
     let unit = host.read("etc/systemd/system/switchback-process-server.service");
     let command = r#"ExecStart="/usr/local/bin/switchback" "process-server" "--server" "cs.example:443" "--site" "recovery" "--data" "/var/lib/switchback/spool" "--listen" "0.0.0.0:9443" "--advertise" "10.20.1.20:9443""#;
     assert!(unit.contains(command) && unit.contains("\nCapabilityBoundingSet=\n"), "{unit}");
