@@ -47,6 +47,7 @@ mod readiness;
 mod reconcile;
 mod records;
 mod reports;
+mod storage_path;
 #[cfg(test)]
 mod testing;
 mod views;
