@@ -7,16 +7,15 @@
 use std::collections::BTreeMap;
 
 use switchback_identity::Role;
-use switchback_model::component::StoragePath;
+use switchback_model::component::{StoragePath, StoragePathFound};
 use switchback_model::{CheckState, ObjectName, ProtectedItem, ReadinessCheck, Side, SiteKind};
 
 use crate::desired::Facts;
 use crate::reports::StoredReport;
 use crate::{Control, ControlError};
 
-/// Of the master target's checks, the one that counts: it cannot speak for others.
-const CHECK: (&str, &str) =
-    ("master-target.network-path", "The way from the master target to storage is the chosen one");
+/// The one that counts: a master target cannot speak for others.
+const CHECK: (&str, &str) = StoragePathFound::CHECK;
 
 impl Control {
     /// Of the sites with a container, the way to it: by the site's name in lower case.
@@ -61,7 +60,7 @@ fn check(wanted: &StoragePath, master_target: &StoredReport) -> ReadinessCheck {
     match found.next() {
         Some(found) => {
             let facts = format!("from {name}: {}", found.check.facts);
-            ReadinessCheck { title: CHECK.1.into(), facts, ..found.check.clone() }
+            ReadinessCheck { facts, ..found.check.clone() }
         }
         None => ReadinessCheck::raised(
             CheckState::Unknown,
@@ -78,7 +77,7 @@ mod tests {
     use switchback_identity::PeerIdentity;
     use switchback_model::UnixMillis;
     use switchback_model::azure::NetworkPath;
-    use switchback_model::component::{MasterTargetState, Report, State, StoragePathFound};
+    use switchback_model::component::{MasterTargetState, Report, State};
 
     use super::*;
 

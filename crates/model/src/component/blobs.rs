@@ -67,6 +67,12 @@ pub struct StoragePathFound {
     pub check: ReadinessCheck,
 }
 
+impl StoragePathFound {
+    /// Code and title of its check.
+    pub const CHECK: (&str, &str) =
+        ("master-target.network-path", "The way from the master target to storage is the chosen one");
+}
+
 /// How a container is entered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", rename_all_fields = "camelCase")]

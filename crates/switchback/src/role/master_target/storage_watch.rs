@@ -12,8 +12,6 @@ use switchback_sites::azure::check_path;
 const EVERY: Duration = Duration::from_secs(60);
 /// Ways at most; more are not looked at.
 const PATHS_MAX: usize = 16;
-const CHECK: (&str, &str) =
-    ("master-target.network-path", "The way from the master target to storage is the chosen one");
 
 #[derive(Debug, Default)]
 struct State {
@@ -78,7 +76,7 @@ impl Shared {
             let wanted = self.lock().wanted.clone();
             let looked = wanted.iter().map(|storage| StoragePathFound {
                 storage: storage.clone(),
-                check: check_path(CHECK, storage.path, &storage.container),
+                check: check_path(StoragePathFound::CHECK, storage.path, &storage.container),
             });
             let looked: Vec<_> = looked.collect();
             let mut state = self.lock();
