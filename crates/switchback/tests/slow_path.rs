@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use cs::replica::{SIZE, Wanted, route};
 use cs::{Cs, Site};
 use rig::{MIB, Process, events, noise};
+use rustix::process::{Pid, Signal, kill_process};
 use switchback_blobs::{AzureStore, Credentials, Location, StoreConfig};
 use switchback_disk::testing::LoopDevice;
 use switchback_lab::azurite::Azurite;
@@ -35,7 +36,8 @@ use switchback_replica::store::BlobStore as _;
 const MT: &str = "target mt1";
 const PS: &str = "process-server ps1";
 const FOLDER: &str = "machines/web01";
-/// Longer than everything that waits for an answer over the path: sessions (30 s of silence), reports (30 s), what TCP holds unacknowledged (20 s).
+/// Longer than whoever waits for an answer of another role does: sessions (30 s of silence), reports (30 s), what TCP holds unacknowledged (20 s). A request to
+/// storage may take longer, and outlasts it.
 const CUT_FOR: Duration = Duration::from_secs(45);
 /// After the path is restored: the longest pauses between attempts of those that lost it (30 s), and more.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -58,7 +60,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Writes here and there on a disk, durably, until dropped or paused.
+/// Writes here and there on a disk, durably, until dropped.
 struct Writer {
     stop: Arc<AtomicBool>,
     written: Arc<AtomicU64>,
@@ -102,8 +104,22 @@ impl Drop for Writer {
     }
 }
 
+/// A source that ends as it is asked to: one that is killed leaves its tracker in the kernel.
+struct Source(Process);
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        let _ = kill_process(Pid::from_child(&self.0.0), Signal::TERM);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(10) && matches!(self.0.0.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 /// All of it. The order of the fields is that in which it ends.
 struct Rig<'a> {
+    source: Option<Source>,
     processes: Vec<Process>,
     disk: LoopDevice,
     site: Site,
@@ -127,7 +143,7 @@ impl<'a> Rig<'a> {
         wanted.replica.blobs = Some(BlobPlace { container: container.into(), folder: FOLDER.into(), access });
         wanted.tell(&site, "mt1");
         let disk = LoopDevice::new(site.image("a.img", SIZE / MIB, 1), 512).unwrap();
-        let mut rig = Self { processes: Vec::new(), disk, site, wanted, azurite, wan, near };
+        let mut rig = Self { source: None, processes: Vec::new(), disk, site, wanted, azurite, wan, near };
 
         let mt_address = rig.start(near, "master-target", "mt1", MT);
         route(&rig.site, "ps1", "web01", ("mt1", &mt_address), 1);
@@ -139,21 +155,22 @@ impl<'a> Rig<'a> {
         let mut sync = rig.site.command("web01");
         sync.arg("sync").arg(rig.disk.path()).arg(format!("{ps_address}/web01"));
         sync.args(["--epoch", "1", "--follow", "--interval", "2", "--capture", "ebpf", "--json"]);
-        rig.run(wan.home(), "web01", sync);
+        rig.source = Some(Source(rig.run(wan.home(), "web01", sync)));
         rig
     }
 
     /// A process at a place; what it says goes to files.
-    fn run(&mut self, place: &Place, who: &str, mut command: Command) {
+    fn run(&self, place: &Place, who: &str, mut command: Command) -> Process {
         let said = |kind: &str| File::create(self.site.path(&format!("{who}.{kind}"))).unwrap();
         command.stdin(Stdio::null()).stdout(said("out")).stderr(said("log"));
-        self.processes.push(Process(place.enter(|| command.spawn().unwrap()).unwrap()));
+        Process(place.enter(|| command.spawn().unwrap()).unwrap())
     }
 
     /// A role at a place; its address.
     fn start(&mut self, place: &Place, role: &str, who: &str, identity: &str) -> String {
         let command = self.site.role_at(place.address().into(), role, who);
-        self.run(place, who, command);
+        let process = self.run(place, who, command);
+        self.processes.push(process);
         let report = || self.site.cs.service.report_of(identity);
         eventually(&format!("{who} reports: {}", self.log(who).display()), || report().is_some());
         report().unwrap().address
