@@ -18,6 +18,11 @@ use switchback_lab::wan::{Conditions, Place, Wan};
 const LIMIT: Duration = Duration::from_secs(60);
 const MS: Duration = Duration::from_millis(1);
 
+/// A path; without root it says what is needed.
+fn laid(conditions: Conditions, seed: u64) -> Wan {
+    Wan::new(conditions, seed).unwrap_or_else(|error| panic!("{error} ({error:?})"))
+}
+
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
@@ -59,7 +64,7 @@ fn round_trip(home: &UdpSocket, recovery: &UdpSocket) -> Duration {
 #[test]
 fn a_round_trip_takes_twice_the_delay_at_least_which_can_be_changed() {
     let mut conditions = Conditions { delay: 30 * MS, ..Conditions::default() };
-    let wan = Wan::new(conditions, 1).unwrap();
+    let wan = laid(conditions, 1);
     let (home, recovery) = connected(&wan);
     assert!(round_trip(&home, &recovery) >= 60 * MS);
     conditions.delay = 150 * MS;
@@ -69,7 +74,7 @@ fn a_round_trip_takes_twice_the_delay_at_least_which_can_be_changed() {
 
 #[test]
 fn the_places_have_nothing_in_common_but_the_path() {
-    let wan = Wan::new(Conditions::default(), 1).unwrap();
+    let wan = laid(Conditions::default(), 1);
     let (_listener, address) = tcp(wan.recovery());
     let local = wan.recovery().enter(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap()).unwrap();
     let local = local.local_addr().unwrap();
@@ -79,14 +84,14 @@ fn the_places_have_nothing_in_common_but_the_path() {
     assert!(!reaches(wan.home(), local), "of its own");
     // Neither does this host have a way to them, nor they to another pair.
     assert!(TcpStream::connect_timeout(&address, 300 * MS).is_err());
-    let other = Wan::new(Conditions::default(), 1).unwrap();
+    let other = laid(Conditions::default(), 1);
     assert!(!reaches(other.home(), address));
 }
 
 /// Which of a thousand datagrams arrive.
 fn arrivals(seed: u64) -> Vec<u16> {
     let lossy = Conditions { delay: MS, loss_ppm: 100_000, ..Conditions::default() };
-    let wan = Wan::new(lossy, seed).unwrap();
+    let wan = laid(lossy, seed);
     let (home, recovery) = connected(&wan);
     let (mut arrived, mut buffer) = (Vec::new(), [0; 2]);
     let seen = || wan.counts().carried + wan.counts().lost;
@@ -119,7 +124,7 @@ fn about_as_much_is_lost_as_was_said_and_the_seed_decides_what() {
 
 #[test]
 fn a_cut_path_is_silent_and_connections_go_on_when_it_is_restored() {
-    let wan = Wan::new(Conditions { delay: 5 * MS, ..Conditions::default() }, 1).unwrap();
+    let wan = laid(Conditions { delay: 5 * MS, ..Conditions::default() }, 1);
     let (home, recovery) = connected(&wan);
     round_trip(&home, &recovery);
     let (listener, address) = tcp(wan.recovery());
@@ -158,7 +163,7 @@ fn a_transfer_over_a_lossy_narrow_path_arrives_intact() {
         bytes_per_second: NonZeroU64::new(8 << 20),
         queue_bytes_max: 64 << 10,
     };
-    let wan = Wan::new(conditions, 5).unwrap();
+    let wan = laid(conditions, 5);
     let (listener, address) = tcp(wan.recovery());
     let mut data = vec![0; 4 << 20];
     blake3::Hasher::new().update(b"a transfer").finalize_xof().fill(&mut data);
@@ -193,7 +198,7 @@ fn users_of(namespace: u64) -> usize {
 
 #[test]
 fn what_is_begun_in_a_place_is_there_and_nothing_holds_the_places_afterwards() {
-    let wan = Wan::new(Conditions::default(), 1).unwrap();
+    let wan = laid(Conditions::default(), 1);
     let own = |path: &str| std::fs::metadata(path).unwrap().ino();
     let numbers =
         [wan.home(), wan.recovery()].map(|place| place.enter(|| own("/proc/thread-self/ns/net")).unwrap());
@@ -213,7 +218,7 @@ fn what_is_begun_in_a_place_is_there_and_nothing_holds_the_places_afterwards() {
 
 #[test]
 fn a_panic_in_a_place_is_the_callers() {
-    let wan = Wan::new(Conditions::default(), 1).unwrap();
+    let wan = laid(Conditions::default(), 1);
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         wan.home().enter(|| assert!(wan.counts().carried > 1 << 40, "not so many")).unwrap();
     }));

@@ -266,7 +266,7 @@ impl<'a> Rig<'a> {
 #[test]
 fn ebpf_a_slow_path_that_is_cut_delays_points_and_costs_no_comparison() {
     let over = |near: fn(&Wan) -> &Place| {
-        let wan = Wan::new(slow(), 11).unwrap();
+        let wan = Wan::new(slow(), 11).unwrap_or_else(|error| panic!("{error} ({error:?})"));
         wan.home().enter(|| replicate(&wan, near(&wan))).unwrap();
         assert!(wan.counts().lost > 0, "{:?}", wan.counts());
     };
