@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
     AgentDesired, Answer, Desired, GuestPlatform, MasterTargetDesired, NetworkProfile, ProcessServerDesired,
-    ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State,
+    ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State, StoragePath,
 };
 use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Side};
 
@@ -31,6 +31,8 @@ pub(crate) struct Facts {
     pub(crate) scripts: BTreeMap<String, Vec<ScriptCall>>,
     /// Containers of Azure sites, and how they are entered.
     pub(crate) containers: Containers,
+    /// The ways to them, by the site's name in lower case.
+    pub(crate) storage_paths: BTreeMap<String, StoragePath>,
     /// Which life of the configuration server this is.
     pub(crate) incarnation: u64,
     /// Another server has taken this one's place.
@@ -211,7 +213,7 @@ impl Facts {
                 views: BTreeMap::new(),
             }));
         }
-        MasterTargetDesired { replicas, hold: Vec::new() }
+        MasterTargetDesired { replicas, hold: Vec::new(), storage_paths: self.storage_paths_of(name) }
     }
 
     fn replica(&self, item: &ProtectedItem, path: &ReplicationPath) -> ReplicaDesired {

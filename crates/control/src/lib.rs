@@ -51,6 +51,7 @@ mod readiness;
 mod reconcile;
 mod records;
 mod reports;
+mod storage_path;
 #[cfg(test)]
 mod testing;
 mod views;

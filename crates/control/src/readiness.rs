@@ -177,7 +177,7 @@ impl Control {
     }
 
     /// Where a server of a role stands for going to a side: a master target where the machine would be written, a process server where it would come from.
-    fn place_of(&self, item: &ProtectedItem, (role, to): (Role, Side)) -> ObjectName {
+    pub(crate) fn place_of(&self, item: &ProtectedItem, (role, to): (Role, Side)) -> ObjectName {
         let side = if role == Role::Target { to } else { to.other() };
         let own = &item.instance(side).site;
         // Where the machine is now, it is; where it would be, may be another place than where it was.
@@ -188,7 +188,7 @@ impl Control {
     }
 
     /// The server that is used for going to a side, or would be.
-    fn server_for<'a>(
+    pub(crate) fn server_for<'a>(
         &self,
         facts: &'a Facts,
         item: &ProtectedItem,
@@ -229,6 +229,7 @@ impl Control {
         let mut checks = vec![self.check_servers(facts, item, to)];
         checks.extend(self.check_way(facts, item, to));
         checks.push(self.check_retention(facts, item, to));
+        checks.extend(self.check_storage_path(facts, item, to));
         match answer {
             Some(Ok((machine, of_site))) => {
                 checks.push(ReadinessCheck::passed(
@@ -422,7 +423,7 @@ impl Control {
         }
     }
 
-    /// Refuses what the checks of the site, the machine there and the guest say would not work, in their words.
+    /// Refuses what the checks of the site, the machine there, the way to its storage and the guest say would not work, in their words.
     pub(crate) fn must_be_ready(&self, item: &ProtectedItem, to: Side) -> Result<(), ControlError> {
         let facts = self.facts()?;
         let answers = self.ask_now(&facts, item, to);
@@ -437,9 +438,10 @@ impl Control {
             }
             None => return Ok(()),
         };
-        let guest = self.guest_checks(&facts, item, to);
+        let others =
+            self.check_storage_path(&facts, item, to).into_iter().chain(self.guest_checks(&facts, item, to));
         let checks =
-            of_site.iter().cloned().chain([self.check_machine(item, to, machine.as_ref())]).chain(guest);
+            of_site.iter().cloned().chain([self.check_machine(item, to, machine.as_ref())]).chain(others);
         // That it runs there is dealt with by fencing it.
         let failed = checks.into_iter().find(|check| check.state == CheckState::Failed && check.code != RUNS);
         match failed {

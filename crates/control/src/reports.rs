@@ -160,6 +160,7 @@ impl Control {
                 .collect(),
             scripts: self.guest_scripts()?,
             containers: self.containers()?,
+            storage_paths: self.storage_paths()?,
             incarnation: self.incarnation()?,
             superseded: self.superseded()?,
             addresses: self.inner.home.get().map(|home| home.addresses.clone()).unwrap_or_default(),

@@ -4,7 +4,7 @@
 //! dropped. What it never does: speak TLS, or forget; that its differences of page ranges are wrong is known, nothing here uses them.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,6 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::child_lines::lines_of;
+use crate::wan::Place;
 
 /// How long it may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -56,21 +57,44 @@ impl Azurite {
     /// # Errors
     /// [`AzuriteError`]; without npm it says what to install.
     pub fn start() -> Result<Self, AzuriteError> {
+        Self::launch(Ipv4Addr::LOCALHOST, Command::spawn)
+    }
+
+    /// The same in a place of a slow path, at its address: it can be reached from both.
+    ///
+    /// # Errors
+    /// Those of [`Azurite::start`]; when the place cannot be entered.
+    pub fn start_in(place: &Place) -> Result<Self, AzuriteError> {
+        Self::launch(place.address(), |command| place.enter(|| command.spawn()).flatten())
+    }
+
+    fn launch(
+        host: Ipv4Addr,
+        spawn: impl FnOnce(&mut Command) -> std::io::Result<Child>,
+    ) -> Result<Self, AzuriteError> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/lab-azure");
         let output = Command::new(&script).arg("storage").output()?;
         if !output.status.success() {
             let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(AzuriteError::Prepare { message });
         }
-        let mut child = Command::new("node")
+        let mut command = Command::new("node");
+        command
             .arg(String::from_utf8_lossy(&output.stdout).trim())
-            .args(["--blobPort", "0", "--inMemoryPersistence", "--skipApiVersionCheck"])
+            .args([
+                "--blobHost",
+                &host.to_string(),
+                "--blobPort",
+                "0",
+                "--inMemoryPersistence",
+                "--skipApiVersionCheck",
+            ])
             .args(["--disableTelemetry", "--loose", "--silent"])
             .current_dir(std::env::temp_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
+            .stderr(Stdio::null());
+        let mut child = spawn(&mut command)?;
         let stdout = child.stdout.take();
         let mut azurite = Self { child, address: String::new() };
         let receiver = lines_of(stdout);
@@ -85,13 +109,13 @@ impl Azurite {
         }
     }
 
-    /// `127.0.0.1:PORT`.
+    /// `HOST:PORT`, by IP address.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Makes a container (Blob service REST API, "Create Container").
+    /// Makes a container (Blob service REST API, "Create Container"); from where it can be reached.
     ///
     /// # Errors
     /// Those of the connection; when it is refused.

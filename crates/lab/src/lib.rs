@@ -7,7 +7,7 @@
 //! * [`Guest`]: one run of such a machine with disks, bounded in time, judged by what its script ends with.
 //! * [`write_log`]: what a disk was told to write, recorded by the kernel's dm-log-writes, and [`write_log::Oracle`], which proves that a
 //!   recovery point is a state the disk really had.
-//! * [`wire`]: a network between two places that can be cut.
+//! * [`wire`]: one connection's way between two places, which can be cut; [`wan`]: two network namespaces and a slow path, which can be cut, too.
 //! * [`demo`]: all of Switchback at work on one host, with real guests: the whole cycle, or its faults.
 //! * [`arm`]: Azure Resource Manager emulated, with disks that are real bytes and machines that run.
 //! * [`vcsim`]: a vCenter or ESXi host that is simulated but for the bytes of its disks, and an independent client to judge ours.
@@ -30,6 +30,7 @@ pub mod ledger;
 mod libraries;
 pub mod machine;
 pub mod vcsim;
+pub mod wan;
 pub mod wire;
 pub mod write_log;
 

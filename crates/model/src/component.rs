@@ -27,7 +27,7 @@ pub use agent::{
     ScriptCall, ScriptResult, Standing,
 };
 
-pub use blobs::{BlobAccess, BlobPlace, Secret};
+pub use blobs::{BlobAccess, BlobPlace, Secret, StoragePath, StoragePathFound};
 
 use crate::{Consistency, Epoch, RecoveryPoint, ReplicaName, RetentionPolicy, Seq, UnixMillis};
 
@@ -190,6 +190,9 @@ pub struct MasterTargetDesired {
     /// Replicas that are to stay as they are: a restored configuration server does not know yet how they stand.
     #[serde(default)]
     pub hold: Vec<ReplicaName>,
+    /// Ways to storage of its site: to be looked at now and then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub storage_paths: Vec<StoragePath>,
 }
 
 impl MasterTargetDesired {
@@ -269,6 +272,9 @@ pub struct MasterTargetState {
     pub replicas: Vec<ReplicaActual>,
     /// Bytes free on the retention drive.
     pub free_bytes: u64,
+    /// What became of [`MasterTargetDesired::storage_paths`]. One that has not been looked at yet is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub storage_paths: Vec<StoragePathFound>,
 }
 
 /// A replica as it is.

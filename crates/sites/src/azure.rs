@@ -44,6 +44,7 @@ mod view;
 
 pub use error::AzureError;
 pub use networks::AddressAvailability;
+pub use path::check as check_path;
 pub use servers::{ServerImage, ServerPlan};
 pub use switchback_model::azure::{
     AzureLimits, AzureSettings, Cloud, MachinePlan, MachineSettings, NetworkPath,

@@ -102,7 +102,8 @@ impl Protected {
     }
 
     fn tell_master_target(&self) {
-        let desired = MasterTargetDesired { replicas: vec![self.replica.clone()], hold: Vec::new() };
+        let desired =
+            MasterTargetDesired { replicas: vec![self.replica.clone()], ..MasterTargetDesired::default() };
         self.site.cs.service.want(MT, Desired::MasterTarget(desired));
     }
 

@@ -13,8 +13,11 @@ use cs::replica::{self, SIZE, Wanted};
 use rig::{MIB, fail, same, scribble, succeed, wait_until};
 use switchback_disk::{DirVolume, FileDisk};
 use switchback_identity::{CERTIFICATE_LIFETIME_MS, Role};
-use switchback_model::component::{Desired, ProcessServerDesired, ReplicaActual, ReplicaMode};
-use switchback_model::{Epoch, Seq};
+use switchback_model::azure::NetworkPath;
+use switchback_model::component::{
+    Desired, MasterTargetDesired, ProcessServerDesired, ReplicaActual, ReplicaMode, StoragePath,
+};
+use switchback_model::{CheckState, Epoch, Seq};
 
 const MT: &str = "target mt1";
 fn route(site: &Site, ps: &str, next: &str, epoch: u64) {
@@ -381,4 +384,28 @@ fn an_expired_certificate_is_called_that_and_the_remedy_works() {
     wait_until("it goes on by itself when the clock is right", || {
         site.cs.service.report_of("process-server ps1").is_some()
     });
+}
+
+#[test]
+fn a_master_target_tells_which_way_to_storage_there_is_where_it_stands() {
+    let site = Site::new();
+    let way = |host: &str| StoragePath {
+        container: format!("https://{host}/account/replicas"),
+        path: NetworkPath::PrivateEndpoint,
+    };
+    let storage_paths = vec![way("10.20.3.4"), way("20.60.1.2")];
+    let desired =
+        MasterTargetDesired { storage_paths: storage_paths.clone(), ..MasterTargetDesired::default() };
+    site.cs.service.want(MT, Desired::MasterTarget(desired));
+    let (_mt, _) = site.start("master-target", "mt1");
+    let found = || site.cs.service.master_target(MT).map(|state| state.storage_paths).unwrap_or_default();
+    wait_until("both ways have been looked at", || found().len() == 2);
+    let found = found();
+    assert!(found.iter().map(|found| &found.storage).eq(&storage_paths));
+    assert_eq!(
+        [&found[0], &found[1]].map(|found| found.check.state),
+        [CheckState::Passed, CheckState::Failed]
+    );
+    assert!(found[1].check.facts.contains("20.60.1.2, which is public"), "{found:?}");
+    assert!(found[1].check.remedy.contains("privatelink.blob.core.windows.net"), "{found:?}");
 }

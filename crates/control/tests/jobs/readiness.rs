@@ -181,6 +181,43 @@ fn a_planned_failback_refuses_while_the_machine_still_runs() {
 }
 
 #[test]
+fn a_master_target_that_would_take_another_way_to_storage_is_told_and_keeps_its_machines_at_home() {
+    const CODE: &str = "master-target.network-path";
+    let of_way = |world: &World, to| checks(world, to).into_iter().find(|check| check.code == CODE);
+    let mut world = World::azure();
+    world.guest = vec![ReadinessCheck::passed("guest.drivers", "G", "")];
+    let mut world = protected(world);
+    let found = of_way(&world, Side::Away).unwrap();
+    assert_eq!((found.state, found.facts.as_str()), (CheckState::Passed, "from recovery-mt: as chosen"));
+    assert_eq!(of_way(&world, Side::Home), None, "there is no storage account");
+    assert_eq!(of_way(&mapped(), Side::Away), None, "nor is there one at a local site");
+
+    world.storage_path = ReadinessCheck::raised(
+        CheckState::Failed,
+        (CODE, "W"),
+        "private endpoint: a.blob.core.windows.net is 20.60.1.2, which is public",
+        "the zone is not asked",
+        "link it",
+    );
+    (0..2).for_each(|_| world.round());
+    let found = of_way(&world, Side::Away).unwrap();
+    assert_eq!(found.state, CheckState::Failed);
+    assert!(found.facts.starts_with("from recovery-mt: private endpoint"), "{found:?}");
+    assert_eq!((found.cause.as_str(), found.remedy.as_str()), ("the zone is not asked", "link it"));
+    let job = world.control.operate("tester", &name("web01"), ItemOperation::PlannedFailover).unwrap();
+    let (job, _) = world.finish(&job, None);
+    assert_eq!((job.state, error_of(&job)), (JobState::Failed, found.as_error()));
+    assert_eq!(world.home.all()[0].power, Power::On, "it runs on");
+
+    // A master target speaks for its way alone; what it says of something else is not listened to.
+    world.storage_path = ReadinessCheck::passed("servers.report", "S", "");
+    (0..2).for_each(|_| world.round());
+    let found = of_way(&world, Side::Away).unwrap();
+    assert_eq!(found.state, CheckState::Unknown, "{found:?}");
+    assert!(found.remedy.contains("wait a minute"), "{found:?}");
+}
+
+#[test]
 fn a_guest_that_would_not_come_up_at_azure_keeps_its_machine_from_going_there() {
     let mut world = protected(World::azure());
     assert_eq!(world.guest_for, Some(GuestPlatform::Azure));

@@ -23,7 +23,7 @@ use switchback_model::azure::{AzureIdentity, AzureKind};
 use switchback_model::component::{
     Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts,
     InterfaceFacts, MasterTargetState, Problem, ProcessServerState, ReplicaActual, ReplicaMode, Replication,
-    ReplicationState, Report, State,
+    ReplicationState, Report, State, StoragePathFound,
 };
 use switchback_model::{
     Consistency, Epoch, ReadinessCheck, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind,
@@ -101,6 +101,9 @@ pub(crate) struct World {
     pub(crate) replicas_problem: Option<Problem>,
     /// What agents find in their guest, when they are told to look.
     pub(crate) guest: Vec<ReadinessCheck>,
+    /// What the recovery site's master target finds of the way to storage, and has told.
+    pub(crate) storage_path: ReadinessCheck,
+    storage_paths: Vec<StoragePathFound>,
     /// What the agent was told last to be ready for.
     pub(crate) guest_for: Option<GuestPlatform>,
     /// What process servers that are made here are given.
@@ -197,6 +200,8 @@ impl World {
             guest_for: None,
             install_source: None,
             newcomers_fail: false,
+            storage_path: ReadinessCheck::passed("master-target.network-path", "W", "as chosen"),
+            storage_paths: Vec::new(),
             _directory: directory,
         }
     }
@@ -373,12 +378,19 @@ impl World {
             system_uuid: format!("uuid-{name}"),
             replicas: replicas.collect(),
             free_bytes: 1 << 40,
+            storage_paths: self.storage_paths.iter().filter(|_| site == "recovery").cloned().collect(),
         };
         let Desired::MasterTarget(desired) =
             self.report(Role::Target, name, site, State::MasterTarget(state)).desired
         else {
             panic!()
         };
+        if site == "recovery" {
+            let look = |storage| StoragePathFound { storage, check: self.storage_path.clone() };
+            self.storage_paths = desired.storage_paths.into_iter().map(look).collect();
+        } else {
+            assert!(desired.storage_paths.is_empty(), "{name} has nothing to do with storage");
+        }
         // As a real one does: what is removed is told until it is not asked for any more.
         let wanted: Vec<_> =
             desired.replicas.iter().map(|wanted| &wanted.replica).chain(&desired.hold).cloned().collect();

@@ -1,9 +1,12 @@
-//! Where a replica in page blobs is, and how its master target gets in.
+//! Where a replica in page blobs is, how its master target gets in, and which way it is to take there.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::ReadinessCheck;
+use crate::azure::NetworkPath;
 
 /// A text that is shown to nobody. `Debug` hides it; written as it is, it goes between components alone, whose connections are encrypted both ways
 /// authenticated, and to no disk.
@@ -42,6 +45,32 @@ pub struct BlobPlace {
     /// How to get in. `None`: not known any more, since it is kept on no disk; the configuration server tells it again.
     #[serde(default)]
     pub access: Option<BlobAccess>,
+}
+
+/// A container that a master target writes, or may have to, and the way that is to lead there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoragePath {
+    /// As in [`BlobPlace::container`].
+    pub container: String,
+    /// The way that was chosen for its site.
+    pub path: NetworkPath,
+}
+
+/// What a master target has found of a way, from where it stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoragePathFound {
+    /// Which was looked at.
+    pub storage: StoragePath,
+    /// How that came out.
+    pub check: ReadinessCheck,
+}
+
+impl StoragePathFound {
+    /// Code and title of its check.
+    pub const CHECK: (&str, &str) =
+        ("master-target.network-path", "The way from the master target to storage is the chosen one");
 }
 
 /// How a container is entered.

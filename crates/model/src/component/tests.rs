@@ -27,13 +27,18 @@ fn route(name: &str, epoch: u64) -> Route {
 fn a_held_replica_stays_others_follow() {
     let before = MasterTargetDesired {
         replicas: vec![replica("held", 4), replica("led", 1), replica("gone", 1)],
-        hold: Vec::new(),
+        ..MasterTargetDesired::default()
     };
     let hold = vec!["held".parse().unwrap(), "never-known".parse().unwrap()];
-    let told = MasterTargetDesired { replicas: vec![replica("held", 3), replica("led", 2)], hold };
+    let told = MasterTargetDesired {
+        replicas: vec![replica("held", 3), replica("led", 2)],
+        hold,
+        ..MasterTargetDesired::default()
+    };
     let follows = told.holding(&before);
     assert_eq!(follows.replicas, [replica("led", 2), replica("held", 4)]);
-    let released = MasterTargetDesired { replicas: vec![replica("led", 2)], hold: Vec::new() };
+    let released =
+        MasterTargetDesired { replicas: vec![replica("led", 2)], ..MasterTargetDesired::default() };
     assert_eq!(released.clone().holding(&follows), released);
 }
 
@@ -68,7 +73,7 @@ fn what_opens_a_container_is_shown_to_nobody_and_kept_on_no_disk() {
     };
     let told = MasterTargetDesired {
         replicas: vec![ReplicaDesired { blobs: Some(blobs), ..replica("web01", 1) }],
-        hold: Vec::new(),
+        ..MasterTargetDesired::default()
     };
     assert!(serde_json::to_string(&told).unwrap().contains(sas), "the master target needs it");
     assert!(!format!("{told:?}").contains("TOPSECRET"));

@@ -11,6 +11,7 @@ use super::networks::Place;
 use super::resources::{Permission, Size, Usage};
 use crate::{SiteError, Target};
 
+const WAY: (&str, &str) = ("site.network-path", "The way to the storage account is the chosen one");
 /// What the site does in the resource group.
 pub(super) const ACTIONS: [&str; 22] = [
     "Microsoft.Compute/disks/delete",
@@ -46,7 +47,7 @@ struct Look {
 
 impl AzureSite {
     pub(super) fn checks(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {
-        let way = super::path::check(self.settings.storage_path, &self.settings.container);
+        let way = super::path::check(WAY, self.settings.storage_path, &self.settings.container);
         let common = vec![self.account(), self.storage(), way];
         let look = Look { places: self.places(), sizes: self.sizes(), usages: self.usages() };
         let each = |target: &Target| {

@@ -13,6 +13,7 @@
 
 mod kept;
 mod removal;
+mod storage_watch;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,7 @@ use super::{DataPort, RoleConfig, now, remember, remembered, report, runtime};
 use crate::component::Channel;
 use crate::engine::Stop;
 use kept::Kept;
+use storage_watch::StorageWatch;
 
 /// How often it looks around by itself.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -73,7 +75,8 @@ pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
     let served = port.serve(&role, replicas.clone(), &runtime, stop)?;
     tracing::info!(address = served.address, "the master target listens");
     // What is kept is told from the first report on: a configuration server that was restored judges by it.
-    let state = Arc::new(Mutex::new(replicas.state()));
+    let watch = StorageWatch::start()?;
+    let state = Arc::new(Mutex::new(replicas.state(&watch)));
     let (shown, address, site, started) = (state.clone(), served.address.clone(), role.site.clone(), now());
     let compose = move || {
         let state = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -103,8 +106,9 @@ pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
             }
         }
         replicas.apply(&known, confirmed);
+        watch.want(&known.storage_paths);
         replicas.work(&done);
-        publish(&state, replicas.state(), &channel);
+        publish(&state, replicas.state(&watch), &channel);
     }
     replicas.close();
     served.join(&runtime);
@@ -114,7 +118,7 @@ pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
 /// Shows a new state; what the configuration server waits for is reported at once.
 fn publish(state: &Mutex<MasterTargetState>, new: MasterTargetState, channel: &Channel) {
     let mut shown = state.lock().unwrap_or_else(PoisonError::into_inner);
-    let differs = shown.replicas != new.replicas;
+    let differs = shown.replicas != new.replicas || shown.storage_paths != new.storage_paths;
     *shown = new;
     drop(shown);
     if differs {
@@ -169,11 +173,16 @@ impl Replicas {
         }
     }
 
-    fn state(&self) -> MasterTargetState {
+    fn state(&self, watch: &StorageWatch) -> MasterTargetState {
         let kept: Vec<_> = self.lock().values().cloned().collect();
         let replicas = kept.iter().filter_map(|replica| replica.actual()).collect();
         let free = DirVolume::open(&self.root).ok().and_then(|volume| volume.free_bytes().ok());
-        MasterTargetState { system_uuid: self.system_uuid.clone(), replicas, free_bytes: free.unwrap_or(0) }
+        MasterTargetState {
+            system_uuid: self.system_uuid.clone(),
+            replicas,
+            free_bytes: free.unwrap_or(0),
+            storage_paths: watch.found(),
+        }
     }
 
     /// Ends views and sessions.

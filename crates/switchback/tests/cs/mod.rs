@@ -5,7 +5,7 @@
 pub(crate) mod replica;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -146,6 +146,11 @@ pub(crate) struct Cs {
 
 impl Cs {
     pub(crate) fn new() -> Self {
+        Self::at(Ipv4Addr::LOCALHOST.into())
+    }
+
+    /// Listens at this address, in the network namespace of the calling thread.
+    pub(crate) fn at(address: IpAddr) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let clock = Arc::new(AheadClock::default());
@@ -159,7 +164,7 @@ impl Cs {
             incarnation: AtomicU64::new(0),
             servers: Mutex::default(),
         });
-        let address = "127.0.0.1:0".parse().unwrap();
+        let address = SocketAddr::new(address, 0);
         let mut cs = Self { runtime, authority, clock, service, address, stop: None };
         cs.listen(address);
         cs
@@ -208,9 +213,12 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new() -> Self {
+        Self::of(Cs::new())
+    }
+
+    pub(crate) fn of(cs: Cs) -> Self {
         // In the build directory, on a disk: /tmp may be memory.
         let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let cs = Cs::new();
         std::fs::write(directory.path().join("passphrase"), &*cs.authority.passphrase().reveal()).unwrap();
         Self { directory, cs }
     }
@@ -230,10 +238,16 @@ impl Site {
 
     /// A role's command, which joins the site by itself.
     pub(crate) fn role(&self, role: &str, who: &str) -> std::process::Command {
+        self.role_at(self.cs.address.ip(), role, who)
+    }
+
+    /// The same for one that listens elsewhere than the configuration server.
+    pub(crate) fn role_at(&self, address: IpAddr, role: &str, who: &str) -> std::process::Command {
+        let listen = SocketAddr::new(address, 0).to_string();
         let mut command = self.command(who);
         command
             .args([role, "--server", &self.cs.address.to_string(), "--site", "recovery", "--name", who])
-            .args(["--enrol-passphrase-file", "passphrase", "--listen", "127.0.0.1:0", "--data"])
+            .args(["--enrol-passphrase-file", "passphrase", "--listen", &listen, "--data"])
             .arg(self.path(who));
         command
     }

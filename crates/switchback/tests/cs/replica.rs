@@ -40,7 +40,7 @@ impl Wanted {
     /// Tells the master target `who`, which is to have no other.
     pub(crate) fn tell(&self, site: &Site, who: &str) {
         let replicas = vec![self.replica.clone()];
-        let desired = MasterTargetDesired { replicas, hold: Vec::new() };
+        let desired = MasterTargetDesired { replicas, ..MasterTargetDesired::default() };
         site.cs.service.want(&format!("target {who}"), Desired::MasterTarget(desired));
     }
 }

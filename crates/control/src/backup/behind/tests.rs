@@ -56,7 +56,7 @@ fn target(name: &str, replicas: &[(&str, u64)]) -> StoredReport {
     report(
         Role::Target,
         name,
-        State::MasterTarget(MasterTargetState { system_uuid: String::new(), replicas, free_bytes: 0 }),
+        State::MasterTarget(MasterTargetState { replicas, ..MasterTargetState::default() }),
     )
 }
 

@@ -83,9 +83,9 @@ fn contents() -> Contents {
     };
     let peer = PeerIdentity { role: Role::Target, name: "mt1".parse().unwrap() };
     let state = State::MasterTarget(MasterTargetState {
-        system_uuid: String::new(),
         replicas: vec![replica],
         free_bytes: 5,
+        ..MasterTargetState::default()
     });
     let report = Report {
         build: "x".into(),
