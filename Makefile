@@ -1,6 +1,6 @@
 # Commands of this repository. `make help` lists them; scripts/ holds what does not fit one line.
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo demo-engine fmt lint tidy fuzz clean
+.PHONY: help setup test demo demo-engine package fmt lint tidy fuzz clean
 
 # Seconds that each fuzz target runs as part of `make test`.
 FUZZ_SECONDS ?= 8
@@ -19,6 +19,9 @@ demo: ## Show all of it at work: two machines lose their site, run at another, a
 
 demo-engine: ## Show the engine alone: replicate a disk under load, roll it back, prove the result
 	@scripts/demo-engine
+
+package: ## Build the Debian packages, for release, into target/debian (docs/guides/install.md)
+	@scripts/packages
 
 fmt: ## Format the code
 	cargo fmt --all
