@@ -14,6 +14,7 @@ use super::manifest::{Base, BlobManifest, StagedCycle, disk_blob};
 use super::pages::PageBlob;
 use super::store::{PAGE, PAGES_MAX, SnapshotId};
 use crate::ReplicaError;
+use crate::digest_file::nodes_of;
 use crate::layer::{Layer, NamedDelta};
 
 /// A snapshot's metadata: under which opening it was taken, and of which point it is.
@@ -101,6 +102,7 @@ impl PageBlobReplica {
                 continue;
             }
             let target = self.disk(disk, spec.size);
+            self.digests(disk).expect(nodes_of(&layer.extents()));
             self.write_layer(&target, spec.size, layer, |written| {
                 let mut digests = self.digests(disk);
                 written.iter().try_for_each(|(extent, new)| digests.written(*extent, new))

@@ -189,6 +189,7 @@ impl BlobSession {
     fn settle_digests(&self, disk: DiskIndex, nodes: &[u32]) -> Result<u64, ReplicaError> {
         let size = rules::expect_nodes(&self.replica.manifest()?.disks, disk, nodes)?;
         self.replica.apply_all()?;
+        self.replica.digests(disk).expect(nodes.iter().copied());
         Ok(size)
     }
 }

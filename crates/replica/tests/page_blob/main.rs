@@ -11,6 +11,7 @@ mod budget;
 mod faults;
 mod fill;
 mod history;
+mod requests;
 #[path = "../history/source.rs"]
 mod source;
 

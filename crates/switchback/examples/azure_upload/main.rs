@@ -6,6 +6,8 @@
 
 #![expect(clippy::print_stdout, reason = "a program: its output is its result")]
 
+mod watched;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,6 +20,8 @@ use switchback_model::{Extent, ExtentSet, GenerationId, ReplicaId, ResyncReason,
 use switchback_replica::{
     DiskSpec, PageBlobConfig, PageBlobReplica, ReplicaSession, ReplicaSummary, SessionRequest,
 };
+
+use watched::Watched;
 
 /// A tracker that was told what has changed.
 #[derive(Debug)]
@@ -78,7 +82,9 @@ fn upload(url: &str, image: &Path, changed: Option<ExtentSet>) -> anyhow::Result
         PageBlobReplica::create(&store, disks.clone(), ReplicaId([7; 16]))?;
         None
     };
-    let replica = PageBlobReplica::open(Arc::new(store), PageBlobConfig::default(), [1; 16], false)?;
+    let store = Arc::new(Watched::new(Arc::new(store)));
+    let watched = Arc::clone(&store);
+    let replica = PageBlobReplica::open(store, PageBlobConfig::default(), [1; 16], false)?;
     let replica = Arc::new(replica);
     let request =
         SessionRequest { replica: "machine".parse()?, epoch: None, writer: WriterId([3; 16]), disks };
@@ -102,5 +108,7 @@ fn upload(url: &str, image: &Path, changed: Option<ExtentSet>) -> anyhow::Result
     println!("point {} {:?} {}", report.seq, report.kind, report.sent_bytes);
     drop(engine);
     replica.maintain()?;
+    drop(replica);
+    eprint!("{}", watched.table());
     Ok(())
 }
