@@ -111,6 +111,15 @@ pub struct PageBlobReplica {
     digests: Vec<Mutex<DigestFile>>,
 }
 
+/// How far the page blobs are behind the newest point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Committed cycles that are not on the page blobs.
+    pub cycles: usize,
+    /// Bytes of their parts, as they are staged.
+    pub bytes: u64,
+}
+
 /// For those who only look, and must not wait for the store.
 #[derive(Clone, Debug)]
 struct Shown {
@@ -135,6 +144,12 @@ impl PageBlobReplica {
     #[must_use]
     pub fn applied(&self) -> Option<Seq> {
         self.shown().manifest.applied()
+    }
+
+    /// What is staged and not on the page blobs yet.
+    #[must_use]
+    pub fn behind(&self) -> Behind {
+        self.shown().manifest.behind()
     }
 
     /// Bytes that staged cycles take.

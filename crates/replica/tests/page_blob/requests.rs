@@ -45,9 +45,7 @@ fn resync() -> CycleKind {
 /// Every node's first leaf gets this byte.
 fn cycle(session: &mut BlobSession, kind: CycleKind, nodes: impl IntoIterator<Item = u64>, byte: u8) -> Seq {
     let opened = session.open_cycle(&OpenCycle { generation: GenerationId([1; 16]), kind }).unwrap();
-    session
-        .begin_part(PartHeader { seq: opened.seq, part: PartIndex(0), disk: DiskIndex(0) })
-        .unwrap();
+    session.begin_part(PartHeader { seq: opened.seq, part: PartIndex(0), disk: DiskIndex(0) }).unwrap();
     let mut hasher = PartHasher::default();
     for node in nodes {
         let frame = Frame::of(Extent::new(node * NODE, 65536), Bytes::from(vec![byte; 65536]));

@@ -2,14 +2,19 @@
 //!
 //! `azure_upload url ADDRESS CONTAINER` prints the URL of a container of an Azurite. `azure_upload initial URL IMAGE` makes a replica, and brings the image to it;
 //! `azure_upload delta URL IMAGE RANGES` brings the ranges (`START LEN` in bytes, a line each) of an image that is replicated already. Both print when the point
-//! exists, and end when it is on the page blobs.
+//! exists, and end when it is on the page blobs. What they asked of the store goes to standard error.
+//!
+//! `azure_upload throttle ADDRESS RATE` is a proxy before an Azurite, which lets so many requests on pages a second pass; it prints its address, and once a second
+//! how many there were and how many it refused, until it is killed. `azure_upload steady URL SECONDS INTERVAL DISK_BYTES BYTES_PER_S`: see `steady`.
 
 #![expect(clippy::print_stdout, reason = "a program: its output is its result")]
 
+mod steady;
 mod watched;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use switchback::engine::{Connect, Engine, EngineOptions, Source, Stop, Unfrozen};
@@ -57,7 +62,25 @@ fn main() -> anyhow::Result<()> {
         }
         ["initial", url, image] => upload(url, Path::new(image), None),
         ["delta", url, image, ranges] => upload(url, Path::new(image), Some(read_ranges(ranges)?)),
-        _ => bail!("usage: azure_upload url ADDRESS CONTAINER | initial URL IMAGE | delta URL IMAGE RANGES"),
+        ["throttle", address, rate] => throttle(address, rate.parse()?),
+        ["steady", url, seconds, interval_s, disk, bytes_per_s] => {
+            let (seconds, interval_s) = (seconds.parse()?, interval_s.parse()?);
+            let (disk, bytes_per_s) = (disk.parse()?, bytes_per_s.parse()?);
+            steady::run(url, steady::Load { seconds, interval_s, disk, bytes_per_s })
+        }
+        _ => bail!(
+            "usage: azure_upload url ADDRESS CONTAINER | initial URL IMAGE | delta URL IMAGE RANGES | throttle ADDRESS RATE \
+             | steady URL SECONDS INTERVAL DISK_BYTES BYTES_PER_S"
+        ),
+    }
+}
+
+fn throttle(address: &str, rate: u32) -> anyhow::Result<()> {
+    let throttle = switchback_lab::azurite::Throttle::at(address, rate)?;
+    println!("{}", throttle.address());
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        println!("{} {}", throttle.page_requests(), throttle.refused());
     }
 }
 
