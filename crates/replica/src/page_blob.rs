@@ -50,7 +50,7 @@ mod stage;
 pub mod store;
 mod vhd;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use switchback_delta::DeltaKey;
 use switchback_model::{DiskIndex, RecoveryPoint, ReplicaId, RetentionPolicy, Seq};
@@ -108,6 +108,8 @@ pub struct PageBlobReplica {
     gate: RwLock<()>,
     core: Mutex<Core>,
     shown: Mutex<Shown>,
+    /// Another manifest is shown.
+    shown_anew: Condvar,
     digests: Vec<Mutex<DigestFile>>,
 }
 
@@ -150,6 +152,13 @@ impl PageBlobReplica {
     #[must_use]
     pub fn behind(&self) -> Behind {
         self.shown().manifest.behind()
+    }
+
+    /// How far the page blobs are behind, once it is half as far as they may be: from [`PageBlobConfig::staged_cycles_max`] on new cycles wait
+    /// for them, and points come late.
+    #[must_use]
+    pub fn too_far_behind(&self) -> Option<Behind> {
+        Some(self.behind()).filter(|behind| behind.cycles >= self.config.staged_cycles_max.div_ceil(2))
     }
 
     /// Bytes that staged cycles take.

@@ -79,13 +79,15 @@ struct Options {
     seconds: u64,
     interval_s: u64,
     disk: u64,
+    /// How many times smaller it is done.
+    scale: u64,
 }
 
 impl Options {
     fn parse(suite: Suite, words: &[&str]) -> anyhow::Result<Self> {
         let (size, runs) = if suite == Suite::Engine { (8 << 30, 5) } else { (2 << 30, 3) };
         let (seconds, interval_s, disk) = (180, 10, 20 << 30);
-        let mut options = Self { size, runs, only: None, work: None, seconds, interval_s, disk };
+        let mut options = Self { size, runs, only: None, work: None, seconds, interval_s, disk, scale: 1 };
         for pair in words.chunks(2) {
             let [name, value] = pair else { bail!("`{}` needs a value", pair.join(" ")) };
             match *name {
@@ -99,12 +101,16 @@ impl Options {
                 "--interval" if suite == Suite::Azure => {
                     options.interval_s = value.parse().context("--interval takes a number of seconds")?
                 }
+                "--scale" if suite == Suite::Azure => {
+                    options.scale = value.parse().context("--scale takes a number")?
+                }
                 "--disk" if suite == Suite::Azure => options.disk = parse_size(value)?,
                 "--work" => options.work = Some(std::path::absolute(value)?),
                 _ => bail!("unknown option `{name}`"),
             }
         }
         ensure!(options.runs > 0, "--runs: at least one");
+        ensure!((1..=100).contains(&options.scale), "--scale: 1 to 100");
         ensure!(
             options.interval_s > 0 && options.seconds >= 2 * options.interval_s,
             "--seconds: at least two of the --interval, which is at least 1"

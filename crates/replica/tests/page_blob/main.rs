@@ -7,6 +7,7 @@
     reason = "tests, of small sizes; the seed of a failure is printed"
 )]
 
+mod behind;
 mod budget;
 mod faults;
 mod fill;
