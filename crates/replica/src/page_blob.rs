@@ -50,7 +50,7 @@ mod stage;
 pub mod store;
 mod vhd;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use switchback_delta::DeltaKey;
 use switchback_model::{DiskIndex, RecoveryPoint, ReplicaId, RetentionPolicy, Seq};
@@ -108,7 +108,18 @@ pub struct PageBlobReplica {
     gate: RwLock<()>,
     core: Mutex<Core>,
     shown: Mutex<Shown>,
+    /// Another manifest is shown.
+    shown_anew: Condvar,
     digests: Vec<Mutex<DigestFile>>,
+}
+
+/// How far the page blobs are behind the newest point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Committed cycles that are not on the page blobs.
+    pub cycles: usize,
+    /// Bytes of their parts, as they are staged.
+    pub bytes: u64,
 }
 
 /// For those who only look, and must not wait for the store.
@@ -135,6 +146,19 @@ impl PageBlobReplica {
     #[must_use]
     pub fn applied(&self) -> Option<Seq> {
         self.shown().manifest.applied()
+    }
+
+    /// What is staged and not on the page blobs yet.
+    #[must_use]
+    pub fn behind(&self) -> Behind {
+        self.shown().manifest.behind()
+    }
+
+    /// How far the page blobs are behind, once it is half as far as they may be: from [`PageBlobConfig::staged_cycles_max`] on new cycles wait
+    /// for them, and points come late.
+    #[must_use]
+    pub fn too_far_behind(&self) -> Option<Behind> {
+        Some(self.behind()).filter(|behind| behind.cycles >= self.config.staged_cycles_max.div_ceil(2))
     }
 
     /// Bytes that staged cycles take.

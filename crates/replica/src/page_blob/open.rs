@@ -1,7 +1,7 @@
 //! Creating a replica in blobs, and opening one after whatever happened to it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
 
 use bytes::Bytes;
 use switchback_delta::{NODE_RECORD_LEN, NodeRecord, nodes_of_disk};
@@ -124,6 +124,7 @@ impl PageBlobReplica {
             gate: RwLock::new(()),
             core: Mutex::new(core),
             shown: Mutex::new(shown),
+            shown_anew: Condvar::new(),
             digests,
             store,
             config,

@@ -2,7 +2,7 @@
 //! at a given operation. Everything is drawn from a seed.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use switchback_model::Extent;
@@ -18,6 +18,9 @@ pub struct SimAccount(Arc<Mutex<State>>);
 pub struct SimStore {
     account: SimAccount,
     crash: Mutex<Crash>,
+    /// How many snapshots may be taken; the next one waits.
+    snapshots_left: Mutex<u64>,
+    more_snapshots: Condvar,
 }
 
 /// How often things go wrong, in thousandths.
@@ -69,7 +72,12 @@ impl SimAccount {
     /// A way to it for one process.
     #[must_use]
     pub fn connect(&self) -> Arc<SimStore> {
-        Arc::new(SimStore { account: self.clone(), crash: Mutex::new(Crash { ops: 0, at: u64::MAX }) })
+        Arc::new(SimStore {
+            account: self.clone(),
+            crash: Mutex::new(Crash { ops: 0, at: u64::MAX }),
+            snapshots_left: Mutex::new(u64::MAX),
+            more_snapshots: Condvar::new(),
+        })
     }
 
     /// How often things go wrong from now on.
@@ -153,6 +161,12 @@ impl SimStore {
     pub fn crash_after(&self, n: u64) {
         let mut crash = self.crash.lock().unwrap_or_else(PoisonError::into_inner);
         crash.at = crash.ops.saturating_add(n);
+    }
+
+    /// Lets so many more snapshots be taken; whoever wants another one waits until this is called again.
+    pub fn allow_snapshots(&self, count: u64) {
+        *self.snapshots_left.lock().unwrap_or_else(PoisonError::into_inner) = count;
+        self.more_snapshots.notify_all();
     }
 
     /// Operations so far.
@@ -320,6 +334,9 @@ impl BlobStore for SimStore {
         lease: Option<LeaseId>,
         metadata: &BTreeMap<String, String>,
     ) -> Result<SnapshotId, BlobError> {
+        let left = self.snapshots_left.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = self.more_snapshots.wait_while(left, |left| *left == 0);
+        *left.unwrap_or_else(PoisonError::into_inner) -= 1;
         self.run(|state| {
             let blob = state.writable(name, lease)?;
             let id = format!("{:012}", blob.version);
