@@ -27,7 +27,8 @@
 //!
 //! # Who may write
 //! Whoever opened the replica last. It has put its number into the manifest, so that no other opening can replace that; and it has the leases of
-//! the page blobs, taken *before* that, so that whoever was before can write no page after. See `manifest` about names.
+//! the page blobs, taken *before* that, so that whoever was before can write no page after; nor can what it has sent itself and given up (see `lease`). See
+//! `manifest` about names.
 //!
 //! # Threads and locks
 //! As [`DiskReplica`](crate::DiskReplica): `turn` lets one call of one session at a time in, `work` serializes what changes page blobs or history, but for fills, which are behind
@@ -39,6 +40,7 @@ mod cache;
 mod error;
 mod fill;
 mod fsck;
+mod lease;
 mod manifest;
 mod open;
 mod pages;
@@ -61,10 +63,11 @@ use crate::digest_file::DigestFile;
 use crate::disk_replica::ReplicaSummary;
 use crate::{PauseReason, ReplicaError, ReplicaState, ReplicaStatus, Watermarks};
 use cache::PartCache;
+use lease::Lease;
 use manifest::{BlobManifest, StagedPart};
 use pages::PageBlob;
 use save::Core;
-use store::{BlobStore, LeaseId};
+use store::BlobStore;
 
 /// How a replica in blobs is kept.
 #[derive(Debug)]
@@ -98,7 +101,7 @@ impl Default for PageBlobConfig {
 pub struct PageBlobReplica {
     store: Arc<dyn BlobStore>,
     config: PageBlobConfig,
-    lease: LeaseId,
+    lease: Lease,
     cache: PartCache,
     /// For the names of blobs.
     names: Mutex<u64>,
@@ -232,7 +235,7 @@ impl PageBlobReplica {
         PageBlob {
             store: Arc::clone(&self.store),
             blob: manifest::disk_blob(disk),
-            lease: Some(self.lease),
+            lease: Some(self.lease.clone()),
             size: size.next_multiple_of(store::PAGE),
         }
     }

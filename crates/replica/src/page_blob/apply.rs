@@ -118,13 +118,14 @@ impl PageBlobReplica {
         drop(core);
         for blob in self.disk_indexes().map(disk_blob).chain(digests) {
             // Somebody ended it by hand: this process still has the replica. If it was not that, this changes nothing.
-            self.store.acquire_lease(&blob, self.lease).ok();
+            self.store.acquire_lease(&blob, self.lease.id()).ok();
         }
         error
     }
 
     /// Does the round that the manifest says is being done. May be repeated.
     fn finish_round(&self, manifest: &BlobManifest) -> Result<(), ReplicaError> {
+        self.renew_leases()?;
         let to = manifest.applying.expect("the caller noted it");
         let applied = manifest.applied();
         let layers = self.layers(manifest, manifest.cycles(applied.unwrap_or(Seq(0)), to))?;
@@ -184,7 +185,7 @@ impl PageBlobReplica {
     ) -> Result<SnapshotId, ReplicaError> {
         let metadata =
             BTreeMap::from([(OPENING.into(), opening.to_string()), (POINT.into(), of.to_string())]);
-        let taken = self.store.snapshot(&disk_blob(disk), Some(self.lease), &metadata);
+        let taken = self.store.snapshot(&disk_blob(disk), Some(self.lease.id()), &metadata);
         taken.map_err(|error| page_error(&*self.store, "taking a snapshot", &io_error(error)))
     }
 
@@ -214,7 +215,7 @@ impl PageBlobReplica {
         let now = core.manifest.clone();
         self.reopen_digests(&now);
         for blob in &manifest.digests.blobs {
-            self.store.release_lease(blob, self.lease).ok();
+            self.store.release_lease(blob, self.lease.id()).ok();
         }
         self.forget(core, before, &manifest)
     }

@@ -64,7 +64,11 @@ impl PageBlobReplica {
         core.keep_acknowledged();
         drop(core);
         // Pages that the former writer has in hand are written when this one begins; it begins no more.
-        drop(self.gate.write().unwrap_or_else(PoisonError::into_inner));
+        let alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        if self.manifest()?.may_fill() {
+            self.renew_leases()?;
+        }
+        drop(alone);
         let key = SessionKey { session, epoch };
         Ok(BlobSession { replica: Arc::clone(self), key, part: None, puts: Puts::default() })
     }

@@ -79,8 +79,8 @@ fn records_of_digests_are_read_together_and_are_those_of_the_pages() {
     assert_eq!(after.0 - read, 8 * RECORD);
     // Their pages, and the records in three runs.
     assert_eq!(after.2 - writes, 5 + 3);
-    // Two of the manifest, a snapshot, the part's deletion, and two reads.
-    assert_eq!(ops, 5 + 3 + 2 + 1 + 1 + 2, "requests of a round");
+    // Two of the manifest, a snapshot, the part's deletion, two reads, and two leases.
+    assert_eq!(ops, 5 + 3 + 2 + 1 + 1 + 2 + 2, "requests of a round");
     assert_eq!(replica.fsck(|_, _| {}).unwrap().findings, Vec::new());
     drop((session, replica));
 

@@ -147,6 +147,10 @@ impl BlobStore for Watched {
         self.time("lease", 0, || self.store.acquire_lease(blob, lease))
     }
 
+    fn change_lease(&self, blob: &str, from: LeaseId, to: LeaseId) -> Result<(), BlobError> {
+        self.time("lease", 0, || self.store.change_lease(blob, from, to))
+    }
+
     fn release_lease(&self, blob: &str, lease: LeaseId) -> Result<(), BlobError> {
         self.time("lease", 0, || self.store.release_lease(blob, lease))
     }
