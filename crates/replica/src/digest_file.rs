@@ -103,16 +103,16 @@ impl DigestFile {
         if let Some(record) = self.ahead.read.get(&node) {
             return Ok(record.clone());
         }
+        let is_behind_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
         let last = self.last_of_run(node);
-        match self.read_records(node, last) {
+        let read = match self.read_records(node, last) {
+            // A file ends with its last record: the first of these may be there.
+            Err(error) if last > node && is_behind_end(&error) => self.read_records(node, node),
+            other => other,
+        };
+        match read {
             Ok(read) => self.ahead.read = read,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                // A file ends with its last record: the first of these may be there.
-                return match self.read_records(node, node) {
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(self.absent.clone()),
-                    one => Ok(one?.remove(&node).unwrap_or_else(NodeRecord::unknown)),
-                };
-            }
+            Err(error) if is_behind_end(&error) => return Ok(self.absent.clone()),
             Err(error) => return Err(error),
         }
         Ok(self.ahead.read.get(&node).cloned().unwrap_or_else(NodeRecord::unknown))
