@@ -103,16 +103,16 @@ impl DigestFile {
         if let Some(record) = self.ahead.read.get(&node) {
             return Ok(record.clone());
         }
+        let is_behind_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
         let last = self.last_of_run(node);
-        match self.read_records(node, last) {
+        let read = match self.read_records(node, last) {
+            // A file ends with its last record: the first of these may be there.
+            Err(error) if last > node && is_behind_end(&error) => self.read_records(node, node),
+            other => other,
+        };
+        match read {
             Ok(read) => self.ahead.read = read,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                // A file ends with its last record: the first of these may be there.
-                return match self.read_records(node, node) {
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(self.absent.clone()),
-                    one => Ok(one?.remove(&node).unwrap_or_else(NodeRecord::unknown)),
-                };
-            }
+            Err(error) if is_behind_end(&error) => return Ok(self.absent.clone()),
             Err(error) => return Err(error),
         }
         Ok(self.ahead.read.get(&node).cloned().unwrap_or_else(NodeRecord::unknown))
@@ -334,4 +334,52 @@ fn read_unknown(
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use switchback_delta::{NODE, NodeRecord, digest_of};
+    use switchback_disk::sim::SimMachine;
+    use switchback_model::{DiskIndex, Extent, ExtentSet};
+
+    use super::{DIRTY_MAX, DigestFile, nodes_of};
+
+    #[test]
+    fn what_was_read_ahead_never_hides_what_was_written_since() {
+        let machine = SimMachine::new(1);
+        let volume = machine.volume("digests");
+        let nodes = u32::try_from(DIRTY_MAX).unwrap() + 1;
+        let mut file = DigestFile::open(&*volume, DiskIndex(0), u64::from(nodes) * NODE).unwrap();
+        let of = |byte: u8| {
+            let mut record = NodeRecord::unknown();
+            record.set(0, Some(digest_of(&[byte])));
+            record
+        };
+        for node in 0..nodes {
+            file.put(node, of(1)).unwrap();
+        }
+        file.sync().unwrap();
+        file.expect(0..nodes);
+        for node in 0..nodes {
+            assert_eq!(file.record(node).unwrap(), of(1), "node {node}");
+            // The last one makes all of them be written, and forgotten.
+            file.put(node, of(2)).unwrap();
+        }
+        for node in (0..nodes).rev().take(300) {
+            assert_eq!(file.record(node).unwrap(), of(2), "node {node}");
+        }
+        assert_eq!(file.record(nodes).unwrap(), NodeRecord::unknown(), "behind the end of the file");
+        file.expect([nodes - 1, nodes, nodes + 1]);
+        assert_eq!(file.record(nodes - 1).unwrap(), of(2), "together with what is behind the end");
+    }
+
+    #[test]
+    fn the_nodes_of_extents() {
+        let extents: ExtentSet =
+            [Extent::new(5, 1), Extent::new(NODE - 1, 2), Extent::new(2 * NODE, 3 * NODE)]
+                .into_iter()
+                .collect();
+        assert_eq!(nodes_of(&extents).into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert!(nodes_of(&ExtentSet::new()).is_empty());
+    }
 }

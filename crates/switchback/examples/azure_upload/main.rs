@@ -7,7 +7,7 @@
 //! `azure_upload throttle ADDRESS RATE` is a proxy before an Azurite, which lets so many requests on pages a second pass; it prints its address, and once a second
 //! how many there were and how many it refused, until it is killed. `azure_upload steady URL SECONDS INTERVAL DISK_BYTES BYTES_PER_S`: see `steady`.
 
-#![expect(clippy::print_stdout, reason = "a program: its output is its result")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program: its output is its result")]
 
 mod steady;
 mod watched;
