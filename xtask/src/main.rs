@@ -18,8 +18,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   tidy [--hints]   house rules that clippy cannot check; --hints also names files that grow large
   bench engine [--size 8G] [--runs 5] [--only initial|resync|churn] [--work DIRECTORY]
                    performance against peers, as root; the rows are explained in docs/performance.md
-  bench azure [--size 2G] [--runs 3] [--work DIRECTORY]
-                   the same to page blobs in Azurite, against Microsoft's client
+  bench azure [--size 2G] [--runs 3] [--only uploads|steady] [--seconds 180] [--interval 10] [--disk 20G] [--scale 1]
+              [--work DIRECTORY]
+                   the same to page blobs in Azurite, against Microsoft's client; and a steady load under a throttle
   prepush          format, clippy, tidy and the tests that need no guest: before a change is sent";
 
 fn main() -> anyhow::Result<ExitCode> {

@@ -377,6 +377,12 @@ impl BlobStore for AzureStore {
         self.call(blob, "taking the lease of", self.client(blob).acquire_lease(-1, Some(options))).map(drop)
     }
 
+    /// Azure lets a change happen again: it asks for either of the two (Lease Blob, outcomes of operations by lease state).
+    fn change_lease(&self, blob: &str, from: LeaseId, to: LeaseId) -> Result<(), BlobError> {
+        let client = self.client(blob);
+        self.call(blob, "changing the lease of", client.change_lease(uuid(from), uuid(to), None)).map(drop)
+    }
+
     fn release_lease(&self, blob: &str, lease: LeaseId) -> Result<(), BlobError> {
         match self.call(blob, "releasing the lease of", self.client(blob).release_lease(uuid(lease), None)) {
             Err(BlobError::Refused { .. } | BlobError::Missing { .. }) => Ok(()),

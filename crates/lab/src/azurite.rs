@@ -208,12 +208,20 @@ impl Throttle {
     /// # Errors
     /// When it cannot listen.
     pub fn before(azurite: &Azurite, page_requests_per_second: u32) -> std::io::Result<Self> {
+        Self::at(&azurite.address, page_requests_per_second)
+    }
+
+    /// As [`Throttle::before`], for one that others have started: at `HOST:PORT`.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub fn at(azurite: &str, page_requests_per_second: u32) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?.to_string();
         let told = Arc::new(Told::default());
         let per_second = f64::from(page_requests_per_second);
         let bucket = Arc::new(Mutex::new(Bucket { per_second, left: per_second, at: Instant::now() }));
-        let (target, counter) = (azurite.address.clone(), Arc::clone(&told));
+        let (target, counter) = (azurite.to_owned(), Arc::clone(&told));
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 if counter.closed.load(Ordering::Relaxed) {
@@ -225,6 +233,12 @@ impl Throttle {
             }
         });
         Ok(Self { address, told })
+    }
+
+    /// Where it listens, `127.0.0.1:PORT`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// The URL of a container through the proxy.

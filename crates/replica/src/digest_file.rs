@@ -13,7 +13,7 @@ use std::io;
 
 use switchback_delta::{Digest, NODE_LEAVES, NODE_RECORD_LEN, NodeRecord, leaves_of_node, node_extent};
 use switchback_disk::{Disk, Volume, VolumeFile, parallel};
-use switchback_model::{DiskIndex, Extent};
+use switchback_model::{DiskIndex, Extent, ExtentSet};
 
 use crate::ReplicaError;
 use crate::error::{disk_error, volume_error};
@@ -21,8 +21,10 @@ use crate::layout::FileName;
 
 /// Changed records kept in memory: 8 MiB.
 const DIRTY_MAX: usize = 1024;
-/// Bytes of records written at once.
+/// Bytes of records read or written at once.
 const RUN_LEN: usize = 2 << 20;
+/// Records that nobody asked for, between two that are read: reading a few more costs less than another request.
+const GAP_MAX: u32 = 15;
 /// Bytes read at once while looking up unknown leaves.
 const READ_LEN: u64 = 1 << 20;
 
@@ -35,6 +37,15 @@ pub(crate) struct DigestFile {
     absent: NodeRecord,
     /// Of a file that was empty: the nodes whose records may be in it by now. So the others need not be looked for.
     filed: Option<BTreeSet<u32>>,
+    ahead: Ahead,
+}
+
+/// Records that will be asked for, so that neighbours are read together: a request to a storage account takes as long for one as for many.
+#[derive(Debug, Default)]
+struct Ahead {
+    nodes: BTreeSet<u32>,
+    /// What was read last, as it is in the file: up to [`RUN_LEN`] bytes.
+    read: BTreeMap<u32, NodeRecord>,
 }
 
 impl DigestFile {
@@ -51,12 +62,13 @@ impl DigestFile {
 
     /// The digests in `file`, where `absent` is known of every node without a record.
     pub(crate) fn over(file: Box<dyn VolumeFile>, disk_size: u64, absent: NodeRecord) -> Self {
-        Self { file, disk_size, dirty: BTreeMap::new(), absent, filed: None }
+        Self { file, disk_size, dirty: BTreeMap::new(), absent, filed: None, ahead: Ahead::default() }
     }
 
     /// Forgets everything.
     pub(crate) fn forget(&mut self) -> io::Result<()> {
         self.dirty.clear();
+        self.ahead = Ahead::default();
         self.file.set_len(0)?;
         self.file.sync()
     }
@@ -75,34 +87,80 @@ impl DigestFile {
         self.filed.as_ref().is_none_or(|filed| filed.contains(&node))
     }
 
+    /// The records of these nodes are about to be asked for, in ascending order.
+    pub(crate) fn expect(&mut self, nodes: impl IntoIterator<Item = u32>) {
+        self.ahead = Ahead { nodes: nodes.into_iter().collect(), read: BTreeMap::new() };
+    }
+
     /// What is known of a node.
-    pub(crate) fn record(&self, node: u32) -> io::Result<NodeRecord> {
+    pub(crate) fn record(&mut self, node: u32) -> io::Result<NodeRecord> {
         if let Some(record) = self.dirty.get(&node) {
             return Ok(record.clone());
         }
         if !self.may_be_filed(node) {
             return Ok(self.absent.clone());
         }
-        let mut bytes = [0; NODE_RECORD_LEN];
-        match self.file.read_at(place(node), &mut bytes) {
-            Ok(()) if bytes.iter().all(|byte| *byte == 0) => Ok(self.absent.clone()),
-            Ok(()) => Ok(NodeRecord::decode(&bytes, node).unwrap_or_else(|damage| {
-                tracing::warn!(node, %damage, "a digest record is damaged; its part of the disk will be read again");
-                NodeRecord::unknown()
-            })),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(self.absent.clone()),
-            Err(error) => Err(error),
+        if let Some(record) = self.ahead.read.get(&node) {
+            return Ok(record.clone());
         }
+        let is_behind_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+        let last = self.last_of_run(node);
+        let read = match self.read_records(node, last) {
+            // A file ends with its last record: the first of these may be there.
+            Err(error) if last > node && is_behind_end(&error) => self.read_records(node, node),
+            other => other,
+        };
+        match read {
+            Ok(read) => self.ahead.read = read,
+            Err(error) if is_behind_end(&error) => return Ok(self.absent.clone()),
+            Err(error) => return Err(error),
+        }
+        Ok(self.ahead.read.get(&node).cloned().unwrap_or_else(NodeRecord::unknown))
+    }
+
+    /// Up to which node records are read together with that of `first`.
+    fn last_of_run(&self, first: u32) -> u32 {
+        let len_max = u32::try_from(RUN_LEN / NODE_RECORD_LEN).expect("a few hundred");
+        let mut last = first;
+        for node in self.ahead.nodes.range(first..first.saturating_add(len_max)) {
+            if node - last > GAP_MAX + 1 {
+                break;
+            }
+            last = *node;
+        }
+        last
+    }
+
+    fn read_records(&self, first: u32, last: u32) -> io::Result<BTreeMap<u32, NodeRecord>> {
+        let mut bytes = vec![0; (last - first + 1) as usize * NODE_RECORD_LEN];
+        self.file.read_at(place(first), &mut bytes)?;
+        let is_wanted = |(node, _): &(u32, &[u8])| *node == first || self.ahead.nodes.contains(node);
+        let record = |(node, bytes): (u32, &[u8])| {
+            let record = if bytes.iter().all(|byte| *byte == 0) {
+                self.absent.clone()
+            } else {
+                let bytes = bytes.try_into().expect("a chunk is a record");
+                NodeRecord::decode(bytes, node).unwrap_or_else(|damage| {
+                    tracing::warn!(node, %damage, "a digest record is damaged; its part of the disk will be read again");
+                    NodeRecord::unknown()
+                })
+            };
+            (node, record)
+        };
+        let records = (first..).zip(bytes.chunks_exact(NODE_RECORD_LEN));
+        Ok(records.filter(is_wanted).map(record).collect())
     }
 
     /// Changes what is known of a node.
     pub(crate) fn put(&mut self, node: u32, record: NodeRecord) -> io::Result<()> {
+        // It would be older, as soon as this one is written.
+        self.ahead.read.remove(&node);
         self.dirty.insert(node, record);
         if self.dirty.len() > DIRTY_MAX { self.write_dirty() } else { Ok(()) }
     }
 
     /// Whether this part of the disk is known to be zero.
-    pub(crate) fn is_zero(&self, extent: Extent) -> io::Result<bool> {
+    pub(crate) fn is_zero(&mut self, extent: Extent) -> io::Result<bool> {
         for (node, mut leaves) in leaves_by_node(extent) {
             let record = self.record(node)?;
             if !leaves.all(|leaf| record.leaf(leaf) == Some(Digest::ZERO)) {
@@ -178,6 +236,7 @@ impl DigestFile {
 
     /// Makes everything noted so far durable.
     pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.ahead = Ahead::default();
         self.write_dirty()?;
         self.file.sync()
     }
@@ -208,6 +267,20 @@ impl DigestFile {
     fn write_run(&self, (at, records): &(u64, Vec<u8>)) -> io::Result<()> {
         if records.is_empty() { Ok(()) } else { self.file.write_at(*at, records) }
     }
+}
+
+/// The nodes that these bytes of a disk are in.
+pub(crate) fn nodes_of(extents: &ExtentSet) -> BTreeSet<u32> {
+    let node_len = u64::from(switchback_delta::LEAF) * u64::from(NODE_LEAVES);
+    let number = |offset: u64| u32::try_from(offset / node_len).expect("disks have fewer nodes");
+    let mut nodes = BTreeSet::new();
+    for extent in extents.iter().filter(|extent| !extent.is_empty()) {
+        let (first, last) = (number(extent.start), number(extent.end() - 1));
+        if nodes.last() != Some(&last) {
+            nodes.extend(first..=last);
+        }
+    }
+    nodes
 }
 
 /// The leaves that an extent touches, by their nodes.
@@ -261,4 +334,52 @@ fn read_unknown(
         }
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use switchback_delta::{NODE, NodeRecord, digest_of};
+    use switchback_disk::sim::SimMachine;
+    use switchback_model::{DiskIndex, Extent, ExtentSet};
+
+    use super::{DIRTY_MAX, DigestFile, nodes_of};
+
+    #[test]
+    fn what_was_read_ahead_never_hides_what_was_written_since() {
+        let machine = SimMachine::new(1);
+        let volume = machine.volume("digests");
+        let nodes = u32::try_from(DIRTY_MAX).unwrap() + 1;
+        let mut file = DigestFile::open(&*volume, DiskIndex(0), u64::from(nodes) * NODE).unwrap();
+        let of = |byte: u8| {
+            let mut record = NodeRecord::unknown();
+            record.set(0, Some(digest_of(&[byte])));
+            record
+        };
+        for node in 0..nodes {
+            file.put(node, of(1)).unwrap();
+        }
+        file.sync().unwrap();
+        file.expect(0..nodes);
+        for node in 0..nodes {
+            assert_eq!(file.record(node).unwrap(), of(1), "node {node}");
+            // The last one makes all of them be written, and forgotten.
+            file.put(node, of(2)).unwrap();
+        }
+        for node in (0..nodes).rev().take(300) {
+            assert_eq!(file.record(node).unwrap(), of(2), "node {node}");
+        }
+        assert_eq!(file.record(nodes).unwrap(), NodeRecord::unknown(), "behind the end of the file");
+        file.expect([nodes - 1, nodes, nodes + 1]);
+        assert_eq!(file.record(nodes - 1).unwrap(), of(2), "together with what is behind the end");
+    }
+
+    #[test]
+    fn the_nodes_of_extents() {
+        let extents: ExtentSet =
+            [Extent::new(5, 1), Extent::new(NODE - 1, 2), Extent::new(2 * NODE, 3 * NODE)]
+                .into_iter()
+                .collect();
+        assert_eq!(nodes_of(&extents).into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+        assert!(nodes_of(&ExtentSet::new()).is_empty());
+    }
 }

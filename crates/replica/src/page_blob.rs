@@ -27,7 +27,8 @@
 //!
 //! # Who may write
 //! Whoever opened the replica last. It has put its number into the manifest, so that no other opening can replace that; and it has the leases of
-//! the page blobs, taken *before* that, so that whoever was before can write no page after. See `manifest` about names.
+//! the page blobs, taken *before* that, so that whoever was before can write no page after; nor can what it has sent itself and given up (see `lease`). See
+//! `manifest` about names.
 //!
 //! # Threads and locks
 //! As [`DiskReplica`](crate::DiskReplica): `turn` lets one call of one session at a time in, `work` serializes what changes page blobs or history, but for fills, which are behind
@@ -39,6 +40,7 @@ mod cache;
 mod error;
 mod fill;
 mod fsck;
+mod lease;
 mod manifest;
 mod open;
 mod pages;
@@ -50,7 +52,7 @@ mod stage;
 pub mod store;
 mod vhd;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use switchback_delta::DeltaKey;
 use switchback_model::{DiskIndex, RecoveryPoint, ReplicaId, RetentionPolicy, Seq};
@@ -61,10 +63,11 @@ use crate::digest_file::DigestFile;
 use crate::disk_replica::ReplicaSummary;
 use crate::{PauseReason, ReplicaError, ReplicaState, ReplicaStatus, Watermarks};
 use cache::PartCache;
+use lease::Lease;
 use manifest::{BlobManifest, StagedPart};
 use pages::PageBlob;
 use save::Core;
-use store::{BlobStore, LeaseId};
+use store::BlobStore;
 
 /// How a replica in blobs is kept.
 #[derive(Debug)]
@@ -98,7 +101,7 @@ impl Default for PageBlobConfig {
 pub struct PageBlobReplica {
     store: Arc<dyn BlobStore>,
     config: PageBlobConfig,
-    lease: LeaseId,
+    lease: Lease,
     cache: PartCache,
     /// For the names of blobs.
     names: Mutex<u64>,
@@ -108,7 +111,18 @@ pub struct PageBlobReplica {
     gate: RwLock<()>,
     core: Mutex<Core>,
     shown: Mutex<Shown>,
+    /// Another manifest is shown.
+    shown_anew: Condvar,
     digests: Vec<Mutex<DigestFile>>,
+}
+
+/// How far the page blobs are behind the newest point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Committed cycles that are not on the page blobs.
+    pub cycles: usize,
+    /// Bytes of their parts, as they are staged.
+    pub bytes: u64,
 }
 
 /// For those who only look, and must not wait for the store.
@@ -135,6 +149,19 @@ impl PageBlobReplica {
     #[must_use]
     pub fn applied(&self) -> Option<Seq> {
         self.shown().manifest.applied()
+    }
+
+    /// What is staged and not on the page blobs yet.
+    #[must_use]
+    pub fn behind(&self) -> Behind {
+        self.shown().manifest.behind()
+    }
+
+    /// How far the page blobs are behind, once it is half as far as they may be: from [`PageBlobConfig::staged_cycles_max`] on new cycles wait
+    /// for them, and points come late.
+    #[must_use]
+    pub fn too_far_behind(&self) -> Option<Behind> {
+        Some(self.behind()).filter(|behind| behind.cycles >= self.config.staged_cycles_max.div_ceil(2))
     }
 
     /// Bytes that staged cycles take.
@@ -208,7 +235,7 @@ impl PageBlobReplica {
         PageBlob {
             store: Arc::clone(&self.store),
             blob: manifest::disk_blob(disk),
-            lease: Some(self.lease),
+            lease: Some(self.lease.clone()),
             size: size.next_multiple_of(store::PAGE),
         }
     }

@@ -18,7 +18,7 @@ use super::report::{Limit, Row, Samples};
 use super::{Options, as_f64};
 
 /// Free: the benchmark has a network of its own.
-const ADDRESS: &str = "127.0.0.1:10000";
+pub(super) const ADDRESS: &str = "127.0.0.1:10000";
 
 /// Where it is done, and with what.
 pub(super) struct Place<'a> {
@@ -63,7 +63,7 @@ pub(super) fn rows(place: &Place<'_>, standard: &Path, options: &Options) -> any
         for (side, program) in
             [(&mut ours, &[text(place.binary)][..]), (&mut theirs, &[python.clone(), peer.clone()])]
         {
-            let azurite = start(place)?;
+            let azurite = start(place, File::create(log(place))?.into())?;
             let [initial, delta] = side;
             initial.measure(place, &azurite, program, &["initial", &url, &text(standard)])?;
             delta.measure(place, &azurite, program, &["delta", &url, &text(&changed), &text(&ranges)])?;
@@ -133,13 +133,13 @@ fn ranges_of(blocks: &[u64]) -> String {
     ranges.iter().map(|(start, len)| format!("{start} {len}\n")).collect()
 }
 
-/// An empty Azurite, which tells of each request in its log.
-fn start(place: &Place<'_>) -> anyhow::Result<Process> {
+/// An empty Azurite, which tells of each request in `log`.
+pub(super) fn start(place: &Place<'_>, log: Stdio) -> anyhow::Result<Process> {
     let (host, port) = ADDRESS.split_once(':').context("an address has a port")?;
     let mut node = Command::new("node");
     node.arg(script(place.root, "storage")?).args(["--blobHost", host, "--blobPort", port]);
     node.args(["--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--loose"]);
-    node.current_dir(place.work).stdout(File::create(log(place))?).stderr(Stdio::null());
+    node.current_dir(place.work).stdout(log).stderr(Stdio::null());
     let azurite = Process::start(place.janitor, &mut node)?;
     wait_for("Azurite to listen", PATIENCE, || TcpStream::connect(ADDRESS).ok().map(drop))?;
     Ok(azurite)

@@ -15,6 +15,7 @@ mod lab;
 mod process;
 mod report;
 mod resync;
+mod steady;
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -31,7 +32,6 @@ use self::process::{Janitor, run as output_of};
 const INSIDE: &str = "SWITCHBACK_BENCH_BINARY";
 /// Files of a size of up to so many times the image's exist at a time.
 const IMAGES_AT_A_TIME: u64 = 5;
-const GROUPS: [&str; 3] = ["initial", "resync", "churn"];
 
 /// What is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,14 @@ impl Suite {
         match self {
             Self::Engine => "engine",
             Self::Azure => "azure",
+        }
+    }
+
+    /// What can be measured alone.
+    fn groups(self) -> &'static [&'static str] {
+        match self {
+            Self::Engine => &["initial", "resync", "churn"],
+            Self::Azure => &["uploads", "steady"],
         }
     }
 
@@ -67,26 +75,46 @@ struct Options {
     only: Option<String>,
     /// Kept, with the standard image; without it everything is removed.
     work: Option<PathBuf>,
+    /// Of the steady load: how long, between two points, bytes of the disk.
+    seconds: u64,
+    interval_s: u64,
+    disk: u64,
+    /// How many times smaller it is done.
+    scale: u64,
 }
 
 impl Options {
     fn parse(suite: Suite, words: &[&str]) -> anyhow::Result<Self> {
         let (size, runs) = if suite == Suite::Engine { (8 << 30, 5) } else { (2 << 30, 3) };
-        let mut options = Self { size, runs, only: None, work: None };
+        let (seconds, interval_s, disk) = (180, 10, 20 << 30);
+        let mut options = Self { size, runs, only: None, work: None, seconds, interval_s, disk, scale: 1 };
         for pair in words.chunks(2) {
             let [name, value] = pair else { bail!("`{}` needs a value", pair.join(" ")) };
             match *name {
                 "--size" => options.size = parse_size(value)?,
                 "--runs" => options.runs = value.parse().context("--runs takes a number")?,
-                "--only" if suite == Suite::Engine && GROUPS.contains(value) => {
-                    options.only = Some((*value).to_owned())
+                "--only" if suite.groups().contains(value) => options.only = Some((*value).to_owned()),
+                "--only" => bail!("--only takes one of {}", suite.groups().join(", ")),
+                "--seconds" if suite == Suite::Azure => {
+                    options.seconds = value.parse().context("--seconds takes a number")?
                 }
-                "--only" if suite == Suite::Engine => bail!("--only takes one of {}", GROUPS.join(", ")),
+                "--interval" if suite == Suite::Azure => {
+                    options.interval_s = value.parse().context("--interval takes a number of seconds")?
+                }
+                "--scale" if suite == Suite::Azure => {
+                    options.scale = value.parse().context("--scale takes a number")?
+                }
+                "--disk" if suite == Suite::Azure => options.disk = parse_size(value)?,
                 "--work" => options.work = Some(std::path::absolute(value)?),
                 _ => bail!("unknown option `{name}`"),
             }
         }
         ensure!(options.runs > 0, "--runs: at least one");
+        ensure!((1..=100).contains(&options.scale), "--scale: 1 to 100");
+        ensure!(
+            options.interval_s > 0 && options.seconds >= 2 * options.interval_s,
+            "--seconds: at least two of the --interval, which is at least 1"
+        );
         Ok(options)
     }
 
@@ -100,11 +128,11 @@ fn parse_size(text: &str) -> anyhow::Result<u64> {
     let (number, shift) = match (text.strip_suffix('G'), text.strip_suffix('M')) {
         (Some(number), _) => (number, 30),
         (_, Some(number)) => (number, 20),
-        _ => bail!("--size takes a size like 8G or 512M, not `{text}`"),
+        _ => bail!("a size is like 8G or 512M, not `{text}`"),
     };
     let size = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1u64 << shift));
     let allowed = (256 << 20)..=(1 << 40);
-    size.filter(|size| allowed.contains(size)).context("--size: from 256M to 1024G")
+    size.filter(|size| allowed.contains(size)).context("a size is from 256M to 1024G")
 }
 
 /// Builds the binary, enters a network of its own, measures.
@@ -128,19 +156,23 @@ pub(crate) fn run(root: &Path, suite: Suite, words: &[&str]) -> anyhow::Result<E
     }
     janitor.undo("directory", scratch.display())?;
     fs::create_dir(&scratch)?;
-    check_room(&work, options.size)?;
-    eprintln!("the standard image");
-    let standard = image::standard(&janitor, &work, options.size)?;
-    let rows = match suite {
-        Suite::Engine => engine(&options, &Lab::new(&janitor, &scratch, Path::new(&binary))?, &standard)?,
-        Suite::Azure => azure::rows(
-            &azure::Place { janitor: &janitor, root, work: &scratch, binary: Path::new(&binary) },
-            &standard,
-            &options,
-        )?,
-    };
+    let place = azure::Place { janitor: &janitor, root, work: &scratch, binary: Path::new(&binary) };
+    let (mut rows, mut image) = (Vec::new(), None);
+    if suite == Suite::Engine || options.is_wanted("uploads") {
+        check_room(&work, options.size)?;
+        eprintln!("the standard image");
+        let standard = image::standard(&janitor, &work, options.size)?;
+        rows = match suite {
+            Suite::Engine => engine(&options, &Lab::new(&janitor, &scratch, Path::new(&binary))?, &standard)?,
+            Suite::Azure => azure::rows(&place, &standard, &options)?,
+        };
+        image = Some(standard);
+    }
+    if suite == Suite::Azure && options.is_wanted("steady") {
+        rows.push(steady::row(&place, &options)?);
+    }
     report::print(&rows);
-    report::save(root, suite.name(), about(suite, words, &standard)?, &rows)?;
+    report::save(root, suite.name(), about(suite, words, image.as_deref())?, &rows)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -200,9 +232,11 @@ fn check_room(work: &Path, size: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn about(suite: Suite, words: &[&str], standard: &Path) -> anyhow::Result<serde_json::Value> {
+fn about(suite: Suite, words: &[&str], standard: Option<&Path>) -> anyhow::Result<serde_json::Value> {
     use std::os::unix::fs::MetadataExt as _;
-    let image = fs::metadata(standard)?;
+    let image = standard.map(fs::metadata).transpose()?;
+    let image =
+        image.map(|image| json!({"size_bytes": image.len(), "allocated_bytes": image.blocks() * 512}));
     Ok(json!({
         "date": output_of("date", &["--utc", "+%Y-%m-%dT%H:%M:%SZ"])?,
         "command": format!("cargo xtask bench {} {}", suite.name(), words.join(" ")),
@@ -211,7 +245,7 @@ fn about(suite: Suite, words: &[&str], standard: &Path) -> anyhow::Result<serde_
             "kernel": output_of("uname", &["-sr"])?,
             "load_average": fs::read_to_string("/proc/loadavg")?.trim(),
         },
-        "standard_image": {"size_bytes": image.len(), "allocated_bytes": image.blocks() * 512},
+        "standard_image": image,
     }))
 }
 
@@ -238,5 +272,7 @@ mod tests {
             assert!(Options::parse(Suite::Engine, wrong).is_err(), "{wrong:?}");
         }
         assert!(Options::parse(Suite::Azure, &["--only", "initial"]).is_err());
+        assert!(Options::parse(Suite::Azure, &["--seconds", "10", "--interval", "6"]).is_err());
+        assert!(Options::parse(Suite::Engine, &["--seconds", "100"]).is_err());
     }
 }

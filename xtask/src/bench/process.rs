@@ -125,6 +125,13 @@ impl Process {
         Ok(value.context("no read_bytes in /proc/PID/io")?.parse()?)
     }
 
+    /// The most memory that it has had so far, in bytes.
+    pub(super) fn peak_bytes(&self) -> anyhow::Result<f64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let value = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+        Ok(value.context("no VmHWM in /proc/PID/status")?.trim().parse::<f64>()? * 1024.0)
+    }
+
     /// Asks it to end (SIGTERM) and waits for that, with its CPU time.
     pub(super) fn stop(mut self) -> anyhow::Result<f64> {
         let pid = self.child.id();

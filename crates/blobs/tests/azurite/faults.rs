@@ -133,9 +133,6 @@ fn pages_that_somebody_wrote_are_found_and_written_again() {
     store.break_lease(DISK).unwrap();
     store.write_pages(DISK, None, 5 * 65536, Bytes::from(vec![9; 512])).unwrap();
     cycle(&mut session(&held), &[block(0, 2)], CycleKind::Changes).unwrap();
-    let refused = held.maintain().unwrap_err();
-    assert!(matches!(refused, ReplicaError::Io { .. }), "{refused}");
-    expect_words(&refused, &["writing disk-0.vhd", "412", "the lease was ended or taken by somebody else"]);
     held.maintain().unwrap();
     let findings = held.fsck(|_, _| {}).unwrap().findings;
     assert_eq!(findings.len(), 1, "{findings:?}");
@@ -161,10 +158,12 @@ fn a_lease_lost_while_filling_ends_the_session_and_the_next_goes_on() {
     let azurite = Azurite::start().unwrap();
     let store = store(&azurite.container("filling"), "web-1");
     let held = replica(&store, &[SIZE], 1);
+    let mut filling = session(&held);
     store.break_lease(DISK).unwrap();
-    let refused = cycle(&mut session(&held), &[block(0, 1)], resync()).unwrap_err();
+    let refused = cycle(&mut filling, &[block(0, 1)], resync()).unwrap_err();
     expect_words(&refused, &["filling disk-0.vhd", "412", "the lease was ended or taken by somebody else"]);
     assert_eq!(held.points(), Vec::new());
+    drop(filling);
     let seq = cycle(&mut session(&held), &[block(0, 1)], resync()).unwrap();
     assert_eq!((seq, held.applied()), (Seq(1), Some(Seq(1))));
     expect_disk(&store, DISK, &[(0, 1)]);
@@ -222,7 +221,6 @@ fn a_damaged_footer_is_told_written_again_and_in_no_clone() {
     cycle(&mut session(&held), &[block(0, 1)], resync()).unwrap();
     store.break_lease(DISK).unwrap();
     store.write_pages(DISK, None, SIZE, Bytes::from(vec![7; 512])).unwrap();
-    store.acquire_lease(DISK, switchback_replica::store::LeaseId([1; 16])).unwrap();
     let seq = cycle(&mut session(&held), &[block(0, 2)], CycleKind::Changes).unwrap();
     held.maintain().unwrap();
     let footer = |blob: &str| store.read(blob, Extent::new(SIZE, 8)).unwrap();

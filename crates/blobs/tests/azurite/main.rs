@@ -181,6 +181,27 @@ fn who_has_lost_the_replica_writes_no_page_and_no_manifest() {
     assert_eq!(store.read("disk-0.vhd", Extent::new(0, 4096)).unwrap(), vec![2; 4096]);
 }
 
+/// What was sent under a lease that was changed since lands no more; a change whose answer was lost may be asked for again.
+#[test]
+fn a_changed_lease_shuts_out_what_was_sent_under_the_former_one() {
+    let azurite = Azurite::start().unwrap();
+    let store = store(&azurite.container("leases"), "web-1");
+    let [former, new, other] = [1, 2, 3].map(|byte| LeaseId([byte; 16]));
+    let page = || Bytes::from(vec![7; 4096]);
+    let refused = |result: Result<(), BlobError>| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, BlobError::Refused { .. }), "{error}");
+    };
+    store.create_pages("disk-0.vhd", 1 << 20).unwrap();
+    refused(store.change_lease("disk-0.vhd", former, new));
+    store.acquire_lease("disk-0.vhd", former).unwrap();
+    store.change_lease("disk-0.vhd", former, new).unwrap();
+    store.change_lease("disk-0.vhd", former, new).unwrap();
+    refused(store.write_pages("disk-0.vhd", Some(former), 0, page()));
+    store.write_pages("disk-0.vhd", Some(new), 0, page()).unwrap();
+    refused(store.change_lease("disk-0.vhd", former, other));
+}
+
 /// Wrong signatures are refused, and shown nowhere.
 #[test]
 fn a_refused_signature_is_not_shown() {

@@ -1,19 +1,22 @@
 //! Rounds: what is staged, coalesced, onto the page blobs; then snapshots. And what lets go of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{PoisonError, TryLockError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use switchback_delta::{DeltaFile, Digest, LEAF};
 use switchback_disk::{Disk, parallel};
 use switchback_model::{DiskIndex, Extent, ExtentSet, Seq};
 
-use super::PageBlobReplica;
 use super::cache::PartReader;
 use super::error::{blob_error, io_error, page_error};
 use super::manifest::{Base, BlobManifest, StagedCycle, disk_blob};
 use super::pages::PageBlob;
 use super::store::{PAGE, PAGES_MAX, SnapshotId};
+use super::{Behind, PageBlobReplica};
 use crate::ReplicaError;
+use crate::digest_file::nodes_of;
 use crate::layer::{Layer, NamedDelta};
 
 /// A snapshot's metadata: under which opening it was taken, and of which point it is.
@@ -23,6 +26,9 @@ const POINT: &str = "switchback_point";
 /// Zeros that are cleared rather than written, where they lie within other data: as many as a leaf. Shorter runs go along with their
 /// neighbours, as a page blob takes few requests a second.
 const ZERO_RUN_MIN: u64 = LEAF as u64;
+
+/// Between two looks at whether somebody is at work on the page blobs yet.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) type PartLayer = Layer<String, PartReader>;
 
@@ -47,6 +53,35 @@ impl PageBlobReplica {
     pub fn apply_all(&self) -> Result<(), ReplicaError> {
         while self.apply_round()? {}
         Ok(())
+    }
+
+    /// Waits until the page blobs are near enough to the newest point for another cycle to be staged. The round in hand may be all that it
+    /// takes: the next one is not waited for then.
+    pub(super) fn make_room(&self) -> Result<(), ReplicaError> {
+        let mut told = false;
+        loop {
+            self.manifest()?;
+            let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
+            let Behind { cycles, bytes } = shown.manifest.behind();
+            if cycles < self.config.staged_cycles_max {
+                return Ok(());
+            }
+            if !matches!(self.work.try_lock(), Err(TryLockError::WouldBlock)) {
+                drop(shown);
+                return self.maintain();
+            }
+            if !told {
+                tracing::warn!(
+                    cycles,
+                    bytes,
+                    "the page blobs are so far behind that a new cycle waits for them"
+                );
+                told = true;
+            }
+            // It ends with the round at the latest, whatever becomes of that.
+            let waited = self.shown_anew.wait_timeout(shown, LOOK_AGAIN);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
     }
 
     fn apply_round(&self) -> Result<bool, ReplicaError> {
@@ -83,13 +118,14 @@ impl PageBlobReplica {
         drop(core);
         for blob in self.disk_indexes().map(disk_blob).chain(digests) {
             // Somebody ended it by hand: this process still has the replica. If it was not that, this changes nothing.
-            self.store.acquire_lease(&blob, self.lease).ok();
+            self.store.acquire_lease(&blob, self.lease.id()).ok();
         }
         error
     }
 
     /// Does the round that the manifest says is being done. May be repeated.
     fn finish_round(&self, manifest: &BlobManifest) -> Result<(), ReplicaError> {
+        self.renew_leases()?;
         let to = manifest.applying.expect("the caller noted it");
         let applied = manifest.applied();
         let layers = self.layers(manifest, manifest.cycles(applied.unwrap_or(Seq(0)), to))?;
@@ -101,6 +137,7 @@ impl PageBlobReplica {
                 continue;
             }
             let target = self.disk(disk, spec.size);
+            self.digests(disk).expect(nodes_of(&layer.extents()));
             self.write_layer(&target, spec.size, layer, |written| {
                 let mut digests = self.digests(disk);
                 written.iter().try_for_each(|(extent, new)| digests.written(*extent, new))
@@ -148,7 +185,7 @@ impl PageBlobReplica {
     ) -> Result<SnapshotId, ReplicaError> {
         let metadata =
             BTreeMap::from([(OPENING.into(), opening.to_string()), (POINT.into(), of.to_string())]);
-        let taken = self.store.snapshot(&disk_blob(disk), Some(self.lease), &metadata);
+        let taken = self.store.snapshot(&disk_blob(disk), Some(self.lease.id()), &metadata);
         taken.map_err(|error| page_error(&*self.store, "taking a snapshot", &io_error(error)))
     }
 
@@ -178,7 +215,7 @@ impl PageBlobReplica {
         let now = core.manifest.clone();
         self.reopen_digests(&now);
         for blob in &manifest.digests.blobs {
-            self.store.release_lease(blob, self.lease).ok();
+            self.store.release_lease(blob, self.lease.id()).ok();
         }
         self.forget(core, before, &manifest)
     }

@@ -97,11 +97,17 @@ impl PageBlobReplica {
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Ok(()) };
         let extent = Extent::between(first.extent.start, last.extent.end());
         let (disk, target) = (gathered.disk, self.disk(gathered.disk, gathered.size));
+        let place = (disk, extent.aligned_to(PAGE, target.size));
+        if self.lease.has_filled(place) {
+            puts.wait(0)?;
+            let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+            self.renew_leases()?;
+        }
+        self.lease.fills(place);
         if self.config.io_threads < 2 {
             puts.note(&self.fill(key, disk, &target, &frames));
             return puts.wait(0);
         }
-        let place = (disk, extent.aligned_to(PAGE, target.size));
         puts.make_way(place, self.config.io_threads)?;
         let replica = Arc::clone(self);
         puts.start(Some(place), move || replica.fill(key, disk, &target, &frames));

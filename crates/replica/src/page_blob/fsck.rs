@@ -74,7 +74,7 @@ impl PageBlobReplica {
         let size = manifest.disks[usize::from(disk.0)].size;
         let target = self.disk(disk, size);
         if let Err(what) = vhd::check(&read_footer(&target, size)?, vhd::data_len(size)) {
-            let made = make_footer(&*self.store, &target.blob, size, target.lease, manifest.id, disk);
+            let made = make_footer(&*self.store, &target.blob, size, target.lease_id(), manifest.id, disk);
             made.map_err(|e| blob_error(&*self.store, "writing a footer", &e))?;
             report.findings.push(Finding {
                 detail: format!("{}: {what}; somebody else has written there", target.blob),

@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use switchback_model::{DiskIndex, Epoch, GenerationId, RecoveryPoint, ReplicaId, Seq};
 
+use super::Behind;
 use super::store::SnapshotId;
 use crate::{CycleKind, DiskSpec, ReplicaError, sealed_text};
 
@@ -259,6 +260,16 @@ impl BlobManifest {
     /// Every snapshot of a disk that it names.
     pub(crate) fn snapshots(&self, disk: DiskIndex) -> BTreeSet<SnapshotId> {
         self.bases.iter().filter_map(|base| base.disks[usize::from(disk.0)].clone()).collect()
+    }
+
+    /// What is staged and not on the page blobs yet.
+    pub(crate) fn behind(&self) -> Behind {
+        let applied = self.applied();
+        let waiting = self.staged.iter().filter(|cycle| Some(cycle.seq) > applied);
+        waiting.fold(Behind::default(), |sum, cycle| Behind {
+            cycles: sum.cycles + 1,
+            bytes: sum.bytes + cycle.parts.iter().map(|part| part.len).sum::<u64>(),
+        })
     }
 
     /// Bytes that staged cycles take. Snapshots share their pages with the disks; what they take is for the store to say.

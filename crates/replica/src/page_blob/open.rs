@@ -1,7 +1,7 @@
 //! Creating a replica in blobs, and opening one after whatever happened to it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Condvar, Mutex, RwLock};
 
 use bytes::Bytes;
 use switchback_delta::{NODE_RECORD_LEN, NodeRecord, nodes_of_disk};
@@ -10,6 +10,7 @@ use switchback_model::{DiskIndex, Epoch, Extent, ReplicaId};
 
 use super::cache::PartCache;
 use super::error::{blob_error, replica_error};
+use super::lease::Lease;
 use super::manifest::{BlobManifest, Digests, MANIFEST, disk_blob};
 use super::pages::PageBlob;
 use super::save::{Core, load, replace};
@@ -101,7 +102,8 @@ impl PageBlobReplica {
             }
             other => other.map_err(|error| blob_error(&*store, "writing the manifest", &error))?,
         };
-        let digests = digest_files(&store, &manifest, lease);
+        let lease = Lease::new(lease);
+        let digests = digest_files(&store, &manifest, &lease);
         let shown = Shown { manifest: Arc::new(manifest.clone()), paused: None };
         let mut core = Core {
             manifest,
@@ -124,6 +126,7 @@ impl PageBlobReplica {
             gate: RwLock::new(()),
             core: Mutex::new(core),
             shown: Mutex::new(shown),
+            shown_anew: Condvar::new(),
             digests,
             store,
             config,
@@ -163,7 +166,7 @@ impl PageBlobReplica {
         for spec in &manifest.disks {
             let blob = self.new_name(manifest.opening, "digests");
             let made = make_empty(&*self.store, &blob, digests_len(spec.size));
-            made.and_then(|()| self.store.acquire_lease(&blob, self.lease))
+            made.and_then(|()| self.store.acquire_lease(&blob, self.lease.id()))
                 .map_err(|e| blob_error(&*self.store, "making digests", &e))?;
             blobs.push(blob);
         }
@@ -172,7 +175,7 @@ impl PageBlobReplica {
 
     /// Takes the digests that the manifest names.
     pub(super) fn reopen_digests(&self, manifest: &BlobManifest) {
-        for (disk, opened) in self.disk_indexes().zip(digest_files(&self.store, manifest, self.lease)) {
+        for (disk, opened) in self.disk_indexes().zip(digest_files(&self.store, manifest, &self.lease)) {
             *self.digests(disk) = opened.into_inner().expect("just made");
         }
     }
@@ -188,9 +191,11 @@ impl Drop for PageBlobReplica {
         let digests = core.manifest.digests.blobs.clone();
         drop(core);
         for blob in self.disk_indexes().map(disk_blob).chain(digests) {
-            if let Err(error) = self.store.release_lease(&blob, self.lease) {
-                tracing::debug!(blob, %error, "a lease was not released; the next host takes it over");
-                return;
+            for id in self.lease.ids() {
+                if let Err(error) = self.store.release_lease(&blob, id) {
+                    tracing::debug!(blob, %error, "a lease was not released; the next host takes it over");
+                    return;
+                }
             }
         }
     }
@@ -199,13 +204,13 @@ impl Drop for PageBlobReplica {
 fn digest_files(
     store: &Arc<dyn BlobStore>,
     manifest: &BlobManifest,
-    lease: LeaseId,
+    lease: &Lease,
 ) -> Vec<Mutex<DigestFile>> {
     let Digests { blobs, absent_is_zero } = &manifest.digests;
     let absent = if *absent_is_zero { NodeRecord::zero() } else { NodeRecord::unknown() };
     let open = |(blob, spec): (&String, &DiskSpec)| {
         let (store, blob, size) = (Arc::clone(store), blob.clone(), digests_len(spec.size));
-        let file = PageBlob { store, blob, lease: Some(lease), size };
+        let file = PageBlob { store, blob, lease: Some(lease.clone()), size };
         Mutex::new(DigestFile::over(Box::new(file), spec.size, absent.clone()))
     };
     blobs.iter().zip(&manifest.disks).map(open).collect()

@@ -10,6 +10,7 @@ use switchback_disk::{Disk, VolumeFile};
 use switchback_model::Extent;
 
 use super::error::io_error;
+use super::lease::Lease;
 use super::store::{BlobStore, LeaseId, PAGES_MAX};
 
 /// The first `size` bytes of a page blob.
@@ -17,7 +18,7 @@ use super::store::{BlobStore, LeaseId, PAGES_MAX};
 pub(super) struct PageBlob {
     pub(super) store: Arc<dyn BlobStore>,
     pub(super) blob: String,
-    pub(super) lease: Option<LeaseId>,
+    pub(super) lease: Option<Lease>,
     pub(super) size: u64,
 }
 
@@ -26,6 +27,10 @@ fn refuse<T>(what: &str) -> io::Result<T> {
 }
 
 impl PageBlob {
+    pub(super) fn lease_id(&self) -> Option<LeaseId> {
+        self.lease.as_ref().map(Lease::id)
+    }
+
     fn checked(&self, offset: u64, len: u64) -> io::Result<Extent> {
         let within = Extent::checked(offset, len).filter(|extent| extent.end() <= self.size);
         within.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))
@@ -37,15 +42,19 @@ impl PageBlob {
         extent.pieces(PAGES_MAX).try_for_each(|piece| {
             let from = usize::try_from(piece.start - offset).expect("within a buffer");
             let len = usize::try_from(piece.len).expect("within a buffer");
-            let written =
-                self.store.write_pages(&self.blob, self.lease, piece.start, data.slice(from..from + len));
+            let written = self.store.write_pages(
+                &self.blob,
+                self.lease_id(),
+                piece.start,
+                data.slice(from..from + len),
+            );
             written.map_err(io_error)
         })
     }
 
     /// Makes whole pages zero.
     pub(super) fn clear_pages(&self, extent: Extent) -> io::Result<()> {
-        self.store.clear_pages(&self.blob, self.lease, extent).map_err(io_error)
+        self.store.clear_pages(&self.blob, self.lease_id(), extent).map_err(io_error)
     }
 }
 

@@ -109,7 +109,7 @@ impl PageBlobReplica {
         let listed = self.store.list("").map_err(|e| failed(&e))?;
         let blobs = listed.into_iter().filter(|entry| entry.snapshot.is_none()).map(|entry| entry.name);
         for blob in blobs.filter(|name| super::opening_of(name).is_some() || leased.contains(name)) {
-            let lease = leased.contains(&blob).then_some(self.lease);
+            let lease = leased.contains(&blob).then(|| self.lease.id());
             self.store.delete(&blob, lease).map_err(|e| failed(&e))?;
         }
         self.store.delete(super::manifest::MANIFEST, None).map_err(|e| failed(&e))?;

@@ -187,6 +187,7 @@ impl PageBlobReplica {
         shown.paused.clone_from(&core.paused);
         if shown.manifest.version != core.manifest.version {
             shown.manifest = core.manifest.clone().into();
+            self.shown_anew.notify_all();
         }
     }
 

@@ -64,7 +64,11 @@ impl PageBlobReplica {
         core.keep_acknowledged();
         drop(core);
         // Pages that the former writer has in hand are written when this one begins; it begins no more.
-        drop(self.gate.write().unwrap_or_else(PoisonError::into_inner));
+        let alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        if self.manifest()?.may_fill() {
+            self.renew_leases()?;
+        }
+        drop(alone);
         let key = SessionKey { session, epoch };
         Ok(BlobSession { replica: Arc::clone(self), key, part: None, puts: Puts::default() })
     }
@@ -189,6 +193,7 @@ impl BlobSession {
     fn settle_digests(&self, disk: DiskIndex, nodes: &[u32]) -> Result<u64, ReplicaError> {
         let size = rules::expect_nodes(&self.replica.manifest()?.disks, disk, nodes)?;
         self.replica.apply_all()?;
+        self.replica.digests(disk).expect(nodes.iter().copied());
         Ok(size)
     }
 }
@@ -206,12 +211,7 @@ impl ReplicaSession for BlobSession {
         let _turn = self.replica.enter(self.key)?;
         let replica = &*self.replica;
         if !rules::joins(replica.core().open_status().as_ref(), request) {
-            let manifest = replica.manifest()?;
-            if manifest.staged.iter().filter(|cycle| Some(cycle.seq) > manifest.applied()).count()
-                >= replica.config.staged_cycles_max
-            {
-                replica.maintain()?;
-            }
+            replica.make_room()?;
             let mut core = replica.core();
             replica.drop_cycle(&mut core)?;
             replica.start_cycle(&mut core, request)?;

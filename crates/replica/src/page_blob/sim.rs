@@ -2,7 +2,7 @@
 //! at a given operation. Everything is drawn from a seed.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use switchback_model::Extent;
@@ -18,6 +18,9 @@ pub struct SimAccount(Arc<Mutex<State>>);
 pub struct SimStore {
     account: SimAccount,
     crash: Mutex<Crash>,
+    /// How many snapshots may be taken; the next one waits.
+    snapshots_left: Mutex<u64>,
+    more_snapshots: Condvar,
 }
 
 /// How often things go wrong, in thousandths.
@@ -27,6 +30,8 @@ pub struct Faults {
     pub lost_answers: u16,
     /// Nothing happens: the store is busy.
     pub throttled: u16,
+    /// Of writes to page blobs: one is given up, or sent twice, and lands some time later.
+    pub late: u16,
 }
 
 #[derive(Debug)]
@@ -42,11 +47,22 @@ struct State {
     changes: u64,
     random: u64,
     faults: Faults,
+    /// Under way still.
+    late: Vec<PageWrite>,
     /// Bytes that clients read from page blobs.
     page_bytes_read: u64,
     /// Bytes that clients wrote to page blobs, and the requests.
     page_bytes_written: u64,
     page_writes: u64,
+}
+
+/// `data` of `None`: zeros.
+#[derive(Clone, Debug)]
+struct PageWrite {
+    blob: String,
+    lease: Option<LeaseId>,
+    range: Extent,
+    data: Option<Bytes>,
 }
 
 #[derive(Debug)]
@@ -69,7 +85,12 @@ impl SimAccount {
     /// A way to it for one process.
     #[must_use]
     pub fn connect(&self) -> Arc<SimStore> {
-        Arc::new(SimStore { account: self.clone(), crash: Mutex::new(Crash { ops: 0, at: u64::MAX }) })
+        Arc::new(SimStore {
+            account: self.clone(),
+            crash: Mutex::new(Crash { ops: 0, at: u64::MAX }),
+            snapshots_left: Mutex::new(u64::MAX),
+            more_snapshots: Condvar::new(),
+        })
     }
 
     /// How often things go wrong from now on.
@@ -137,7 +158,47 @@ impl State {
         blob.version = version;
         Ok(blob)
     }
+
+    fn write(&mut self, write: &PageWrite) -> Result<(), BlobError> {
+        let blob = self.writable(&write.blob, write.lease)?;
+        let place = blob.data.get_mut(span(write.range));
+        let place = place.ok_or_else(|| BlobError::Short { blob: write.blob.clone() })?;
+        match &write.data {
+            Some(data) => place.copy_from_slice(data),
+            None => place.fill(0),
+        }
+        self.page_bytes_written += write.data.as_ref().map_or(0, |_| write.range.len);
+        self.page_writes += 1;
+        Ok(())
+    }
+
+    /// A write as the faults have it.
+    fn write_or_delay(&mut self, write: PageWrite) -> Result<(), BlobError> {
+        // Of records of digests see `lease`.
+        if self.faults.late == 0 || write.blob.ends_with("digests") || self.dice() >= self.faults.late {
+            return self.write(&write);
+        }
+        let is_given_up = self.dice().is_multiple_of(2);
+        self.late.push(write.clone());
+        if is_given_up {
+            return Err(BlobError::Unavailable { detail: "simulated write that is given up".into() });
+        }
+        self.write(&write)
+    }
+
+    /// Perhaps one that is late lands.
+    fn land(&mut self) {
+        if !self.late.is_empty() && self.dice() < LANDS {
+            let at = usize::from(self.dice()) % self.late.len();
+            let write = self.late.swap_remove(at);
+            // Its sender does not hear of it.
+            self.write(&write).ok();
+        }
+    }
 }
+
+/// How often, in thousandths of operations.
+const LANDS: u16 = 100;
 
 fn span(range: Extent) -> std::ops::Range<usize> {
     let place = |at| usize::try_from(at).expect("simulated blobs fit in memory");
@@ -153,6 +214,12 @@ impl SimStore {
     pub fn crash_after(&self, n: u64) {
         let mut crash = self.crash.lock().unwrap_or_else(PoisonError::into_inner);
         crash.at = crash.ops.saturating_add(n);
+    }
+
+    /// Lets so many more snapshots be taken; whoever wants another one waits until this is called again.
+    pub fn allow_snapshots(&self, count: u64) {
+        *self.snapshots_left.lock().unwrap_or_else(PoisonError::into_inner) = count;
+        self.more_snapshots.notify_all();
     }
 
     /// Operations so far.
@@ -172,6 +239,7 @@ impl SimStore {
             crash.ops == crash.at
         };
         let mut state = self.account.state();
+        state.land();
         let dice = state.dice();
         if crashes {
             // Sent, or not sent; nobody will know.
@@ -180,7 +248,7 @@ impl SimStore {
             }
             return Err(simulated());
         }
-        let Faults { lost_answers, throttled } = state.faults;
+        let Faults { lost_answers, throttled, .. } = state.faults;
         if dice < throttled {
             return Err(BlobError::Unavailable { detail: "simulated throttling".into() });
         }
@@ -285,25 +353,14 @@ impl BlobStore for SimStore {
         let range = Extent::new(offset, data.len() as u64);
         assert!(offset.is_multiple_of(PAGE) && range.len.is_multiple_of(PAGE), "whole pages: {range}");
         assert!(range.len <= PAGES_MAX && !range.is_empty(), "{range}");
-        self.run(|state| {
-            let blob = state.writable(name, lease)?;
-            let place = blob.data.get_mut(span(range));
-            place.ok_or_else(|| BlobError::Short { blob: name.into() })?.copy_from_slice(&data);
-            state.page_bytes_written += range.len;
-            state.page_writes += 1;
-            Ok(())
-        })
+        let write = PageWrite { blob: name.into(), lease, range, data: Some(data) };
+        self.run(|state| state.write_or_delay(write))
     }
 
     fn clear_pages(&self, name: &str, lease: Option<LeaseId>, range: Extent) -> Result<(), BlobError> {
         assert!(range.start.is_multiple_of(PAGE) && range.len.is_multiple_of(PAGE), "whole pages: {range}");
-        self.run(|state| {
-            let blob = state.writable(name, lease)?;
-            let place = blob.data.get_mut(span(range));
-            place.ok_or_else(|| BlobError::Short { blob: name.into() })?.fill(0);
-            state.page_writes += 1;
-            Ok(())
-        })
+        let write = PageWrite { blob: name.into(), lease, range, data: None };
+        self.run(|state| state.write_or_delay(write))
     }
 
     fn allocated(&self, name: &str, window: Extent) -> Result<Vec<Extent>, BlobError> {
@@ -320,6 +377,9 @@ impl BlobStore for SimStore {
         lease: Option<LeaseId>,
         metadata: &BTreeMap<String, String>,
     ) -> Result<SnapshotId, BlobError> {
+        let left = self.snapshots_left.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = self.more_snapshots.wait_while(left, |left| *left == 0);
+        *left.unwrap_or_else(PoisonError::into_inner) -= 1;
         self.run(|state| {
             let blob = state.writable(name, lease)?;
             let id = format!("{:012}", blob.version);
@@ -360,6 +420,18 @@ impl BlobStore for SimStore {
                 return Err(BlobError::Refused { blob: name.into(), detail });
             }
             blob.lease = Some(lease.0);
+            Ok(())
+        })
+    }
+
+    fn change_lease(&self, name: &str, from: LeaseId, to: LeaseId) -> Result<(), BlobError> {
+        self.run(|state| {
+            let blob = state.blob(name)?;
+            if blob.lease.is_none_or(|held| held != from.0 && held != to.0) {
+                let detail = "its lease is another one, or there is none".into();
+                return Err(BlobError::Refused { blob: name.into(), detail });
+            }
+            blob.lease = Some(to.0);
             Ok(())
         })
     }

@@ -161,6 +161,9 @@ pub trait BlobStore: Send + Sync + Debug {
     /// very lease gets it again.
     fn acquire_lease(&self, blob: &str, lease: LeaseId) -> Result<(), BlobError>;
 
+    /// Puts another lease in the place of one, at once; that it is there already is no error. [`BlobError::Refused`] when neither is held.
+    fn change_lease(&self, blob: &str, from: LeaseId, to: LeaseId) -> Result<(), BlobError>;
+
     /// Gives a lease back. One that is not held any more is no error.
     fn release_lease(&self, blob: &str, lease: LeaseId) -> Result<(), BlobError>;
 

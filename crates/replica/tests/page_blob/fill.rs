@@ -102,7 +102,7 @@ fn killed(seed: u64, ops: u64, io_threads: usize) -> bool {
             _ => {}
         }
         if host < 3 && rng.random_bool(0.3) {
-            account.set_faults(Faults { lost_answers: 60, throttled: 60 });
+            account.set_faults(Faults { lost_answers: 60, throttled: 60, late: 50 });
         }
         let done = session(&replica).and_then(|mut session| source.replicate(&mut session, &mut rng));
         if let Err(error) = &done {

@@ -321,8 +321,11 @@ fn every_kept_point_holds_exactly_what_the_source_had() {
     for seed in seeds() {
         let _shown = Seed(seed);
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let faults =
-            if rng.random_bool(0.5) { Faults { lost_answers: 20, throttled: 20 } } else { Faults::default() };
+        let faults = if rng.random_bool(0.5) {
+            Faults { lost_answers: 20, throttled: 20, late: 50 }
+        } else {
+            Faults::default()
+        };
         let mut world = World::new(seed, faults);
         for _ in 0..rng.random_range(4..16) {
             if rng.random_bool(0.35) {

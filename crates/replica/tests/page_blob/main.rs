@@ -7,10 +7,12 @@
     reason = "tests, of small sizes; the seed of a failure is printed"
 )]
 
+mod behind;
 mod budget;
 mod faults;
 mod fill;
 mod history;
+mod requests;
 #[path = "../history/source.rs"]
 mod source;
 

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 use switchback_disk::{DirVolume, SystemClock};
 use switchback_identity::PeerIdentity;
 use switchback_model::component::{Problem, ReplicaActual, ReplicaDesired, ReplicaMode};
-use switchback_model::{ObjectName, Seq};
-use switchback_replica::{DiskSpec, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest};
+use switchback_model::{ByteSize, ObjectName, Seq};
+use switchback_replica::{Behind, DiskSpec, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest};
 
 use self::blobs::HostedBlobs;
 use super::removal::remove_history;
@@ -492,6 +492,9 @@ impl Kept {
             actual.points = replica.points();
             actual.retention_bytes = replica.bytes_kept();
             actual.standing = blobs.addresses(&replica.standing_blobs());
+            if actual.problem.is_none() {
+                actual.problem = replica.too_far_behind().map(pages_behind);
+            }
             return Some(actual);
         }
         if let Some(hosted) = hosted {
@@ -512,6 +515,18 @@ impl Kept {
         }
         Some(actual)
     }
+}
+
+/// Told in time: its points are whole, and come as they should yet.
+fn pages_behind(behind: Behind) -> Problem {
+    let Behind { cycles, bytes } = behind;
+    let message = format!(
+        "the page blobs are {cycles} cycles behind the newest point ({} staged): the machine writes more, in smaller pieces, than they take (some 500 requests a \
+         second each). A failover takes longer, and once they are twice as far behind new points wait for them; spread what is written most over more disks, or \
+         let points be further apart",
+        ByteSize(bytes)
+    );
+    Problem { code: "master-target.pages-behind".into(), message }
 }
 
 /// Unmounts the views of a process that was killed: their files answer with errors only.

@@ -2,12 +2,19 @@
 //!
 //! `azure_upload url ADDRESS CONTAINER` prints the URL of a container of an Azurite. `azure_upload initial URL IMAGE` makes a replica, and brings the image to it;
 //! `azure_upload delta URL IMAGE RANGES` brings the ranges (`START LEN` in bytes, a line each) of an image that is replicated already. Both print when the point
-//! exists, and end when it is on the page blobs.
+//! exists, and end when it is on the page blobs. What they asked of the store goes to standard error.
+//!
+//! `azure_upload throttle ADDRESS RATE` is a proxy before an Azurite, which lets so many requests on pages a second pass; it prints its address, and once a second
+//! how many there were and how many it refused, until it is killed. `azure_upload steady URL SECONDS INTERVAL DISK_BYTES BYTES_PER_S`: see `steady`.
 
-#![expect(clippy::print_stdout, reason = "a program: its output is its result")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program: its output is its result")]
+
+mod steady;
+mod watched;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use switchback::engine::{Connect, Engine, EngineOptions, Source, Stop, Unfrozen};
@@ -18,6 +25,8 @@ use switchback_model::{Extent, ExtentSet, GenerationId, ReplicaId, ResyncReason,
 use switchback_replica::{
     DiskSpec, PageBlobConfig, PageBlobReplica, ReplicaSession, ReplicaSummary, SessionRequest,
 };
+
+use watched::Watched;
 
 /// A tracker that was told what has changed.
 #[derive(Debug)]
@@ -53,7 +62,25 @@ fn main() -> anyhow::Result<()> {
         }
         ["initial", url, image] => upload(url, Path::new(image), None),
         ["delta", url, image, ranges] => upload(url, Path::new(image), Some(read_ranges(ranges)?)),
-        _ => bail!("usage: azure_upload url ADDRESS CONTAINER | initial URL IMAGE | delta URL IMAGE RANGES"),
+        ["throttle", address, rate] => throttle(address, rate.parse()?),
+        ["steady", url, seconds, interval_s, disk, bytes_per_s] => {
+            let (seconds, interval_s) = (seconds.parse()?, interval_s.parse()?);
+            let (disk, bytes_per_s) = (disk.parse()?, bytes_per_s.parse()?);
+            steady::run(url, steady::Load { seconds, interval_s, disk, bytes_per_s })
+        }
+        _ => bail!(
+            "usage: azure_upload url ADDRESS CONTAINER | initial URL IMAGE | delta URL IMAGE RANGES | throttle ADDRESS RATE \
+             | steady URL SECONDS INTERVAL DISK_BYTES BYTES_PER_S"
+        ),
+    }
+}
+
+fn throttle(address: &str, rate: u32) -> anyhow::Result<()> {
+    let throttle = switchback_lab::azurite::Throttle::at(address, rate)?;
+    println!("{}", throttle.address());
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        println!("{} {}", throttle.page_requests(), throttle.refused());
     }
 }
 
@@ -78,7 +105,9 @@ fn upload(url: &str, image: &Path, changed: Option<ExtentSet>) -> anyhow::Result
         PageBlobReplica::create(&store, disks.clone(), ReplicaId([7; 16]))?;
         None
     };
-    let replica = PageBlobReplica::open(Arc::new(store), PageBlobConfig::default(), [1; 16], false)?;
+    let store = Arc::new(Watched::new(Arc::new(store)));
+    let watched = Arc::clone(&store);
+    let replica = PageBlobReplica::open(store, PageBlobConfig::default(), [1; 16], false)?;
     let replica = Arc::new(replica);
     let request =
         SessionRequest { replica: "machine".parse()?, epoch: None, writer: WriterId([3; 16]), disks };
@@ -102,5 +131,7 @@ fn upload(url: &str, image: &Path, changed: Option<ExtentSet>) -> anyhow::Result
     println!("point {} {:?} {}", report.seq, report.kind, report.sent_bytes);
     drop(engine);
     replica.maintain()?;
+    drop(replica);
+    eprint!("{}", watched.table());
     Ok(())
 }
