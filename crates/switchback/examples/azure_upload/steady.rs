@@ -14,7 +14,9 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
-use switchback::engine::{Connect, Engine, EngineOptions, Frozen, MomentError, MomentTaker, Source, Stop};
+use switchback::engine::{
+    Connect, Engine, EngineError, EngineOptions, Frozen, MomentError, MomentTaker, Source, Stop,
+};
 use switchback_blobs::{AzureStore, Credentials, Location, StoreConfig};
 use switchback_capture::ChangeTracker;
 use switchback_disk::{Clock as _, Disk, SystemClock};
@@ -232,9 +234,17 @@ fn cycles(
     let mut due = interval;
     while due.as_secs() <= load.seconds {
         std::thread::sleep(due.saturating_sub(began.elapsed()));
-        let report = engine.cycle(None).context("a cycle failed")?;
-        *lock(point) = report.time;
-        applier.wake();
+        match engine.cycle(None) {
+            Ok(report) => {
+                *lock(point) = report.time;
+                applier.wake();
+            }
+            // As an agent does: what was sent counts, and another attempt follows.
+            Err(error @ EngineError::NoMoment { .. }) => {
+                eprintln!("{} s: {error}", began.elapsed().as_secs())
+            }
+            Err(error) => return Err(error).context("a cycle failed"),
+        }
         // One that took longer than the interval is followed at once.
         due = (due + interval).max(began.elapsed());
     }
