@@ -305,12 +305,7 @@ impl AzureSite {
         self.serial_log_of(&vm, bytes_max, &action)
     }
 
-    pub(super) fn serial_log_of(
-        &self,
-        vm: &Vm,
-        bytes_max: usize,
-        action: &str,
-    ) -> Result<String, SiteError> {
+    pub(super) fn serial_log_of(&self, vm: &Vm, bytes_max: usize, action: &str) -> Result<String, SiteError> {
         let read = || {
             let asked =
                 self.arm.post(&format!("{}/retrieveBootDiagnosticsData", vm.id), version::COMPUTE, "")?;

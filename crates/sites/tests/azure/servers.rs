@@ -77,7 +77,11 @@ fn a_server_is_made_as_planned_and_removed_whole() {
     };
     bench.site.deploy_server(&other).unwrap();
     assert_eq!(counts(&bench), [1, 1, 1]);
-    assert_eq!(bench.emulator.custom_data(&name).unwrap(), other.custom_data.as_bytes(), "it runs what is new");
+    assert_eq!(
+        bench.emulator.custom_data(&name).unwrap(),
+        other.custom_data.as_bytes(),
+        "it runs what is new"
+    );
     bench.site.remove_server("ps-cloud").unwrap();
     assert_eq!(counts(&bench), [0, 0, 0]);
     bench.site.remove_server("ps-cloud").unwrap();
