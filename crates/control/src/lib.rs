@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `inventory` | sites, servers, groups, mappings, plans |
 //! | `items` | protected machines as they are shown |
+//! | `drafts` | policies that do not say yet between which sites |
 //! | `desired` | what each component is to be like |
 //! | `install_script` | what a new process server runs at its first start |
 //! | `reports` | what components say, and what follows at once |
@@ -34,6 +35,7 @@ mod background;
 pub mod backup;
 pub mod cost;
 mod desired;
+mod drafts;
 mod error;
 mod guests;
 mod install_script;
@@ -63,6 +65,7 @@ use switchback_model::{SiteKind, UnixMillis};
 use switchback_sites::Site;
 use switchback_store::Store;
 
+pub use drafts::PolicyDraft;
 pub use error::{ControlError, ErrorKind};
 pub use install_script::{InstallScript, ScriptError};
 pub use jobs::executor::{Crash, Turn};
