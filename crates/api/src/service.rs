@@ -55,6 +55,13 @@ pub fn router(control: Control, config: ApiConfig) -> Router {
 
 /// The methods of a path.
 pub(crate) fn methods<const N: usize>(handlers: [(MethodFilter, Handler); N]) -> MethodRouter<Arc<Api>> {
+    methods_of(handlers)
+}
+
+/// The same, of any number.
+pub(crate) fn methods_of(
+    handlers: impl IntoIterator<Item = (MethodFilter, Handler)>,
+) -> MethodRouter<Arc<Api>> {
     let unknown = MethodRouter::new().fallback(unknown_method);
     handlers.into_iter().fold(unknown, |methods, (method, handler)| {
         let serve = move |State(api): State<Arc<Api>>, request: Request| async move {
@@ -177,7 +184,8 @@ impl Api {
             segments[..]
         {
             let [subscription, group, vault] = [subscription, group, vault].map(arm::decode);
-            arm::check_version(&arm::parse_query(request.uri()))?;
+            let is_vault = segments.len() == 8;
+            arm::check_version(&arm::parse_query(request.uri()), is_vault)?;
             if !self.config.vault.is(&subscription, &group, &vault) {
                 return Err(ArmError::not_found("vault", &vault)
                     .remedy(format!("this configuration server has one vault: {}", self.config.vault.id())));

@@ -2,12 +2,14 @@
 //!
 //! Our group holds that itself, so a mapping is a group seen from its home container, under its policy's name: `PG1` leads to the recovery site's
 //! container (for clients that only know the cloud as a target, `Microsoft Azure` names it too), `PG1-failback` from the home container to itself, as
-//! the contract has it. Making one checks that it agrees with the policy's group; nothing is stored.
+//! the contract has it. Making one checks that it agrees with the policy's group, and stores nothing; the mapping of a policy that names no sites yet is
+//! where they come from, and makes the group.
 
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchback_control::Control;
-use switchback_model::{ObjectName, ProtectionGroup, Side};
+use switchback_model::{ObjectName, ProtectionGroup, Side, SiteKind};
 
 use super::answer::Answer;
 use super::call::Call;
@@ -62,6 +64,13 @@ pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
 pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let site = containers::find(control, call)?;
     let wanted = call.json::<Put>()?.properties;
+    let target = wanted.target_protection_container_id;
+    if let Some(draft) = policies::find_draft(control, &wanted.policy_id)? {
+        check_name(call, draft.name.as_str())?;
+        let recovery = recovery_site(control, &site.name, &target)?;
+        let (group, _) = control.create_group(&draft.name, &site.name, &recovery, &draft.policy)?;
+        return Ok(Answer::Ok(show(call, &group)?));
+    }
     let group = policies::find(control, &wanted.policy_id)?;
     let mapping = policy_name(&group);
     if *home(&group) != site.name {
@@ -71,14 +80,7 @@ pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
             site.name
         )));
     }
-    if !mapping.eq_ignore_ascii_case(call.text("mapping")) {
-        return Err(ArmError::invalid(format!(
-            "a mapping has its policy's name: {mapping}, not {}",
-            call.text("mapping")
-        ))
-        .remedy(format!("PUT it as {mapping}")));
-    }
-    let target = wanted.target_protection_container_id;
+    check_name(call, &mapping)?;
     let is_cloud = target.eq_ignore_ascii_case(MICROSOFT_AZURE) && group.towards == Side::Away;
     if !is_cloud && containers::site_of_id(control, &target)?.as_ref() != Some(target_container(&group)) {
         let container = call.vault.container(target_container(&group));
@@ -88,12 +90,48 @@ pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     Ok(Answer::Ok(show(call, &group)?))
 }
 
-/// A mapping goes with its policy's group.
+fn check_name(call: &Call, mapping: &str) -> Result<(), ArmError> {
+    let said = call.text("mapping");
+    if mapping.eq_ignore_ascii_case(said) {
+        return Ok(());
+    }
+    Err(ArmError::invalid(format!("a mapping has its policy's name: {mapping}, not {said}"))
+        .remedy(format!("PUT it as {mapping}")))
+}
+
+/// The site that a new mapping leads to. `Microsoft Azure` is the site at Azure; where there is none, the one site that there is beside the home.
+fn recovery_site(control: &Control, home: &ObjectName, target: &str) -> Result<ObjectName, ArmError> {
+    if !target.eq_ignore_ascii_case(MICROSOFT_AZURE) {
+        return containers::site_of_id(control, target)?
+            .ok_or_else(|| ArmError::not_found("protection container", target));
+    }
+    let others: Vec<_> = control.sites()?.into_iter().filter(|site| site.name != *home).collect();
+    let at_azure: Vec<_> = others.iter().filter(|site| matches!(site.kind, SiteKind::Azure(_))).collect();
+    let all: Vec<_> = others.iter().collect();
+    match if at_azure.is_empty() { &all[..] } else { &at_azure[..] } {
+        [one] => Ok(one.name.clone()),
+        found => {
+            Err(ArmError::invalid(format!("{MICROSOFT_AZURE:?} could be any of {} sites here", found.len()))
+                .remedy("say the recovery site's container as targetProtectionContainerId"))
+        }
+    }
+}
+
+/// Takes the sites from a policy that no machine uses; it stays, and can be mapped again. A mapping that is not there is no error.
 pub(crate) fn remove(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let mapping = policy_name(&find(control, call)?);
-    Err(ArmError::invalid(format!("the mapping {mapping} cannot be removed alone"))
-        .cause("it is a part of its policy")
-        .remedy(format!("delete the policy {mapping}")))
+    let group = match find(control, call) {
+        Ok(group) => group,
+        Err(error) if error.status == StatusCode::NOT_FOUND => return Ok(Answer::NoContent),
+        Err(error) => return Err(error),
+    };
+    if group.towards == Side::Home {
+        let mapping = policy_name(&group);
+        return Err(ArmError::invalid(format!("the mapping {mapping} cannot be removed alone"))
+            .cause("a way home belongs to every way away")
+            .remedy(format!("remove the mapping {}", group.twin)));
+    }
+    control.unmap_group(&group.name)?;
+    Ok(Answer::NoContent)
 }
 
 fn find(control: &Control, call: &Call) -> Result<ProtectionGroup, ArmError> {

@@ -56,7 +56,7 @@ pub(crate) fn operations() -> Vec<Operation> {
 }
 
 /// The operation that the document has for a path, whose types have no case.
-fn operation(method: &str, path: &str) -> Option<&'static Value> {
+pub(crate) fn operation(method: &str, path: &str) -> Option<&'static Value> {
     let segments: Vec<&str> = path.split('/').collect();
     let fits = |template: &str| {
         let template: Vec<&str> = template.strip_prefix(VAULT).unwrap_or(template).split('/').collect();
