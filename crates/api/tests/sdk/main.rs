@@ -2,7 +2,7 @@
 //! API reviews, judges every exchange by the contract's whole document.
 //!
 //! Sites and components are simulated (`control/tests/jobs/world.rs`) and go on by themselves while the client waits. What the client does
-//! is in `client.py`, one function for each chapter.
+//! is in `client.py`, one function for each chapter, and in `client.cjs`.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -54,14 +54,14 @@ fn finish(output: &Output) {
 fn the_sdk_for_python_goes_all_the_way_round_and_every_exchange_is_valid() {
     let recorded = tempfile::tempdir().unwrap();
     run("2024-04-01", recorded.path(), &["inventory", "round", "rehearsal", "end"]);
-    validation::check(recorded.path());
+    validation::check(recorded.path(), 40);
 }
 
 #[test]
 fn the_sdk_for_python_takes_a_recovery_plan_there_and_back() {
     let recorded = tempfile::tempdir().unwrap();
     run("2024-04-01", recorded.path(), &["inventory", "plan", "end"]);
-    validation::check(recorded.path());
+    validation::check(recorded.path(), 40);
 }
 
 /// The version that the SDK speaks if it is not told another one. There is no document of it to validate by.
@@ -87,4 +87,30 @@ fn the_script_of_the_documentation_takes_a_plan_there_and_back() {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     finish(&client(&server, "2025-08-01", recorded.path(), &["after_plan"]));
+}
+
+fn javascript(api_version: &str, recorded: &Path) {
+    let server = Server::start();
+    let output = Command::new("node")
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/client.cjs"))
+        .args([&server.url, api_version])
+        .arg(recorded)
+        .env("NODE_PATH", lab("node"))
+        .env("NODE_EXTRA_CA_CERTS", &server.authority)
+        .env("SWITCHBACK_TOKEN_FILE", &server.token_file)
+        .output()
+        .unwrap();
+    finish(&output);
+}
+
+#[test]
+fn the_sdk_for_javascript_goes_all_the_way_round_and_every_exchange_is_valid() {
+    let recorded = tempfile::tempdir().unwrap();
+    javascript("2024-04-01", recorded.path());
+    validation::check(recorded.path(), 10);
+}
+
+#[test]
+fn the_sdk_for_javascript_goes_all_the_way_round_in_its_own_version() {
+    javascript("2023-06-01", tempfile::tempdir().unwrap().path());
 }
