@@ -17,6 +17,7 @@ mod fabrics;
 mod filter;
 mod health;
 mod id;
+mod item_update;
 mod job_details;
 mod jobs;
 mod network_mappings;
@@ -234,7 +235,7 @@ fn item_routes() -> Router<Arc<Api>> {
             methods([
                 (GET, protected_items::get),
                 (PUT, protected_items::enable),
-                (PATCH, operate::update),
+                (PATCH, item_update::update),
                 (DELETE, operate::disable),
             ]),
         )

@@ -178,18 +178,6 @@ pub(crate) fn disable(control: &Control, call: &Call) -> Result<Answer, ArmError
     start(control, call, &view, ItemOperation::Disable { clean_up })
 }
 
-/// What is planned for a machine at its recovery site is said when it is protected.
-pub(crate) fn update(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let view = protected_items::find(control, call)?;
-    Err(ArmError::invalid(format!("the protection of {} cannot be changed while it lasts", view.item.name))
-        .cause(
-            "size, zone, addresses and networks of a machine's other instance are fixed when it is protected",
-        )
-        .remedy(
-            "change the network mapping; for the rest, disable the protection and protect the machine anew",
-        ))
-}
-
 /// Begins an operation.
 pub(crate) fn start(
     control: &Control,

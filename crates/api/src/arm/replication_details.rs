@@ -179,6 +179,9 @@ fn forward_fields(view: &ItemView, now: UnixMillis) -> Value {
         "processServerName": path.map(|path| path.process_server.as_str()),
         "targetVmId": view.item.away.id,
         "recoveryAzureVMName": view.item.away.id,
+        "recoveryAzureVMSize": view.item.plan.size,
+        "recoveryAvailabilitySetId": view.item.plan.availability_set,
+        "targetAvailabilityZone": view.item.plan.zone,
         "lastRecoveryPointReceived": view.rpo_ms.map(|rpo| time::show(UnixMillis(now.0.saturating_sub(rpo)))),
     })
 }

@@ -62,8 +62,6 @@ const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 12] = [
 ];
 /// They find what is there, and say how it is made when it is not.
 const FINDERS: [&str; 2] = ["ReplicationFabrics_Create", "ReplicationProtectionContainers_Create"];
-/// They have a meaning, and are refused nevertheless.
-const NOT_YET: [&str; 1] = ["ReplicationProtectedItems_Update"];
 /// What is always empty here, because what it lists has no meaning.
 const EMPTY: [&str; 9] = [
     "ClusterRecoveryPoint",
@@ -84,7 +82,6 @@ enum Answered {
     /// A list of nothing, or one of its elements.
     Empty,
     WithoutMeaning,
-    NotYet,
 }
 
 /// `…/{fabricName}/…` with names of things that may be there, or not.
@@ -130,7 +127,6 @@ async fn ask(server: &Server, operation: &Operation) -> Answered {
             Answered::WithoutMeaning
         }
         _ if is_empty => Answered::Empty,
-        _ if NOT_YET.contains(&operation.id) => Answered::NotYet,
         _ => Answered::Served,
     }
 }
@@ -159,13 +155,11 @@ async fn every_operation_of_the_contract_is_served_or_says_why_it_has_no_meaning
 
 /// The table of the documentation.
 fn show(table: &BTreeMap<&str, BTreeMap<Answered, Vec<&str>>>) -> String {
-    let mut lines = vec![
-        "| part | served | nothing to show | no meaning here | not yet |".to_owned(),
-        "|---|---|---|---|---|".into(),
-    ];
+    let mut lines =
+        vec!["| part | served | nothing to show | no meaning here |".to_owned(), "|---|---|---|---|".into()];
     for (group, answers) in table {
         let cell = |answered| answers.get(&answered).map(|names| names.join(", ")).unwrap_or_default();
-        let cells = [Answered::Served, Answered::Empty, Answered::WithoutMeaning, Answered::NotYet].map(cell);
+        let cells = [Answered::Served, Answered::Empty, Answered::WithoutMeaning].map(cell);
         lines.push(format!("| {group} | {} |", cells.join(" | ")).replace("  ", " "));
     }
     lines.join("\n")

@@ -180,7 +180,7 @@ class Run:
         home = fabrics.get(*self.fabric)
         details = home.properties.custom_details
         assert isinstance(details, m.VMwareDetails), details
-        assert [server.id for server in details.process_servers] == ["home-ps"]
+        assert [server.id for server in details.process_servers] == ["home-ps", "other-ps"]
         assert [server.id for server in details.master_target_servers] == ["home-mt"]
         assert fabrics.begin_create(*self.fabric, m.FabricCreationInput()).result().id == home.id
         assert fabrics.begin_check_consistency(*self.fabric).result().id == home.id
@@ -292,6 +292,12 @@ class Run:
         (provider,) = client.replication_recovery_services_providers.list_by_replication_fabrics(*self.fabric)
         assert provider.properties.connection_status == "Connected"
         assert list(client.replicationv_centers.list(*self.vault)) == []
+        update = m.UpdateReplicationProtectedItemInput(
+            properties=m.UpdateReplicationProtectedItemInputProperties(recovery_azure_vm_size="Standard_B2s")
+        )
+        assert refused(lambda: self.items.begin_update(*self.item, update))[0] == 400, "the site is not at Azure"
+        nothing = m.UpdateReplicationProtectedItemInput(properties=m.UpdateReplicationProtectedItemInputProperties())
+        assert self.items.begin_update(*self.item, nothing).result().name == MACHINE
         assert list(client.target_compute_sizes.list_by_replication_protected_items(*self.item)) == []
         for nothing in (
             client.replication_appliances.list,
@@ -406,6 +412,24 @@ class Run:
         for event in events[:3]:
             assert self.client.replication_events.get(*self.vault, event.name).id == event.id
 
+    def servers(self):
+        """The machine is sent through another process server."""
+        wanted = m.FailoverProcessServerRequest(
+            properties=m.FailoverProcessServerRequestProperties(
+                container_name=self.container,
+                source_process_server_id="home-ps",
+                target_process_server_id="other-ps",
+                vms_to_migrate=[MACHINE],
+                update_type="VmLevel",
+            )
+        )
+        self.client.replication_fabrics.begin_reassociate_gateway(*self.fabric, wanted).result()
+        deadline = time.monotonic() + PATIENCE
+        while self.show().provider_specific_details.process_server_id != "other-ps":
+            assert time.monotonic() < deadline, "it is still sent through home-ps"
+            time.sleep(0.5)
+        self.until("Protected")
+
     def rehearsal(self):
         """A test failover, its cleanup; a planned failover that is thought better of."""
         wanted = m.TestFailoverInput(
@@ -464,6 +488,7 @@ class Run:
         assert self.plans.begin_update(*plan, update).result().id == made.id
         assert [one.name for one in self.plans.list(*self.vault)] == [PLAN]
         self.plan_rehearsal(plan)
+        self.plan_with_a_person(plan, made.properties.groups)
         self.plan_round(plan)
         self.plans.begin_delete(*plan).result()
         assert list(self.plans.list(*self.vault)) == []
@@ -483,22 +508,61 @@ class Run:
         )
         self.plans.begin_test_failover_cleanup(*plan, wanted).result()
 
-    def plan_round(self, plan):
-        def failover(direction, details):
-            wanted = m.RecoveryPlanUnplannedFailoverInput(
-                properties=m.RecoveryPlanUnplannedFailoverInputProperties(
-                    failover_direction=direction,
-                    source_site_operations="Required",
-                    provider_specific_details=[details],
-                )
-            )
-            return self.plans.begin_unplanned_failover(*plan, wanted).result()
-
+    def plan_failover(self, plan):
         away = m.RecoveryPlanInMageAzureV2FailoverInput(recovery_point_type="Latest", use_multi_vm_sync_point="true")
-        failover("PrimaryToRecovery", away)
+        wanted = m.RecoveryPlanUnplannedFailoverInput(
+            properties=m.RecoveryPlanUnplannedFailoverInputProperties(
+                failover_direction="PrimaryToRecovery",
+                source_site_operations="Required",
+                provider_specific_details=[away],
+            )
+        )
+        return self.plans.begin_unplanned_failover(*plan, wanted)
+
+    def plan_with_a_person(self, plan, groups):
+        """A failover waits for somebody, who cancels it; and the next one, who lets it go on."""
+
+        def update(actions):
+            boot = groups[-1]
+            boot.start_group_actions = actions
+            properties = m.UpdateRecoveryPlanInputProperties(groups=[boot])
+            self.plans.begin_update(*plan, m.UpdateRecoveryPlanInput(properties=properties)).result()
+
+        def waiting():
+            deadline = time.monotonic() + PATIENCE
+            while not (jobs := list(self.client.replication_jobs.list(*self.vault, filter="jobStatus eq 'Suspended'"))):
+                assert time.monotonic() < deadline, "no job waits"
+                time.sleep(0.5)
+            (job,) = jobs
+            assert job.properties.allowed_actions == ["Resume", "Cancel"]
+            return *self.vault, job.name
+
+        action = m.RecoveryPlanAction(
+            action_name="call",
+            failover_types=["UnplannedFailover"],
+            failover_directions=["PrimaryToRecovery"],
+            custom_details=m.RecoveryPlanManualActionDetails(description="call the boss"),
+        )
+        update([action])
+        failover = self.plan_failover(plan)
+        cancelled = self.client.replication_jobs.begin_cancel(*waiting()).result()
+        assert cancelled.properties.scenario_name == "UnplannedFailover"
+        try:
+            failover.result()
+            raise AssertionError("a cancelled failover has succeeded")
+        except HttpResponseError:
+            assert failover.status() == "Canceled", failover.status()
+        self.expect("Protected", "InMageAzureV2ReplicationDetails", "Primary")
+        failover = self.plan_failover(plan)
+        called = m.ResumeJobParams(properties=m.ResumeJobParamsProperties(comments="called"))
+        self.client.replication_jobs.begin_resume(*waiting(), called).result()
+        failover.result()
         self.plans.begin_failover_cancel(*plan).result()
         self.until("Protected")
-        failover("PrimaryToRecovery", away)
+        update([])
+
+    def plan_round(self, plan):
+        self.plan_failover(plan).result()
         self.plans.begin_failover_commit(*plan).result()
         self.plans.begin_reprotect(*plan).result()
         self.until("Protected")

@@ -53,7 +53,7 @@ fn finish(output: &Output) {
 #[test]
 fn the_sdk_for_python_goes_all_the_way_round_and_every_exchange_is_valid() {
     let recorded = tempfile::tempdir().unwrap();
-    run("2024-04-01", recorded.path(), &["inventory", "round", "rehearsal", "end"]);
+    run("2024-04-01", recorded.path(), &["inventory", "servers", "round", "rehearsal", "end"]);
     validation::check(recorded.path(), 40);
 }
 

@@ -46,9 +46,11 @@ impl Server {
         let directory = tempfile::tempdir().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let world = World::new();
+        let mut world = World::new();
+        world.more_process_servers.push("other-ps");
         for (role, name) in [
             (Role::ProcessServer, "home-ps"),
+            (Role::ProcessServer, "other-ps"),
             (Role::ProcessServer, "recovery-ps"),
             (Role::Target, "home-mt"),
             (Role::Target, "recovery-mt"),
