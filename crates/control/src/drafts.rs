@@ -1,15 +1,15 @@
-//! Policies that do not say yet between which sites.
+//! Policies that do not say yet between which sites, and what their mappings are called.
 //!
 //! A client that knows Azure Site Recovery's contract alone makes a policy first, and says with a container mapping which sites it is for. Until
 //! then the policy is a draft: kept under its name, in no machine's use. [`Control::create_group`] makes the group of that name and ends the
 //! draft in one change, so that a name is never both.
 
 use serde::{Deserialize, Serialize};
-use switchback_model::{ObjectName, ReplicationPolicy};
+use switchback_model::{ObjectName, ProtectionGroup, ReplicationPolicy};
 use switchback_store::{Expect, Kind};
 
 use crate::inventory::check_policy;
-use crate::records::Batch;
+use crate::records::{Batch, Versioned};
 use crate::{Control, ControlError, ErrorKind};
 
 /// The record that has all of them.
@@ -52,6 +52,39 @@ impl Control {
         let (mut batch, policy) = self.without_group(name)?;
         batch.append(self.with_draft(&PolicyDraft { name: name.clone(), policy })?);
         Ok(self.records().commit(batch)?)
+    }
+
+    /// Gives a group's container mapping a name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] when it has another one already, or another mapping of the same home has that.
+    pub fn name_mapping(
+        &self,
+        group: &ObjectName,
+        mapping: &ObjectName,
+    ) -> Result<ProtectionGroup, ControlError> {
+        let Versioned { mut value, version }: Versioned<ProtectionGroup> =
+            self.records().get(Kind::Group, "protection group", &group.key())?;
+        let conflict = |message: String| ControlError::new(ErrorKind::Conflict, "mapping.named", message);
+        if let Some(known) = value.mapping.as_ref().filter(|known| *known != mapping) {
+            let message = format!("the policy of the group {group} is mapped already, as {known}");
+            return Err(conflict(message).remedy("use that mapping, or remove it first"));
+        }
+        let groups = self.groups()?;
+        let taken = groups.iter().find(|other| {
+            other.name != value.name
+                && other.home() == value.home()
+                && other.mapping.as_ref() == Some(mapping)
+        });
+        if let Some(other) = taken {
+            let message = format!("the mapping of the group {} is called {mapping} already", other.name);
+            return Err(conflict(message).remedy("choose another name"));
+        }
+        value.mapping = Some(mapping.clone());
+        let mut batch = Batch::default();
+        batch.replace(Kind::Group, group.key(), version, &value);
+        self.records().commit(batch)?;
+        Ok(value)
     }
 
     fn with_draft(&self, draft: &PolicyDraft) -> Result<Batch, ControlError> {

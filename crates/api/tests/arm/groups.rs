@@ -72,7 +72,8 @@ async fn a_policy_without_sites_gets_them_with_its_mapping() {
 
     let mapping = |name: &str| format!("{container}/replicationProtectionContainerMappings/{name}");
     let body = json!({ "properties": { "policyId": made.body["id"], "targetProtectionContainerId": "Microsoft Azure" } });
-    assert_eq!(server.call("PUT", &mapping("other"), Some(body.clone())).await.status, 400);
+    let taken = server.call("PUT", &mapping("PG1"), Some(body.clone())).await;
+    assert_eq!(taken.status, 400, "that is found as another policy's");
     let again = body.clone();
     let mapped = server.call("PUT", &mapping("PG2"), Some(body)).await;
     assert_eq!(mapped.status, 200, "{:#}", mapped.body);
@@ -142,7 +143,21 @@ async fn mappings_agree_with_their_policies() {
     {
         assert_eq!(server.call("PUT", &mapping(name), Some(body(name, target))).await.status, 400, "{name}");
     }
-    assert_eq!(server.call("PUT", &mapping("mine"), Some(body("PG1", id(&recovery)))).await.status, 400);
+    let named = server.call("PUT", &mapping("mine"), Some(body("PG1", id(&recovery)))).await;
+    assert_eq!((named.status.as_u16(), &named.body["name"]), (200, &json!("mine")));
+    for name in ["mine", "PG1"] {
+        assert_eq!(server.get(&mapping(name)).await, named.body, "it is found by its policy's name, too");
+    }
+    assert_eq!(
+        server.call("GET", "replicationProtectionContainerMappings", None).await.names(),
+        ["mine", "PG1-failback"]
+    );
+    let other = server.call("PUT", &mapping("other"), Some(body("PG1", id(&recovery)))).await;
+    assert_eq!((other.status.as_u16(), other.code()), (409, "mapping.named"));
+    let both = server.call("PUT", &mapping("mine"), Some(body("PG1-failback", id(&home)))).await;
+    assert_eq!((both.status.as_u16(), both.code()), (409, "mapping.named"));
+    let home_again = server.call("PUT", &mapping("back"), Some(body("PG1-failback", id(&home)))).await;
+    assert_eq!((home_again.status.as_u16(), &home_again.body["name"]), (200, &json!("back")));
     assert_eq!(
         server
             .call("GET", &format!("{recovery}/replicationProtectionContainerMappings"), None)

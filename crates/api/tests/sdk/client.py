@@ -24,7 +24,7 @@ from azure.mgmt.recoveryservicessiterecovery import models as m
 SUBSCRIPTION, GROUP, VAULT = "00000000-0000-0000-0000-000000000000", "switchback", "switchback"
 AZURE = "Microsoft Azure"
 HOME, MACHINE = "home", "web01"
-POLICY, PLAN = "PG2", "RP1"
+POLICY, MAPPING, PLAN = "PG2", "home-to-azure", "RP1"
 # Seconds for anything that the simulated sites do by themselves.
 PATIENCE = 60
 
@@ -218,11 +218,11 @@ class Run:
                 target_protection_container_id=AZURE,
             )
         )
-        mapping = mappings.begin_create(*self.where, POLICY, wanted).result()
+        mapping = mappings.begin_create(*self.where, MAPPING, wanted).result()
         assert mapping.properties.state == "Paired" and mapping.properties.policy_id == policy.id
-        assert mappings.get(*self.where, POLICY).id == mapping.id
+        assert mappings.get(*self.where, MAPPING).id == mapping.id
         names = [mapping.name for mapping in mappings.list_by_replication_protection_containers(*self.where)]
-        assert names == ["PG1", "PG1-failback", POLICY, POLICY + "-failback"], names
+        assert names == [MAPPING, "PG1", "PG1-failback", POLICY + "-failback"], names
         assert len(list(mappings.list(*self.vault))) == 4
         change = m.UpdatePolicyInput(
             properties=m.UpdatePolicyInputProperties(
@@ -591,6 +591,9 @@ class Run:
         self.items.begin_delete(*self.item, wanted).result()
         assert list(self.items.list(*self.vault)) == []
         assert refused(self.show)[0] == 404
+        mappings = self.client.replication_protection_container_mappings
+        unmap = m.RemoveProtectionContainerMappingInput(properties=m.RemoveProtectionContainerMappingInputProperties())
+        mappings.begin_delete(*self.where, MAPPING, unmap).result()
         self.client.replication_policies.begin_delete(*self.vault, POLICY).result()
         assert len(list(self.client.replication_policies.list(*self.vault))) == 2
 
