@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{RawPathParams, Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
@@ -20,6 +20,11 @@ use tokio::sync::Semaphore;
 use crate::arm::{self, Answer, ArmError, Call};
 use crate::auth::Caller;
 use crate::{ApiConfig, audit, auth};
+
+/// By what a client knows its request.
+const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+/// Longest in bytes that is told back; clients send GUIDs.
+const CLIENT_ID_LEN_MAX: usize = 128;
 
 /// What a resource's file provides for each method.
 pub(crate) type Handler = fn(&Control, &Call) -> Result<Answer, ArmError>;
@@ -90,6 +95,7 @@ async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
             .into_response();
     };
     let id = api.request_id();
+    let client_id = client_id(request.headers());
     let limit = api.config.limits.request_time_max;
     let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
     let work = async move {
@@ -123,7 +129,15 @@ async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
     {
         response.headers_mut().insert(arm::REQUEST_ID, value);
     }
+    if let Some(value) = client_id {
+        response.headers_mut().insert(CLIENT_REQUEST_ID, value);
+    }
     response
+}
+
+/// By what the client knows its request, to be told back.
+fn client_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(CLIENT_REQUEST_ID).filter(|id| id.len() <= CLIENT_ID_LEN_MAX).cloned()
 }
 
 fn internal(cause: &str) -> ArmError {

@@ -62,6 +62,8 @@ class Recorder(SansIOHTTPPolicy):
         with open(os.path.join(directory, f"{self.count:04}.json"), "w") as file:
             json.dump({"liveRequest": live_request, "liveResponse": live_response}, file, indent=1)
         assert answered.headers.get("x-ms-request-id"), asked.url
+        sent = asked.headers.get("x-ms-client-request-id")
+        assert sent and answered.headers.get("x-ms-client-request-id") == sent, asked.url
         if kind == "refusals":
             assert live_response["body"]["error"].keys() == {"code", "message", "additionalInfo"}, text
         if answered.status_code == 202:
