@@ -446,7 +446,11 @@ class Run:
         wanted = m.TestFailoverCleanupInput(properties=m.TestFailoverCleanupInputProperties(comments="fine"))
         shown = self.items.begin_test_failover_cleanup(*self.item, wanted).result().properties
         assert shown.last_successful_test_failover_time is not None
-        self.failover(m.InMageAzureV2UnplannedFailoverInput())
+        wanted = m.PlannedFailoverInput(
+            properties=m.PlannedFailoverInputProperties(failover_direction="PrimaryToRecovery")
+        )
+        shown = self.items.begin_planned_failover(*self.item, wanted).result().properties
+        assert (shown.protection_state, shown.active_location) == ("UnplannedFailoverCommitRequired", "Recovery")
         self.items.begin_failover_cancel(*self.item).result()
         self.until("Protected")
         self.items.begin_repair_replication(*self.item).result()
