@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::arm::{self, Answer, ArmError, Call};
 use crate::auth::Caller;
+use crate::body::{self, BodyError};
 use crate::{ApiConfig, audit, auth};
 
 /// By what a client knows its request.
@@ -248,12 +249,12 @@ impl Api {
                 Err(_) => Vec::new(),
             };
         let limits = &self.config.limits;
-        let read = axum::body::to_bytes(body, limits.body_len_max);
+        let read = body::read(body, limits.body_len_max);
         let body: Bytes = match tokio::time::timeout(limits.body_time_max, read).await {
             Ok(Ok(body)) => body,
-            Ok(Err(_)) => {
-                let message =
-                    format!("the body is longer than {} bytes, or was cut off", limits.body_len_max);
+            Ok(Err(BodyError::CutOff)) => return Err(ArmError::invalid("the body was cut off")),
+            Ok(Err(BodyError::TooLong)) => {
+                let message = format!("the body is longer than {} bytes", limits.body_len_max);
                 return Err(ArmError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message));
             }
             Err(_) => {

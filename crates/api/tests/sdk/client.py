@@ -587,6 +587,21 @@ class Run:
         shown = self.plans.get(*plan).properties
         assert shown.replication_providers == ["InMageAzureV2"] and shown.current_scenario_status == "Succeeded"
 
+    def bad_input(self):
+        """What is refused is refused in words, and not by a connection that breaks."""
+        details = m.InMageAzureV2EnableProtectionInput()
+        properties = m.EnableProtectionInputProperties(policy_id=POLICY, provider_specific_details=details)
+        wanted = m.EnableProtectionInput(properties=properties)
+        for size in (1_100_000, 2_000_000, 5_000_000) * 4:
+            details.run_as_account_id = "1" * size
+            # The SDK would try again after a connection that broke.
+            seen = refused(lambda: self.items.begin_create(*self.where, "web02", wanted, retry_total=0))
+            assert seen == (413, "RequestEntityTooLarge"), seen
+        properties.provider_specific_details = m.A2AEnableProtectionInput(fabric_object_id="1")
+        assert refused(lambda: self.items.begin_create(*self.where, "web02", wanted))[0] == 400
+        stranger = lambda: self.client.replication_fabrics.get(GROUP, "another-vault", HOME)
+        assert refused(stranger) == (404, "ResourceNotFound")
+
     def end(self):
         """The protection and its policy end."""
         wanted = m.DisableProtectionInput(

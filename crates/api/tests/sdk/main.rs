@@ -68,7 +68,7 @@ fn the_sdk_for_python_takes_a_recovery_plan_there_and_back() {
 #[test]
 fn the_sdk_for_python_in_its_own_version_sees_the_same() {
     let recorded = tempfile::tempdir().unwrap();
-    run("2025-08-01", recorded.path(), &["inventory", "end"]);
+    run("2025-08-01", recorded.path(), &["inventory", "bad_input", "end"]);
 }
 
 #[test]
