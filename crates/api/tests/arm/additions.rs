@@ -3,7 +3,7 @@
 use serde_json::json;
 use switchback_api::{ApiLimits, Vault};
 use switchback_control::backup::ServerHome;
-use switchback_identity::{PeerIdentity, Role};
+use switchback_identity::Role;
 use switchback_model::AccessRole;
 
 use crate::server::Server;
@@ -144,7 +144,7 @@ async fn what_a_machine_shall_be_at_azure_can_be_changed_until_it_runs_there() {
 async fn servers_are_listed_and_those_in_use_are_not_removed() {
     let mut server = Server::new();
     for (role, name) in [(Role::ProcessServer, "home-ps"), (Role::Target, "old-mt")] {
-        server.world.control.enrolled(&PeerIdentity { role, name: name.parse().unwrap() }).unwrap();
+        server.world.enrol(role, name);
     }
     server.protect().await;
     let listed = server.call("GET", "switchbackServers", None).await;

@@ -3,7 +3,7 @@
 use serde_json::json;
 use switchback_api::{ApiLimits, Vault};
 use switchback_control::backup::ServerHome;
-use switchback_identity::{PeerIdentity, Role};
+use switchback_identity::Role;
 
 use crate::server::Server;
 use crate::world::World;
@@ -14,7 +14,7 @@ async fn a_site_is_a_fabric_with_its_servers_and_one_container() {
     for (role, name) in
         [(Role::ProcessServer, "home-ps"), (Role::Target, "home-mt"), (Role::Target, "recovery-mt")]
     {
-        server.world.control.enrolled(&PeerIdentity { role, name: name.parse().unwrap() }).unwrap();
+        server.world.enrol(role, name);
     }
     server.world.round();
     assert_eq!(server.call("GET", "replicationFabrics", None).await.names(), ["home", "recovery"]);
@@ -130,7 +130,7 @@ async fn health_of_the_vault_counts_what_is_not_well() {
     let mut server = Server::new();
     for name in ["home-ps", "home-mt"] {
         let role = if name == "home-ps" { Role::ProcessServer } else { Role::Target };
-        server.world.control.enrolled(&PeerIdentity { role, name: name.parse().unwrap() }).unwrap();
+        server.world.enrol(role, name);
     }
     server.protect().await;
     let path = "replicationVaultHealth";

@@ -55,7 +55,7 @@ impl Server {
             (Role::Target, "home-mt"),
             (Role::Target, "recovery-mt"),
         ] {
-            world.control.enrolled(&PeerIdentity { role, name: name.parse().unwrap() }).unwrap();
+            world.enrol(role, name);
         }
         let token = world.control.create_token(&"sdk".parse().unwrap(), AccessRole::Contributor).unwrap();
         let token_file = directory.path().join("token");

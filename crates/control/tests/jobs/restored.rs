@@ -2,7 +2,7 @@
 //! refuses epochs that go back, and machines that run twice.
 
 use switchback_control::ErrorKind;
-use switchback_identity::{PeerIdentity, Role};
+use switchback_identity::Role;
 use switchback_model::{Held, ItemOperation, Job, JobState, Phase, PointChoice, ReprotectOptions, Side};
 
 use super::{World, name};
@@ -166,8 +166,7 @@ fn a_job_that_was_in_hand_can_be_cancelled() {
 #[test]
 fn a_server_that_comes_back_waits_for_a_component() {
     let mut world = World::protected();
-    let peer = PeerIdentity { role: Role::Target, name: "recovery-mt".parse().unwrap() };
-    world.control.enrolled(&peer).unwrap();
+    world.enrol(Role::Target, "recovery-mt");
     let job = world.control.operate("tester", &name("web01"), ItemOperation::Resynchronize).unwrap();
     world.restart();
     let _workers = world.control.start().unwrap();

@@ -249,6 +249,11 @@ impl World {
         self.restart();
     }
 
+    /// A component enrols with the passphrase.
+    pub(crate) fn enrol(&self, role: Role, name: &str) {
+        self.control.enrolled(&peer(role, name)).unwrap();
+    }
+
     fn report(&self, role: Role, name: &str, site: &str, state: State) -> Answer {
         let report = Report {
             build: "test".into(),
