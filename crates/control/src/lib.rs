@@ -35,7 +35,7 @@ mod background;
 pub mod backup;
 pub mod cost;
 mod desired;
-mod drafts;
+pub mod drafts;
 mod error;
 mod guests;
 mod install_script;
@@ -65,7 +65,6 @@ use switchback_model::{SiteKind, UnixMillis};
 use switchback_sites::Site;
 use switchback_store::Store;
 
-pub use drafts::PolicyDraft;
 pub use error::{ControlError, ErrorKind};
 pub use install_script::{InstallScript, ScriptError};
 pub use jobs::executor::{Crash, Turn};

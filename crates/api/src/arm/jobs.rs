@@ -18,7 +18,6 @@ use super::operations::find_job;
 use super::page::{newest_first, page};
 use super::resource::resource;
 use super::time;
-use super::without_meaning;
 
 /// What a list can be filtered by: the contract's `JobQueryParameter`, and the name of what a job is about.
 const FILTERS: [&str; 6] =
@@ -65,15 +64,6 @@ struct Resume {
 #[serde(default)]
 struct ResumeProperties {
     comments: String,
-}
-
-/// `replicationJobs/export`, where a job's name would be.
-pub(crate) fn export(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    if call.text("job").eq_ignore_ascii_case("export") {
-        return without_meaning::export(control, call);
-    }
-    Err(ArmError::invalid(format!("nothing is done with the job {} by a POST", call.text("job")))
-        .remedy("POST to its cancel, restart or resume"))
 }
 
 /// Newest first.

@@ -8,7 +8,8 @@
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchback_control::{Control, PolicyDraft};
+use switchback_control::Control;
+use switchback_control::drafts::PolicyDraft;
 use switchback_model::{ObjectName, ProtectionGroup, ReplicationPolicy, RetentionPolicy, Side, Thinning};
 
 use super::answer::Answer;

@@ -103,12 +103,17 @@ fn disks(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     )
 }
 
-/// There is nowhere to export to.
-pub(crate) fn export(_: &Control, _: &Call) -> Result<Answer, ArmError> {
-    refuse(
-        "jobs are not exported to a storage account: there is none here to write to",
-        "list replicationJobs with a $filter",
-    )
+/// `replicationJobs/export`, where a job's name would be: there is nowhere to export to.
+pub(crate) fn export(_: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let job = call.text("job");
+    if job.eq_ignore_ascii_case("export") {
+        return refuse(
+            "jobs are not exported to a storage account: there is none here to write to",
+            "list replicationJobs with a $filter",
+        );
+    }
+    Err(ArmError::invalid(format!("nothing is done with the job {job} by a POST"))
+        .remedy("POST to its cancel, restart or resume"))
 }
 
 fn refuse(message: &str, remedy: &str) -> Result<Answer, ArmError> {

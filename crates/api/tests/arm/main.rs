@@ -9,6 +9,7 @@ mod additions;
 mod conformance;
 mod groups;
 mod inventory;
+mod kinds;
 mod operations;
 mod plans;
 mod round;
