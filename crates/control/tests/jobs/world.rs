@@ -210,6 +210,11 @@ impl World {
         self.control = control(&self.store, &self.clock, [self.home.clone(), self.recovery.clone()]);
     }
 
+    /// A component enrols with the passphrase.
+    pub(crate) fn enrol(&self, role: Role, name: &str) {
+        self.control.enrolled(&peer(role, name)).unwrap();
+    }
+
     /// What a backup would hold of the store.
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.store.snapshot().unwrap()
@@ -247,11 +252,6 @@ impl World {
         restore(prepared, &directory, &open, &mut |_| {}).unwrap();
         self.store = Arc::new(SqliteStore::open(directory.join("store.db")).unwrap());
         self.restart();
-    }
-
-    /// A component enrols with the passphrase.
-    pub(crate) fn enrol(&self, role: Role, name: &str) {
-        self.control.enrolled(&peer(role, name)).unwrap();
     }
 
     fn report(&self, role: Role, name: &str, site: &str, state: State) -> Answer {
