@@ -2,7 +2,7 @@
 //
 // node client.cjs URL API-VERSION DIRECTORY        the token is in the file SWITCHBACK_TOKEN_FILE, the authority in NODE_EXTRA_CA_CERTS
 //
-// Exchanges are recorded as client.py does it: see there.
+// Exchanges are recorded as recorder.py does it: see there.
 "use strict";
 
 const assert = require("node:assert/strict");

@@ -31,6 +31,8 @@ fn lab(what: &str) -> PathBuf {
 /// Runs the client's chapters in one version of the contract; its exchanges are in the directory afterwards.
 fn client(server: &Server, api_version: &str, recorded: &Path, chapters: &[&str]) -> Output {
     Command::new(lab("witness"))
+        // Nothing compiled is left beside the scripts.
+        .arg("-B")
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/client.py"))
         .args([&server.url, api_version])
         .args([&server.authority, recorded])
