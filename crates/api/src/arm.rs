@@ -8,6 +8,7 @@
 
 mod answer;
 mod call;
+mod compute_sizes;
 mod container_mappings;
 mod containers;
 mod error;
@@ -16,6 +17,7 @@ mod fabrics;
 mod filter;
 mod health;
 mod id;
+mod item_update;
 mod job_details;
 mod jobs;
 mod network_mappings;
@@ -30,14 +32,21 @@ mod policies;
 mod protectable_items;
 mod protected_item_operations;
 mod protected_items;
+mod providers;
 mod recovery_plans;
 mod recovery_points;
 mod replication_details;
 mod resource;
 mod servers;
+mod settings;
 mod state;
+mod supported_systems;
 mod time;
+mod vault_health;
+mod vaults;
+mod vcenters;
 mod version;
+mod without_meaning;
 
 use std::sync::Arc;
 
@@ -70,7 +79,14 @@ const DELETE: MethodFilter = MethodFilter::DELETE;
 
 /// All routes of the contract.
 pub(crate) fn routes() -> Router<Arc<Api>> {
-    inventory_routes().merge(group_routes()).merge(item_routes()).merge(plan_routes()).merge(job_routes())
+    inventory_routes()
+        .merge(fabric_routes())
+        .merge(group_routes())
+        .merge(item_routes())
+        .merge(plan_routes())
+        .merge(job_routes())
+        .merge(vault_routes())
+        .merge(without_meaning::routes())
 }
 
 fn at(rest: &str) -> String {
@@ -81,11 +97,9 @@ fn inventory_routes() -> Router<Arc<Api>> {
     let networks = format!("{FABRIC}/replicationnetworks");
     let mappings = format!("{networks}/{{network}}/replicationnetworkmappings");
     Router::new()
-        .route(&at("/replicationfabrics"), methods([(GET, fabrics::list)]))
-        .route(&at(FABRIC), methods([(GET, fabrics::get)]))
         .route(&at("/replicationprotectioncontainers"), methods([(GET, containers::list_all)]))
         .route(&at(&format!("{FABRIC}/replicationprotectioncontainers")), methods([(GET, containers::list)]))
-        .route(&at(CONTAINER), methods([(GET, containers::get)]))
+        .route(&at(CONTAINER), methods([(GET, containers::get), (PUT, containers::put)]))
         .route(&at(&format!("{CONTAINER}/discoverprotectableitem")), methods([(POST, containers::discover)]))
         .route(
             &at(&format!("{CONTAINER}/replicationprotectableitems")),
@@ -111,6 +125,65 @@ fn inventory_routes() -> Router<Arc<Api>> {
         )
 }
 
+fn fabric_routes() -> Router<Arc<Api>> {
+    use without_meaning as refuse;
+    let providers = format!("{FABRIC}/replicationrecoveryservicesproviders");
+    let vcenters = format!("{FABRIC}/replicationvcenters");
+    Router::new()
+        .route(&at("/replicationfabrics"), methods([(GET, fabrics::list)]))
+        .route(&at(FABRIC), methods([(GET, fabrics::get), (PUT, fabrics::put), (DELETE, fabrics::remove)]))
+        .route(&at(&format!("{FABRIC}/remove")), methods([(POST, fabrics::remove)]))
+        // A site is asked whenever it is shown, so looking at it is the check.
+        .route(&at(&format!("{FABRIC}/checkconsistency")), methods([(POST, fabrics::get)]))
+        .route(&at(&format!("{FABRIC}/reassociategateway")), methods([(POST, fabrics::reassociate_gateway)]))
+        .route(&at("/replicationrecoveryservicesproviders"), methods([(GET, providers::list_all)]))
+        .route(&at(&providers), methods([(GET, providers::list)]))
+        .route(
+            &at(&format!("{providers}/{{provider}}")),
+            methods([(GET, providers::get), (PUT, refuse::providers), (DELETE, refuse::providers)]),
+        )
+        .route(&at(&format!("{providers}/{{provider}}/refreshprovider")), methods([(POST, providers::get)]))
+        .route(&at("/replicationvcenters"), methods([(GET, vcenters::list_all)]))
+        .route(&at(&vcenters), methods([(GET, vcenters::list)]))
+        .route(
+            &at(&format!("{vcenters}/{{vcenter}}")),
+            methods([
+                (GET, vcenters::get),
+                (PUT, refuse::vcenters),
+                (PATCH, refuse::vcenters),
+                (DELETE, refuse::vcenters),
+            ]),
+        )
+}
+
+/// The vault itself, and what is about all of it.
+fn vault_routes() -> Router<Arc<Api>> {
+    let group =
+        "/subscriptions/{subscription}/resourcegroups/{resource_group}/providers/microsoft.recoveryservices";
+    let alert = "/replicationalertsettings";
+    let setting = "/replicationvaultsettings";
+    let health = "/replicationvaulthealth";
+    Router::new()
+        // The namespace is not the sixth segment here, so it comes as it was sent.
+        .route("/subscriptions/{subscription}/providers/{namespace}/vaults", methods([(GET, vaults::list)]))
+        .route(&format!("{group}/vaults"), methods([(GET, vaults::list)]))
+        .route(&format!("{group}/operations"), methods([(GET, vaults::operations)]))
+        .route(
+            VAULT_PATH,
+            methods([(GET, vaults::get), (PUT, vaults::get), (PATCH, vaults::get), (DELETE, vaults::delete)]),
+        )
+        .route(&at(alert), methods([(GET, settings::list_alerts)]))
+        .route(
+            &at(&format!("{alert}/{{setting}}")),
+            methods([(GET, settings::alert), (PUT, settings::put_alert)]),
+        )
+        .route(&at(setting), methods([(GET, settings::list)]))
+        .route(&at(&format!("{setting}/{{setting}}")), methods([(GET, settings::get), (PUT, settings::put)]))
+        .route(&at("/replicationsupportedoperatingsystems"), methods([(GET, supported_systems::get)]))
+        .route(&at(health), methods([(GET, vault_health::get)]))
+        .route(&at(&format!("{health}/{{health}}/refresh")), methods([(POST, vault_health::get)]))
+}
+
 fn group_routes() -> Router<Arc<Api>> {
     let mappings = format!("{CONTAINER}/replicationprotectioncontainermappings");
     Router::new()
@@ -131,6 +204,7 @@ fn group_routes() -> Router<Arc<Api>> {
             methods([
                 (GET, container_mappings::get),
                 (PUT, container_mappings::put),
+                (PATCH, without_meaning::azure_to_azure),
                 (DELETE, container_mappings::remove),
             ]),
         )
@@ -162,9 +236,11 @@ fn item_routes() -> Router<Arc<Api>> {
             methods([
                 (GET, protected_items::get),
                 (PUT, protected_items::enable),
+                (PATCH, item_update::update),
                 (DELETE, operate::disable),
             ]),
         )
+        .route(&at(&format!("{item}/targetcomputesizes")), methods([(GET, compute_sizes::list)]))
         .route(&at(&format!("{item}/recoverypoints")), methods([(GET, recovery_points::list)]))
         .route(&at(&format!("{item}/recoverypoints/{{point}}")), methods([(GET, recovery_points::get)]))
         .route(&at(&format!("{item}/operationresults/{{job}}")), methods([(GET, operations::result)]));
@@ -203,7 +279,7 @@ fn job_routes() -> Router<Arc<Api>> {
     let job = "/replicationjobs/{job}";
     Router::new()
         .route(&at("/replicationjobs"), methods([(GET, jobs::list)]))
-        .route(&at(job), methods([(GET, jobs::get)]))
+        .route(&at(job), methods([(GET, jobs::get), (POST, without_meaning::export)]))
         .route(&at(&format!("{job}/cancel")), methods([(POST, jobs::cancel)]))
         .route(&at(&format!("{job}/restart")), methods([(POST, jobs::restart)]))
         .route(&at(&format!("{job}/resume")), methods([(POST, jobs::resume)]))

@@ -14,6 +14,7 @@ mod additions;
 mod arm;
 mod audit;
 mod auth;
+mod body;
 pub mod components;
 mod config;
 pub mod listener;

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{RawPathParams, Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
@@ -20,7 +20,13 @@ use tokio::sync::Semaphore;
 use crate::additions::program::DOWNLOADS_MAX;
 use crate::arm::{self, Answer, ArmError, Call};
 use crate::auth::Caller;
+use crate::body::{self, BodyError};
 use crate::{ApiConfig, audit, auth};
+
+/// By what a client knows its request.
+const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+/// Longest in bytes that is told back; clients send GUIDs.
+const CLIENT_ID_LEN_MAX: usize = 128;
 
 /// What a resource's file provides for each method.
 pub(crate) type Handler = fn(&Control, &Call) -> Result<Answer, ArmError>;
@@ -58,6 +64,13 @@ pub fn router(control: Control, config: ApiConfig) -> Router {
 
 /// The methods of a path.
 pub(crate) fn methods<const N: usize>(handlers: [(MethodFilter, Handler); N]) -> MethodRouter<Arc<Api>> {
+    methods_of(handlers)
+}
+
+/// The same, of any number.
+pub(crate) fn methods_of(
+    handlers: impl IntoIterator<Item = (MethodFilter, Handler)>,
+) -> MethodRouter<Arc<Api>> {
     let unknown = MethodRouter::new().fallback(unknown_method);
     handlers.into_iter().fold(unknown, |methods, (method, handler)| {
         let serve = move |State(api): State<Arc<Api>>, request: Request| async move {
@@ -86,6 +99,7 @@ async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
             .into_response();
     };
     let id = api.request_id();
+    let client_id = client_id(request.headers());
     let limit = api.config.limits.request_time_max;
     let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
     let work = async move {
@@ -119,7 +133,15 @@ async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
     {
         response.headers_mut().insert(arm::REQUEST_ID, value);
     }
+    if let Some(value) = client_id {
+        response.headers_mut().insert(CLIENT_REQUEST_ID, value);
+    }
     response
+}
+
+/// By what the client knows its request, to be told back.
+fn client_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(CLIENT_REQUEST_ID).filter(|id| id.len() <= CLIENT_ID_LEN_MAX).cloned()
 }
 
 fn internal(cause: &str) -> ArmError {
@@ -189,7 +211,8 @@ impl Api {
             segments[..]
         {
             let [subscription, group, vault] = [subscription, group, vault].map(arm::decode);
-            arm::check_version(&arm::parse_query(request.uri()))?;
+            let is_vault = segments.len() == 8;
+            arm::check_version(&arm::parse_query(request.uri()), is_vault)?;
             if !self.config.vault.is(&subscription, &group, &vault) {
                 return Err(ArmError::not_found("vault", &vault)
                     .remedy(format!("this configuration server has one vault: {}", self.config.vault.id())));
@@ -238,12 +261,12 @@ impl Api {
                 Err(_) => Vec::new(),
             };
         let limits = &self.config.limits;
-        let read = axum::body::to_bytes(body, limits.body_len_max);
+        let read = body::read(body, limits.body_len_max);
         let body: Bytes = match tokio::time::timeout(limits.body_time_max, read).await {
             Ok(Ok(body)) => body,
-            Ok(Err(_)) => {
-                let message =
-                    format!("the body is longer than {} bytes, or was cut off", limits.body_len_max);
+            Ok(Err(BodyError::CutOff)) => return Err(ArmError::invalid("the body was cut off")),
+            Ok(Err(BodyError::TooLong)) => {
+                let message = format!("the body is longer than {} bytes", limits.body_len_max);
                 return Err(ArmError::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message));
             }
             Err(_) => {

@@ -265,7 +265,7 @@ impl Control {
         }
         let (group, twin) =
             ProtectionGroup::pair(name.clone(), source_site.clone(), target_site.clone(), policy.clone())?;
-        let mut batch = Batch::default();
+        let mut batch = self.without_draft(name)?;
         batch.put(Kind::Group, group.name.key(), Expect::Absent, &group);
         batch.put(Kind::Group, twin.name.key(), Expect::Absent, &twin);
         self.records().commit(batch).map_err(|error| self.taken(error, "protection group", name))?;
@@ -296,6 +296,14 @@ impl Control {
     /// # Errors
     /// [`ErrorKind::Conflict`] while a machine is in it.
     pub fn delete_group(&self, name: &ObjectName) -> Result<(), ControlError> {
+        Ok(self.records().commit(self.without_group(name)?.0)?)
+    }
+
+    /// The change that deletes a pair of groups, and the policy that goes with it.
+    pub(crate) fn without_group(
+        &self,
+        name: &ObjectName,
+    ) -> Result<(Batch, ReplicationPolicy), ControlError> {
         let group: Versioned<ProtectionGroup> =
             self.records().get(Kind::Group, "protection group", &name.key())?;
         let twin: Versioned<ProtectionGroup> =
@@ -309,7 +317,7 @@ impl Control {
         let mut batch = Batch::default();
         batch.delete(Kind::Group, name.key(), Expect::Version(group.version));
         batch.delete(Kind::Group, twin.value.name.key(), Expect::Version(twin.version));
-        Ok(self.records().commit(batch)?)
+        Ok((batch, group.value.policy))
     }
 
     /// All groups, failback twins included.
@@ -493,7 +501,8 @@ pub(crate) fn no_agent(name: &str) -> JobError {
     }
 }
 
-fn check_policy(policy: &ReplicationPolicy) -> Result<(), ControlError> {
+/// Whether a policy makes sense.
+pub(crate) fn check_policy(policy: &ReplicationPolicy) -> Result<(), ControlError> {
     let invalid = |message: &str| Err(ControlError::new(ErrorKind::Invalid, "policy.invalid", message));
     if !INTERVAL_MS.contains(&policy.interval_ms) {
         return invalid("the interval of recovery points must be from 1 second to 24 hours");

@@ -1,14 +1,20 @@
 //! Protected machines as they are shown: what is stored, together with what agents, process servers and master targets last said.
 
 use switchback_identity::Role;
+use switchback_model::azure::MachinePlan;
 use switchback_model::component::{Activity, ReplicationState};
-use switchback_model::{JobError, ObjectName, Operation, Phase, ProtectedItem, RecoveryPoint, UnixMillis};
+use switchback_model::{
+    JobError, ObjectName, Operation, Phase, ProtectedItem, RecoveryPoint, Side, UnixMillis,
+};
 use switchback_store::Kind;
 
 use crate::backup::behind;
 use crate::desired::Facts;
+use crate::inventory::busy;
+use crate::jobs::failover::plan_of;
+use crate::records::{Batch, Versioned};
 use crate::reports::StoredReport;
-use crate::{Control, ControlError, Health, ItemView};
+use crate::{Control, ControlError, ErrorKind, Health, ItemView};
 
 impl Control {
     /// All protected machines.
@@ -30,10 +36,35 @@ impl Control {
         self.view(&facts, item.ok_or_else(|| ControlError::not_found("protected machine", name))?)
     }
 
-    pub(crate) fn stored_item(
-        &self,
-        name: &ObjectName,
-    ) -> Result<crate::records::Versioned<ProtectedItem>, ControlError> {
+    /// Changes what a machine shall be at its recovery site. It is so from its next failover on; readiness judges by it at once.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::Conflict`] while a job works on it; [`ErrorKind::IllegalState`] while it runs there; and what
+    /// the recovery site has against the plan.
+    pub fn change_plan(&self, name: &ObjectName, plan: &MachinePlan) -> Result<ItemView, ControlError> {
+        let Versioned { value: mut item, version } = self.stored_item(name)?;
+        if let Some(job) = item.job {
+            return Err(busy("machine", name, job));
+        }
+        let away = &item.away;
+        if item.protection.active == Side::Away {
+            let message = format!("{name} runs at {}: what it is there cannot be planned now", away.site);
+            return Err(ControlError::new(ErrorKind::IllegalState, "plan.runs", message)
+                .remedy("change the machine there; or plan it when it has come home"));
+        }
+        item.plan = plan.clone();
+        if let Some(id) = &item.away.id {
+            // First: a plan that the site does not take is not kept.
+            let planned = self.site(&item.away.site)?.plan_machine(id, &plan_of(&item));
+            planned.map_err(ControlError::from)?;
+        }
+        let mut batch = Batch::default();
+        batch.replace_item(&item, version);
+        self.records().commit(batch)?;
+        self.item(name)
+    }
+
+    pub(crate) fn stored_item(&self, name: &ObjectName) -> Result<Versioned<ProtectedItem>, ControlError> {
         self.records().get(Kind::Item, "protected machine", &name.key())
     }
 

@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `inventory` | sites, servers, groups, mappings, plans |
 //! | `items` | protected machines as they are shown |
+//! | `drafts` | policies that do not say yet between which sites |
 //! | `desired` | what each component is to be like |
 //! | `deployments` | process servers that are made at a site |
 //! | `program` | what a new process server is given to run |
@@ -37,6 +38,7 @@ pub mod backup;
 pub mod cost;
 mod deployments;
 mod desired;
+pub mod drafts;
 mod error;
 mod guests;
 mod install_script;

@@ -166,9 +166,21 @@ pub struct ProtectionGroup {
     pub target_site: ObjectName,
     /// How.
     pub policy: ReplicationPolicy,
+    /// What its container mapping is called in Azure Site Recovery's contract, if a client has named it; else that has its policy's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<ObjectName>,
 }
 
 impl ProtectionGroup {
+    /// The home site of its machines.
+    #[must_use]
+    pub const fn home(&self) -> &ObjectName {
+        match self.towards {
+            Side::Away => &self.source_site,
+            Side::Home => &self.target_site,
+        }
+    }
+
     /// A pair: the group and its failback twin, `NAME_Failback`.
     ///
     /// # Errors
@@ -187,8 +199,9 @@ impl ProtectionGroup {
             source_site: target_site.clone(),
             target_site: source_site.clone(),
             policy: policy.clone(),
+            mapping: None,
         };
-        Ok((Self { name, twin, towards: Side::Away, source_site, target_site, policy }, back))
+        Ok((Self { name, twin, towards: Side::Away, source_site, target_site, policy, mapping: None }, back))
     }
 }
 

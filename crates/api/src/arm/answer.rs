@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! POST …/unplannedFailover             → 202, empty, Retry-After, Location, Azure-AsyncOperation, x-ms-request-id
-//! GET  (Azure-AsyncOperation)          → 200 {"status":"InProgress"} … {"status":"Succeeded"}
+//! GET  (Azure-AsyncOperation)          → 200 {"status":"InProgress"}, Retry-After … 200 {"status":"Succeeded"}
 //! GET  (Location) …/operationresults/  → 202 while it runs; then 200 and the resource, 204 when that is gone, or the job's error
 //! ```
 //! Invariant: once the status is final, the Location answers at once with the result: clients do not poll it again.
@@ -31,6 +31,8 @@ pub(crate) const RETRY_AFTER_S: u64 = 2;
 pub(crate) enum Answer {
     /// 200 with a resource, a list or a status.
     Ok(Value),
+    /// 200 with the status of an operation that is not over. It says when to look again, or clients wait as long as they like: half a minute.
+    InProgress(Value),
     /// 200 with plain text.
     Text(String),
     /// 202: a job works on it.
@@ -59,6 +61,9 @@ impl Answer {
     pub(crate) fn into_response(self, call: &Call) -> Response {
         match self {
             Self::Ok(value) => Json(value).into_response(),
+            Self::InProgress(status) => {
+                ([(header::RETRY_AFTER, RETRY_AFTER_S.to_string())], Json(status)).into_response()
+            }
             Self::Text(text) => text.into_response(),
             Self::NoContent => StatusCode::NO_CONTENT.into_response(),
             Self::Accepted { resource, job } => {

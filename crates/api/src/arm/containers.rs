@@ -1,5 +1,6 @@
 //! `replicationProtectionContainers`: the machines of a site, one container for each.
 
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchback_control::{Control, ItemView};
@@ -12,6 +13,7 @@ use super::fabrics;
 use super::id::container_name;
 use super::page::page;
 use super::resource::resource;
+use super::without_meaning;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +49,15 @@ pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let site = find(control, call)?;
     Ok(Answer::Ok(show(call, &site, &control.groups()?, &control.items()?)?))
+}
+
+/// Finds the container that is there, as a client does that makes sure of it.
+pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    match find(control, call) {
+        Ok(_) => get(control, call),
+        Err(error) if error.status == StatusCode::NOT_FOUND => without_meaning::containers(control, call),
+        Err(error) => Err(error),
+    }
 }
 
 /// Sites are asked for their machines whenever those are listed, so there is nothing to start: it is looked whether the machine is there.

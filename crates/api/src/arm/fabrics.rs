@@ -1,10 +1,12 @@
 //! `replicationFabrics`: our sites. A fabric exists once the configuration server knows its site; the contract has no way to make a
-//! VMware one, so there is none here: see `switchbackSites`.
+//! VMware one, so a PUT finds one that is there and makes none: see `switchbackSites`.
 
-use serde::Serialize;
+use axum::http::StatusCode;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchback_control::{Control, Health, ServerView};
-use switchback_model::{Account, JobError, ObjectName, Site};
+use switchback_model::{Account, ItemOperation, JobError, ObjectName, Site};
+use switchback_sites::Datastore;
 
 use super::answer::Answer;
 use super::call::Call;
@@ -14,6 +16,7 @@ use super::id::guid;
 use super::page::page;
 use super::resource::resource;
 use super::servers::{self, MasterTarget, ProcessServer};
+use super::without_meaning;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -67,6 +70,77 @@ pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     Ok(Answer::Ok(show_site(control, call, &control.servers()?, &site)?))
 }
 
+/// Finds what is there already, as a client does that makes sure of it.
+pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    find(control, call).and_then(|_| get(control, call)).map_err(|error| {
+        if error.status != StatusCode::NOT_FOUND {
+            return error;
+        }
+        let message =
+            format!("the site {} is not known, and is not made with this contract", call.text("site"));
+        ArmError::new(StatusCode::BAD_REQUEST, without_meaning::CODE, message)
+            .cause("the contract has no way to say where VMware and physical machines are")
+            .remedy("make it with PUT switchbackSites, or `switchback site add`")
+    })
+}
+
+/// Forgets a site; one that is not known is no error.
+pub(crate) fn remove(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let name = call.name("site")?;
+    if control.sites()?.iter().any(|site| site.name == name) {
+        control.remove_site(&name)?;
+    }
+    Ok(Answer::NoContent)
+}
+
+/// `FailoverProcessServerRequest` of the contract.
+#[derive(Deserialize)]
+struct Reassociate {
+    properties: ReassociateProperties,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReassociateProperties {
+    source_process_server_id: String,
+    target_process_server_id: String,
+    /// Empty: all.
+    #[serde(default)]
+    vms_to_migrate: Vec<String>,
+}
+
+/// Sends machines through another process server: a job for each, which are listed; the answer is the fabric.
+pub(crate) fn reassociate_gateway(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let site = find(control, call)?;
+    let wanted = call.json::<Reassociate>()?.properties;
+    let (source, target) = (&wanted.source_process_server_id, &wanted.target_process_server_id);
+    let named = |name: &ObjectName| {
+        wanted.vms_to_migrate.is_empty()
+            || wanted.vms_to_migrate.iter().any(|id| {
+                super::id::name_in(id, "replicationProtectedItems")
+                    .is_some_and(|id| id.eq_ignore_ascii_case(name.as_str()))
+            })
+    };
+    let items = control.items()?.into_iter().map(|view| view.item);
+    let machines: Vec<_> = items
+        .filter(|item| item.active().site == site.name && named(&item.name))
+        .filter(|item| {
+            let path = item.replication.as_ref();
+            path.is_some_and(|path| path.process_server.eq_ignore_ascii_case(source))
+        })
+        .collect();
+    if machines.is_empty() {
+        return Err(ArmError::invalid(format!("no machine of {} is sent through {source}", site.name))
+            .cause("the process server or the machines are named wrong, or they use another one already")
+            .remedy("look at processServerId in the providerSpecificDetails of the protected items"));
+    }
+    for item in machines {
+        let operation = ItemOperation::SwitchProcessServer { process_server: target.clone() };
+        control.operate(&call.by, &item.name, operation)?;
+    }
+    get(control, call)
+}
+
 /// The site of the path.
 pub(crate) fn find(control: &Control, call: &Call) -> Result<Site, ArmError> {
     by_name(control, &call.name("site")?)
@@ -83,13 +157,17 @@ fn run_as(account: &Account) -> RunAsAccount {
     RunAsAccount { account_id: name.clone(), account_name: name }
 }
 
-fn show_site(control: &Control, call: &Call, servers: &[ServerView], site: &Site) -> Result<Value, ArmError> {
-    // A site that does not answer is still a fabric, in bad health.
-    let looked = control.site(&site.name).and_then(|open| Ok(open.datastores()?));
-    let (datastores, failure): (_, Option<JobError>) = match looked {
+/// A site's datastores, and why it cannot tell.
+pub(super) fn look_at(control: &Control, site: &ObjectName) -> (Vec<Datastore>, Option<JobError>) {
+    match control.site(site).and_then(|open| Ok(open.datastores()?)) {
         Ok(datastores) => (datastores, None),
         Err(error) => (Vec::new(), Some(*error.error)),
-    };
+    }
+}
+
+fn show_site(control: &Control, call: &Call, servers: &[ServerView], site: &Site) -> Result<Value, ArmError> {
+    // A site that does not answer is still a fabric, in bad health.
+    let (datastores, failure) = look_at(control, &site.name);
     let serving = servers::of_site(servers, &site.name, &datastores);
     let mut health = serving.health.unwrap_or(Health::Normal);
     let mut errors = serving.errors;

@@ -105,6 +105,16 @@ impl Vault {
         format!("{}/replicationNetworkMappings/{target}", self.network(site, network))
     }
 
+    /// A fabric's one provider has its name.
+    pub(crate) fn provider(&self, site: &ObjectName) -> String {
+        format!("{}/replicationRecoveryServicesProviders/{site}", self.fabric(site))
+    }
+
+    /// A fabric's one vCenter has its name.
+    pub(crate) fn vcenter(&self, site: &ObjectName) -> String {
+        format!("{}/replicationvCenters/{site}", self.fabric(site))
+    }
+
     /// One of our additions.
     pub(crate) fn addition(&self, kind: &str, name: &str) -> String {
         self.child(kind, name)

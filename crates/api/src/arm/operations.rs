@@ -43,7 +43,7 @@ pub(crate) fn status(control: &Control, call: &Call) -> Result<Answer, ArmError>
     let name = job_name(job.id);
     let error =
         matches!(job.state, JobState::Failed | JobState::Cancelled).then(|| error_object(&failure(&job)));
-    Answer::of(&Status {
+    let shown = Answer::of(&Status {
         id: format!("{}/replicationOperationStatus/{name}", call.vault.id()),
         name,
         status: status_of(job.state),
@@ -51,8 +51,15 @@ pub(crate) fn status(control: &Control, call: &Call) -> Result<Answer, ArmError>
         end_time: time::show_option(job.ended),
         percent_complete: percent(&job),
         error,
+    })?;
+    Ok(match shown {
+        Answer::Ok(status) if status_of(job.state) == IN_PROGRESS => Answer::InProgress(status),
+        other => other,
     })
 }
+
+/// The status of an operation that is not over.
+const IN_PROGRESS: &str = "InProgress";
 
 /// Azure Resource Manager's words for it (one L in its "canceled").
 const fn status_of(state: JobState) -> &'static str {
@@ -60,7 +67,7 @@ const fn status_of(state: JobState) -> &'static str {
         JobState::Succeeded => "Succeeded",
         JobState::Failed => "Failed",
         JobState::Cancelled => "Canceled",
-        JobState::NotStarted | JobState::InProgress | JobState::Suspended => "InProgress",
+        JobState::NotStarted | JobState::InProgress | JobState::Suspended => IN_PROGRESS,
     }
 }
 
@@ -132,7 +139,10 @@ fn of_success(control: &Control, call: &Call, job: &Job, object: &ObjectName) ->
         JobRequest::RetireServer { .. }
         | JobRequest::Operate { operation: ItemOperation::Disable { .. }, .. } => Ok(Answer::NoContent),
         JobRequest::Protect(_) | JobRequest::Operate { .. } => match control.item(object) {
-            Ok(view) => Ok(Answer::Ok(protected_items::show(control, call, &control.groups()?, &view)?)),
+            Ok(view) => {
+                let around = protected_items::Around::load(control)?;
+                Ok(Answer::Ok(protected_items::show(control, call, &around, &view)?))
+            }
             // Its protection has ended since.
             Err(error) if error.kind == ErrorKind::NotFound => Ok(Answer::NoContent),
             Err(error) => Err(error.into()),

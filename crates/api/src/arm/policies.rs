@@ -2,13 +2,15 @@
 //! `PG1-failback` (`InMage`); the second makes itself.
 //!
 //! The contract's policy knows no sites, our group does. So making one takes the sites beside the contract's fields (`sourceFabricId`,
-//! `targetFabricId`); a policy made by a client that knows only the contract is refused with what to do. Minutes are what the contract has;
-//! a value that is sent back as it was shown leaves the milliseconds behind it as they are.
+//! `targetFabricId`); a policy made by a client that knows only the contract is a draft until a container mapping names its sites, and shown
+//! like any other meanwhile. Minutes are what the contract has; a value that is sent back as it was shown leaves the milliseconds behind it as they are.
 
+use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchback_control::Control;
-use switchback_model::{ProtectionGroup, ReplicationPolicy, RetentionPolicy, Side, Thinning};
+use switchback_control::drafts::PolicyDraft;
+use switchback_model::{ObjectName, ProtectionGroup, ReplicationPolicy, RetentionPolicy, Side, Thinning};
 
 use super::answer::Answer;
 use super::call::{Call, name};
@@ -84,83 +86,144 @@ struct Input {
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let groups = control
-        .groups()?
-        .into_iter()
-        .map(|group| (policy_name(&group).to_ascii_lowercase(), group))
-        .collect();
-    Answer::of(&page(call, groups, |group| show(call, &group))?)
+    let groups = control.groups()?;
+    let drafts = control.policy_drafts()?.into_iter().map(Policy::Draft);
+    let all = groups.into_iter().map(|group| Policy::Group(Box::new(group))).chain(drafts);
+    let all = all.map(|policy| (policy.name().to_ascii_lowercase(), policy)).collect();
+    Answer::of(&page(call, all, |policy| show(call, &policy))?)
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    Ok(Answer::Ok(show(call, &find(control, call.text("policy"))?)?))
+    Ok(Answer::Ok(show(call, &find_any(control, call.text("policy"))?)?))
 }
 
 pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let wanted = call.text("policy");
     let properties = call.json::<Put>()?.properties;
     let input = properties.provider_specific_input;
-    if let Some(group) = group_of_policy(&control.groups()?, wanted) {
-        return update(control, call, group, &input);
-    }
-    if is_failback_name(wanted) || input.instance_type == state::HOME {
-        return Err(ArmError::invalid(format!("{wanted:?} cannot be made by itself"))
-            .cause("a failback policy makes itself together with its policy, under that one's name with `-failback`")
-            .remedy("make the policy (InMageAzureV2); then change its failback policy as you like"));
-    }
-    check_provider(&input, Side::Away)?;
     let site = |id: Option<&String>| {
         id.and_then(|id| name_in(id, "replicationFabrics")).map(|site| name(&site)).transpose()
     };
-    let (source, target) =
-        (site(properties.source_fabric_id.as_ref())?, site(properties.target_fabric_id.as_ref())?);
-    let (Some(source), Some(target)) = (source, target) else {
-        return Err(ArmError::invalid(format!("the policy {wanted:?} does not say between which sites"))
-            .remedy("say `sourceFabricId` and `targetFabricId` beside `providerSpecificInput`, or make the group with PUT switchbackProtectionGroups"));
+    let sites = (site(properties.source_fabric_id.as_ref())?, site(properties.target_fabric_id.as_ref())?);
+    let known = find_any(control, wanted).ok();
+    let policy = match (known, &sites) {
+        (Some(policy @ Policy::Group(_)), _) | (Some(policy), (None, None)) => {
+            return Ok(Answer::Ok(show(call, &update(control, policy, &input)?)?));
+        }
+        (Some(Policy::Draft(draft)), _) => draft.policy,
+        (None, _) => ReplicationPolicy::default(),
     };
-    let policy = changed(ReplicationPolicy::default(), &input)?;
-    let (group, _) = control.create_group(&name(wanted)?, &source, &target, &policy)?;
-    Ok(Answer::Ok(show(call, &group)?))
+    if is_failback_name(wanted) || input.instance_type == state::HOME {
+        return Err(ArmError::invalid(format!("{wanted:?} cannot be made by itself"))
+            .cause("a failback policy makes itself together with its policy, under that one's name with `-failback`")
+            .remedy("make the policy (InMageAzureV2), and map it; then change its failback policy as you like"));
+    }
+    check_provider(&input, Side::Away)?;
+    let (name, policy) = (name(wanted)?, changed(policy, &input)?);
+    let made = match sites {
+        (Some(source), Some(target)) => {
+            Policy::Group(Box::new(control.create_group(&name, &source, &target, &policy)?.0))
+        }
+        (None, None) => {
+            let draft = PolicyDraft { name, policy };
+            control.put_policy_draft(&draft)?;
+            Policy::Draft(draft)
+        }
+        _ => {
+            return Err(ArmError::invalid(format!("the policy {wanted:?} names one site only")).remedy(
+                "say both `sourceFabricId` and `targetFabricId`, or neither and make a container mapping then",
+            ));
+        }
+    };
+    Ok(Answer::Ok(show(call, &made)?))
 }
 
 pub(crate) fn patch(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let group = find(control, call.text("policy"))?;
-    update(control, call, &group, &call.json::<Patch>()?.properties.replication_provider_settings)
+    let policy = find_any(control, call.text("policy"))?;
+    let input = call.json::<Patch>()?.properties.replication_provider_settings;
+    Ok(Answer::Ok(show(call, &update(control, policy, &input)?)?))
 }
 
 /// Of the pair: the failback policy goes with its policy.
 pub(crate) fn delete(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let Some(group) = group_of_policy(&control.groups()?, call.text("policy")).cloned() else {
-        return Ok(Answer::NoContent);
-    };
-    if group.towards == Side::Home {
-        return Err(ArmError::invalid(format!(
-            "the failback policy of {} cannot be deleted alone",
-            group.twin
-        ))
-        .remedy(format!("delete the policy {}", group.twin)));
+    match find_any(control, call.text("policy")) {
+        Err(error) if error.status == StatusCode::NOT_FOUND => {}
+        Err(error) => return Err(error),
+        Ok(Policy::Draft(draft)) => control.delete_policy_draft(&draft.name)?,
+        Ok(Policy::Group(group)) if group.towards == Side::Home => {
+            let message = format!("the failback policy of {} cannot be deleted alone", group.twin);
+            return Err(ArmError::invalid(message).remedy(format!("delete the policy {}", group.twin)));
+        }
+        Ok(Policy::Group(group)) => control.delete_group(&group.name)?,
     }
-    control.delete_group(&group.name)?;
     Ok(Answer::NoContent)
 }
 
 /// The group of a policy's name or id.
 pub(crate) fn find(control: &Control, policy: &str) -> Result<ProtectionGroup, ArmError> {
-    let wanted = name_in(policy, "replicationPolicies");
-    let groups = control.groups()?;
-    let found = wanted.and_then(|wanted| group_of_policy(&groups, &wanted).cloned());
-    found.ok_or_else(|| ArmError::not_found("replication policy", policy))
+    match find_any(control, policy)? {
+        Policy::Group(group) => Ok(*group),
+        Policy::Draft(draft) => {
+            Err(ArmError::invalid(format!("the policy {} is not mapped to a container yet", draft.name))
+                .cause("it does not say between which sites machines are replicated")
+                .remedy("make a container mapping for it, from the home container to the recovery site's"))
+        }
+    }
 }
 
-fn update(
-    control: &Control,
-    call: &Call,
-    group: &ProtectionGroup,
-    input: &Input,
-) -> Result<Answer, ArmError> {
-    check_provider(input, group.towards)?;
-    let policy = changed(group.policy.clone(), input)?;
-    Ok(Answer::Ok(show(call, &control.update_policy(&group.name, &policy)?)?))
+/// The draft of a policy's name or id, if it is one.
+pub(crate) fn find_draft(control: &Control, policy: &str) -> Result<Option<PolicyDraft>, ArmError> {
+    match find_any(control, policy)? {
+        Policy::Group(_) => Ok(None),
+        Policy::Draft(draft) => Ok(Some(draft)),
+    }
+}
+
+/// A policy of the contract.
+enum Policy {
+    /// Of a group or its failback twin.
+    Group(Box<ProtectionGroup>),
+    /// Not mapped yet.
+    Draft(PolicyDraft),
+}
+
+impl Policy {
+    fn name(&self) -> String {
+        match self {
+            Self::Group(group) => policy_name(group),
+            Self::Draft(draft) => draft.name.to_string(),
+        }
+    }
+}
+
+fn find_any(control: &Control, policy: &str) -> Result<Policy, ArmError> {
+    let not_found = || ArmError::not_found("replication policy", policy);
+    let wanted = name_in(policy, "replicationPolicies").ok_or_else(not_found)?;
+    if let Some(group) = group_of_policy(&control.groups()?, &wanted) {
+        return Ok(Policy::Group(Box::new(group.clone())));
+    }
+    let draft = control.policy_drafts()?.into_iter().find(|draft| is_name(&draft.name, &wanted));
+    draft.map(Policy::Draft).ok_or_else(not_found)
+}
+
+fn is_name(name: &ObjectName, wanted: &str) -> bool {
+    name.as_str().eq_ignore_ascii_case(wanted)
+}
+
+fn update(control: &Control, policy: Policy, input: &Input) -> Result<Policy, ArmError> {
+    match policy {
+        Policy::Group(group) => {
+            check_provider(input, group.towards)?;
+            let policy = changed(group.policy, input)?;
+            Ok(Policy::Group(Box::new(control.update_policy(&group.name, &policy)?)))
+        }
+        Policy::Draft(draft) => {
+            check_provider(input, Side::Away)?;
+            let draft = PolicyDraft { policy: changed(draft.policy, input)?, name: draft.name };
+            control.put_policy_draft(&draft)?;
+            Ok(Policy::Draft(draft))
+        }
+    }
 }
 
 fn check_provider(input: &Input, towards: Side) -> Result<(), ArmError> {
@@ -174,19 +237,21 @@ fn check_provider(input: &Input, towards: Side) -> Result<(), ArmError> {
     )))
 }
 
-fn show(call: &Call, group: &ProtectionGroup) -> Result<Value, ArmError> {
-    let name = policy_name(group);
-    let properties = Properties { friendly_name: name.clone(), provider_specific_details: details(group) };
+fn show(call: &Call, policy: &Policy) -> Result<Value, ArmError> {
+    let name = policy.name();
+    let details = match policy {
+        Policy::Group(group) => details(group.towards, &group.policy),
+        Policy::Draft(draft) => details(Side::Away, &draft.policy),
+    };
+    let properties = Properties { friendly_name: name.clone(), provider_specific_details: details };
     resource(call.vault.policy(&name), &name, "replicationPolicies", properties)
 }
 
-fn details(group: &ProtectionGroup) -> Details {
-    let policy = &group.policy;
+fn details(towards: Side, policy: &ReplicationPolicy) -> Details {
     let history_ms = policy.retention.steps.last().map_or(0, |step| step.until_age_ms);
     Details {
-        instance_type: state::provider(group.towards),
-        crash_consistent_frequency_in_minutes: (group.towards == Side::Away)
-            .then(|| minutes(policy.interval_ms)),
+        instance_type: state::provider(towards),
+        crash_consistent_frequency_in_minutes: (towards == Side::Away).then(|| minutes(policy.interval_ms)),
         recovery_point_threshold_in_minutes: minutes(policy.rpo_threshold_ms),
         recovery_point_history: minutes(history_ms),
         app_consistent_frequency_in_minutes: minutes(policy.app_interval_ms),
@@ -281,7 +346,7 @@ mod tests {
         let recorded: Value =
             serde_json::from_str(include_str!("../../tests/contract/recorded.json")).unwrap();
         let (_, twin) = pair();
-        let shown = serde_json::to_value(details(&twin)).unwrap();
+        let shown = serde_json::to_value(details(twin.towards, &twin.policy)).unwrap();
         let fields = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
         assert_eq!(fields(&shown), fields(&recorded["failbackPolicyDetails"]));
         assert_eq!(shown["instanceType"], recorded["failbackPolicyDetails"]["instanceType"]);
@@ -290,7 +355,7 @@ mod tests {
     #[test]
     fn what_is_sent_back_as_it_was_shown_changes_nothing() {
         let (group, _) = pair();
-        let shown = serde_json::to_value(details(&group)).unwrap();
+        let shown = serde_json::to_value(details(group.towards, &group.policy)).unwrap();
         let input: Input = serde_json::from_value(shown.clone()).unwrap();
         assert_eq!(changed(group.policy.clone(), &input).unwrap(), group.policy, "{shown}");
     }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 use switchback_control::{Control, DiscoveredMachine, Health, ItemView};
-use switchback_model::{Side, Site};
+use switchback_model::{Side, Site, SiteKind};
 use switchback_sites::{MachineDisk, Power};
 
 use super::answer::Answer;
@@ -38,6 +38,7 @@ struct VMwareMachine {
     powered_on: &'static str,
     #[serde(skip_serializing_if = "String::is_empty")]
     ip_address: String,
+    discovery_type: &'static str,
     disk_details: Vec<Disk>,
     validation_errors: Vec<HealthError>,
 }
@@ -101,6 +102,7 @@ fn show(call: &Call, site: &Site, found: &DiscoveredMachine, items: &[ItemView])
             agent_installed: flag(found.has_agent),
             powered_on: flag(machine.power == Power::On),
             ip_address: view.filter(|_| is_active).map(|view| view.addresses.join(",")).unwrap_or_default(),
+            discovery_type: state::discovery_type(matches!(site.kind, SiteKind::Physical { .. })),
             disk_details: machine
                 .disks
                 .iter()

@@ -6,7 +6,7 @@ use serde_json::Value;
 use switchback_control::{Control, Health, ItemView};
 use switchback_model::azure::MachinePlan;
 use switchback_model::component::InterfaceSettings;
-use switchback_model::{ProtectRequest, ProtectionGroup, Side};
+use switchback_model::{ObjectName, ProtectRequest, ProtectionGroup, Side, SiteKind};
 
 use super::answer::Answer;
 use super::call::Call;
@@ -119,7 +119,7 @@ pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    Ok(Answer::Ok(show(control, call, &control.groups()?, &find(control, call)?)?))
+    Ok(Answer::Ok(show(control, call, &Around::load(control)?, &find(control, call)?)?))
 }
 
 /// Begins to protect a machine.
@@ -191,29 +191,45 @@ pub(crate) fn find(control: &Control, call: &Call) -> Result<ItemView, ArmError>
 }
 
 fn show_list(control: &Control, call: &Call, items: Vec<ItemView>) -> Result<Answer, ArmError> {
-    let groups = control.groups()?;
+    let around = Around::load(control)?;
     let items = items.into_iter().map(|view| (view.item.name.key(), view)).collect();
-    Answer::of(&page(call, items, |view| show(control, call, &groups, &view))?)
+    Answer::of(&page(call, items, |view| show(control, call, &around, &view))?)
+}
+
+/// What items are shown with: looked up once for all of a list.
+pub(crate) struct Around {
+    groups: Vec<ProtectionGroup>,
+    /// Sites of physical servers.
+    physical: Vec<ObjectName>,
+}
+
+impl Around {
+    pub(crate) fn load(control: &Control) -> Result<Self, ArmError> {
+        let sites = control.sites()?.into_iter();
+        let physical = sites.filter(|site| matches!(site.kind, SiteKind::Physical { .. }));
+        Ok(Self { groups: control.groups()?, physical: physical.map(|site| site.name).collect() })
+    }
 }
 
 /// The resource of an item.
 pub(crate) fn show(
     control: &Control,
     call: &Call,
-    groups: &[ProtectionGroup],
+    around: &Around,
     view: &ItemView,
 ) -> Result<Value, ArmError> {
     let scenario = CurrentScenario::of(control, call, view.item.job);
-    render(call, groups, view, scenario)
+    render(call, around, view, scenario)
 }
 
 fn render(
     call: &Call,
-    groups: &[ProtectionGroup],
+    around: &Around,
     view: &ItemView,
     current_scenario: CurrentScenario,
 ) -> Result<Value, ArmError> {
     let item = &view.item;
+    let groups = &around.groups[..];
     let protection = &item.protection;
     let shown = state::show(protection);
     let target = state::pair_target(protection);
@@ -248,7 +264,12 @@ fn render(
         last_successful_test_failover_time: time::show_option(item.last_test_failover),
         current_scenario,
         failover_recovery_point_id: failover_point(call, view),
-        provider_specific_details: details(view, forward, call.now),
+        provider_specific_details: details(
+            view,
+            forward,
+            state::discovery_type(around.physical.contains(&item.home.site)),
+            call.now,
+        ),
         recovery_container_id: call.vault.container(&recovery.site),
     };
     let kinds = "replicationFabrics/replicationProtectionContainers/replicationProtectedItems";

@@ -74,9 +74,14 @@ struct Nic {
 }
 
 /// The details of an item; `group` is its forward group.
-pub(crate) fn details(view: &ItemView, group: Option<&ProtectionGroup>, now: UnixMillis) -> Value {
+pub(crate) fn details(
+    view: &ItemView,
+    group: Option<&ProtectionGroup>,
+    discovery_type: &'static str,
+    now: UnixMillis,
+) -> Value {
     let target = state::pair_target(&view.item.protection);
-    let common = serde_json::to_value(common(view, group, target, now));
+    let common = serde_json::to_value(common(view, group, (target, discovery_type), now));
     // Plain data: it cannot fail to become JSON, and a gap would be seen by every client.
     let mut details = common.unwrap_or_default();
     let own = match target {
@@ -89,7 +94,12 @@ pub(crate) fn details(view: &ItemView, group: Option<&ProtectionGroup>, now: Uni
     details
 }
 
-fn common(view: &ItemView, group: Option<&ProtectionGroup>, target: Side, now: UnixMillis) -> Details {
+fn common(
+    view: &ItemView,
+    group: Option<&ProtectionGroup>,
+    (target, discovery_type): (Side, &'static str),
+    now: UnixMillis,
+) -> Details {
     let item = &view.item;
     let shown = state::show(&item.protection);
     let path = item.replication.as_ref();
@@ -111,7 +121,7 @@ fn common(view: &ItemView, group: Option<&ProtectionGroup>, target: Side, now: U
         multi_vm_sync_status: if multi_vm.is_some() { "Enabled" } else { "Disabled" },
         protected_disks: disks(view),
         vm_nics: nics(view),
-        discovery_type: "VirtualMachine",
+        discovery_type,
         validation_errors: health_errors(&view.reasons, view.health),
         last_rpo_calculated_time: view.rpo_ms.map(|_| time::show(now)),
         replica_id: path.map(|path| path.replica.to_string()),
@@ -169,6 +179,9 @@ fn forward_fields(view: &ItemView, now: UnixMillis) -> Value {
         "processServerName": path.map(|path| path.process_server.as_str()),
         "targetVmId": view.item.away.id,
         "recoveryAzureVMName": view.item.away.id,
+        "recoveryAzureVMSize": view.item.plan.size,
+        "recoveryAvailabilitySetId": view.item.plan.availability_set,
+        "targetAvailabilityZone": view.item.plan.zone,
         "lastRecoveryPointReceived": view.rpo_ms.map(|rpo| time::show(UnixMillis(now.0.saturating_sub(rpo)))),
     })
 }

@@ -60,6 +60,12 @@ pub(crate) const fn provider(target: Side) -> &'static str {
     }
 }
 
+/// How a machine was found at home: the contract knows `vCenter` and `physical` (`VMwareVirtualMachineDetails`), the service writes the second with a
+/// capital letter (recorded). Machines of local sites are virtual like those of a vCenter.
+pub(crate) const fn discovery_type(is_physical: bool) -> &'static str {
+    if is_physical { "Physical" } else { "vCenter" }
+}
+
 /// What may be asked for, in the contract's words (`ReplicationProtectedItemOperation`).
 pub(crate) fn allowed(operations: &[Operation], phase: Phase) -> Vec<&'static str> {
     operations.iter().flat_map(|operation| words(*operation, phase)).copied().collect()

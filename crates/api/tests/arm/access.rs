@@ -71,7 +71,7 @@ async fn every_refusal_has_the_contracts_shape() {
             404,
             "ResourceNotFound",
         ),
-        ("PUT", uri("replicationFabrics/home"), Vec::new(), 405, "MethodNotAllowed"),
+        ("PUT", uri("replicationEvents/x"), Vec::new(), 405, "MethodNotAllowed"),
         ("GET", format!("{plain}/replicationFabrics"), Vec::new(), 400, "MissingApiVersionParameter"),
         (
             "GET",

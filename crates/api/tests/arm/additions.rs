@@ -110,6 +110,37 @@ async fn what_machines_cost_is_told_of_those_at_azure_alone() {
 }
 
 #[tokio::test]
+async fn what_a_machine_shall_be_at_azure_can_be_changed_until_it_runs_there() {
+    let mut server = Server::over(World::azure(), ApiLimits::default());
+    let item = server.protect().await;
+    let size = |size: &str| {
+        json!({ "properties": { "recoveryAzureVMSize": size, "providerSpecificDetails": {
+        "instanceType": "InMageAzureV2", "targetAvailabilityZone": "2" } } })
+    };
+    let changed = server.call("PATCH", &item, Some(size("Standard_B2s"))).await;
+    assert_eq!(changed.status, 200, "{:#}", changed.body);
+    let details = &changed.body["properties"]["providerSpecificDetails"];
+    assert_eq!(
+        (&details["recoveryAzureVMSize"], &details["targetAvailabilityZone"]),
+        (&json!("Standard_B2s"), &json!("2"))
+    );
+    let sizes = server.get(&format!("{item}/targetComputeSizes")).await;
+    assert!(!sizes["value"].as_array().unwrap().is_empty());
+    let none = json!({ "properties": { "recoveryAzureVMSize": "" } });
+    let shown = server.call("PATCH", &item, Some(none)).await.body;
+    assert!(shown["properties"]["providerSpecificDetails"].get("recoveryAzureVMSize").is_none());
+    let away = json!({ "properties": { "failoverDirection": "PrimaryToRecovery",
+        "providerSpecificDetails": { "instanceType": "InMageAzureV2" } } });
+    server.done("POST", &format!("{item}/unplannedFailover"), away).await;
+    let late = server.call("PATCH", &item, Some(size("Standard_B4ms"))).await;
+    assert_eq!((late.status.as_u16(), late.code()), (409, "plan.runs"));
+
+    let mut server = Server::new();
+    let item = server.protect().await;
+    assert_eq!(server.call("PATCH", &item, Some(size("Standard_B2s"))).await.status, 400, "not at Azure");
+}
+
+#[tokio::test]
 async fn servers_are_listed_and_those_in_use_are_not_removed() {
     let mut server = Server::new();
     for (role, name) in [(Role::ProcessServer, "home-ps"), (Role::Target, "old-mt")] {

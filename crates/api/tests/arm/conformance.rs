@@ -27,11 +27,39 @@ pub(crate) fn check(method: &str, path: &str, status: u16, body: Option<&Value>)
     errors
 }
 
+/// What the document's paths of resources begin with.
+const VAULT: &str = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}/";
+
+/// An operation of the contract.
+pub(crate) struct Operation {
+    /// `ReplicationFabrics_Get`.
+    pub(crate) id: &'static str,
+    /// `GET`.
+    pub(crate) method: String,
+    /// The path with `{…}` for names; below the vault without a slash before it.
+    pub(crate) path: &'static str,
+}
+
+/// All operations of the document.
+pub(crate) fn operations() -> Vec<Operation> {
+    let paths = CONTRACT["paths"].as_object().unwrap();
+    let of_path = |(path, methods): (&'static String, &'static Value)| {
+        let path = path.strip_prefix(VAULT).unwrap_or(path);
+        let methods = methods.as_object().unwrap().iter();
+        methods.map(move |(method, operation)| Operation {
+            id: operation["operationId"].as_str().unwrap(),
+            method: method.to_ascii_uppercase(),
+            path,
+        })
+    };
+    paths.iter().flat_map(of_path).collect()
+}
+
 /// The operation that the document has for a path, whose types have no case.
-fn operation(method: &str, path: &str) -> Option<&'static Value> {
+pub(crate) fn operation(method: &str, path: &str) -> Option<&'static Value> {
     let segments: Vec<&str> = path.split('/').collect();
     let fits = |template: &str| {
-        let template: Vec<&str> = template.split('/').collect();
+        let template: Vec<&str> = template.strip_prefix(VAULT).unwrap_or(template).split('/').collect();
         template.len() == segments.len()
             && template
                 .iter()
@@ -56,11 +84,7 @@ pub(crate) fn check_model(model: &str, value: &Value) -> Vec<String> {
 fn check_value(schema: &Value, value: &Value, at: &str, errors: &mut Vec<String>) {
     if let Some(reference) = schema["$ref"].as_str() {
         let name = reference.rsplit('/').next().unwrap_or_default();
-        // Models of other documents: errors of Azure Resource Manager itself.
-        if let Some(model) = CONTRACT["definitions"].get(name) {
-            check_model_value(name, model, value, at, errors);
-        }
-        return;
+        return check_model_value(name, &CONTRACT["definitions"][name], value, at, errors);
     }
     let expected = schema["type"].as_str().unwrap_or("object");
     let fits = match expected {

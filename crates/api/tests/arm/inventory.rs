@@ -76,6 +76,34 @@ async fn a_sites_machines_are_protectable_items_that_know_when_they_are_protecte
 }
 
 #[tokio::test]
+async fn health_of_the_vault_counts_what_is_not_well() {
+    let mut server = Server::new();
+    for name in ["home-ps", "home-mt"] {
+        let role = if name == "home-ps" { Role::ProcessServer } else { Role::Target };
+        server.world.enrol(role, name);
+    }
+    server.protect().await;
+    let path = "replicationVaultHealth";
+    let well = server.get(path).await;
+    assert_eq!(well["properties"]["protectedItemsHealth"]["resourceCount"], 1);
+    assert_eq!(well["properties"]["fabricsHealth"], json!({ "resourceCount": 2, "issues": [] }));
+    server.world.down = vec!["home-ps"];
+    for _ in 0..600 {
+        server.world.round();
+    }
+    let ill = server.call("POST", &format!("{path}/default/refresh"), None).await;
+    assert_eq!(ill.status, 200);
+    let issues = ill.body["properties"]["fabricsHealth"]["issues"].as_array().unwrap();
+    assert!(
+        issues.iter().any(|issue| issue["affectedResourceType"] == "replicationFabrics"
+            && issue["severity"] == "Error"
+            && issue["affectedResourceCorrelationIds"].as_array().unwrap().len() == 1),
+        "{:#}",
+        ill.body
+    );
+}
+
+#[tokio::test]
 async fn networks_are_mapped_and_a_test_network_is_kept() {
     let server = Server::new();
     let network = "replicationFabrics/home/replicationNetworks/lan";

@@ -10,6 +10,8 @@ mod conformance;
 mod deployed_servers;
 mod groups;
 mod inventory;
+mod kinds;
+mod operations;
 mod plans;
 mod round;
 mod server;

@@ -132,8 +132,11 @@ impl Server {
         let first = self.follow(&location).await;
         assert_eq!(first.status, 202, "it runs: {:#}", first.body);
         for _ in 0..TURNS_MAX {
-            let status = self.follow(&status_link).await.body;
-            if status["status"] != "InProgress" {
+            let looked = self.follow(&status_link).await;
+            let is_over = looked.body["status"] != "InProgress";
+            assert_eq!(looked.header("retry-after").is_empty(), is_over, "it says when to look again");
+            let status = looked.body;
+            if is_over {
                 return (status, self.follow(&location).await);
             }
             if self.world.control.work_once(None).unwrap() == Turn::Idle {

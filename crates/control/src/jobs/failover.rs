@@ -482,7 +482,7 @@ fn start(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 }
 
 /// What the machine at the recovery site shall be: as its user wishes, its cards with the addresses that its guest will set.
-pub(super) fn plan_of(item: &ProtectedItem) -> MachinePlan {
+pub(crate) fn plan_of(item: &ProtectedItem) -> MachinePlan {
     let address = |settings: &InterfaceSettings| match settings {
         InterfaceSettings::Static { address, .. } => {
             address.split('/').next().and_then(|text| text.parse().ok())

@@ -120,6 +120,7 @@ fn control(store: &Arc<SqliteStore>, clock: &Arc<Seconds>, sites: [Arc<MemorySit
           -> Result<Arc<dyn Site>, ControlError> {
         Ok(match kind {
             SiteKind::Local { directory } if directory.ends_with("home") => home.clone(),
+            SiteKind::Vsphere(_) => home.clone(),
             SiteKind::Local { .. } | SiteKind::Azure(_) => recovery.clone(),
             _ => panic!("no such sites here"),
         })

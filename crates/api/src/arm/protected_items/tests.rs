@@ -3,7 +3,7 @@
 use switchback_control::{Health, ItemView};
 use switchback_model::{Phase, ProtectedItem, ProtectionGroup, Side};
 
-use super::render;
+use super::{Around, render};
 use crate::arm::call::Call;
 use crate::arm::job_details::CurrentScenario;
 
@@ -51,7 +51,21 @@ fn view(active: Side, phase: Phase) -> ItemView {
 
 fn shown(active: Side, phase: Phase) -> serde_json::Value {
     let call = Call::for_test("/x", "", 1);
-    render(&call, &groups(), &view(active, phase), CurrentScenario::none(&call)).unwrap()
+    let around = Around { groups: groups().into(), physical: Vec::new() };
+    render(&call, &around, &view(active, phase), CurrentScenario::none(&call)).unwrap()
+}
+
+#[test]
+fn a_machine_of_a_site_of_physical_servers_says_so() {
+    let call = Call::for_test("/x", "", 1);
+    let mut around = Around { groups: groups().into(), physical: vec!["elsewhere".parse().unwrap()] };
+    for (sites, expected) in [(vec!["elsewhere"], "vCenter"), (vec!["home"], "Physical")] {
+        around.physical = sites.iter().map(|site| site.parse().unwrap()).collect();
+        for (active, phase) in [(Side::Home, Phase::Protected), (Side::Away, Phase::Protected)] {
+            let shown = render(&call, &around, &view(active, phase), CurrentScenario::none(&call)).unwrap();
+            assert_eq!(shown["properties"]["providerSpecificDetails"]["discoveryType"], expected);
+        }
+    }
 }
 
 #[test]
