@@ -18,7 +18,7 @@ use switchback_control::backup::format::{Header, Reason};
 use switchback_control::backup::restore::{prepare, restore};
 use switchback_control::{Control, ControlConfig, ControlError, InstallSource, Program};
 use switchback_disk::{Clock, DirVolume};
-use switchback_identity::{Authority, Newcomer, PeerIdentity, Role, TicketId};
+use switchback_identity::{Authority, Newcomer, PeerIdentity, Role, TicketId, WebCertificate};
 use switchback_model::azure::{AzureIdentity, AzureKind};
 use switchback_model::component::{
     Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts,
@@ -245,10 +245,11 @@ impl World {
     pub(crate) fn offer_program(&mut self) {
         let program = self._directory.path().join("program");
         std::fs::write(&program, vec![7; PROGRAM_LEN]).unwrap();
+        let authority = Arc::new(self.authority());
         self.install_source = Some(InstallSource {
-            authority: Arc::new(self.authority()),
+            web: WebCertificate::issue(Arc::clone(&authority), vec!["cs.example".into()]).unwrap(),
+            authority,
             program: Arc::new(Program::open(&program).unwrap()),
-            names: vec!["cs.example".into()],
         });
         self.restart();
     }
