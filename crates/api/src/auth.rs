@@ -116,9 +116,9 @@ pub(crate) fn authorise(caller: &Caller, method: &Method, path: &str) -> Result<
         }
         Standing::NoRole(looked_at) => {
             let message = format!("the token of {} is good, but has no role here: {looked_at}", caller.name);
-            return Err(ArmError::new(StatusCode::FORBIDDEN, "AuthorizationFailed", message).remedy(
-                "let the issuer give this user or application a role or group that is mapped, or map one with `switchback sign-in set`",
-            ));
+            return Err(ArmError::new(StatusCode::FORBIDDEN, "AuthorizationFailed", message)
+                .cause("its issuer gives this user or application nothing that a role is mapped to")
+                .remedy("let the issuer give it such a role or group, or map one that it has with `switchback sign-in set`"));
         }
     };
     Err(ArmError::new(StatusCode::FORBIDDEN, "AuthorizationFailed", message)

@@ -148,6 +148,7 @@ fn check_times(claims: &Value, now_s: u64) -> Result<(), ArmError> {
             EXPIRED,
             format!("the token expired {ago} s ago"),
         )
+        .cause("issuers' tokens live for about an hour")
         .remedy("get a new one from its issuer"));
     }
     if let Some(begins) = begins.filter(|begins| *begins > now_s.saturating_add(SKEW_S)) {

@@ -154,6 +154,16 @@ impl Issuer {
         self.served.lock().unwrap().mood = mood;
     }
 
+    /// Waits until it was asked once more than so often.
+    pub(crate) async fn is_asked_after(&self, count: usize) {
+        let asked = async {
+            while self.asked() == count {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), asked).await.unwrap();
+    }
+
     pub(crate) fn asked(&self) -> usize {
         self.asked.load(Ordering::SeqCst)
     }

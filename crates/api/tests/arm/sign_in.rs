@@ -318,9 +318,7 @@ async fn keys_outlive_their_issuer_for_a_while() {
     rig.issuer.is(Mood::Down);
     let asked = rig.issuer.asked();
     assert_eq!(rig.read(&token).await.status, 200, "answered from memory");
-    while rig.issuer.asked() == asked {
-        tokio::task::yield_now().await;
-    }
+    rig.issuer.is_asked_after(asked).await;
     assert_eq!(rig.read(&token).await.status, 200, "after it was asked in vain");
 
     let limits = SignInLimits { kept_for: Duration::ZERO, ..limits };
@@ -341,9 +339,7 @@ async fn a_dead_issuer_costs_its_own_callers_an_answer_and_nobody_else_anything(
     let mut waiting = tokio::task::JoinSet::new();
     let (router, first) = (rig.server.router(), token.clone());
     waiting.spawn(async move { crate::server::status_of(router, &uri("replicationJobs"), &first).await });
-    while rig.issuer.asked() == 0 {
-        tokio::task::yield_now().await;
-    }
+    rig.issuer.is_asked_after(0).await;
     let answered = rig.read(&token).await;
     assert_eq!((answered.status.as_u16(), answered.header("retry-after")), (503, "1"), "{:#}", answered.body);
     assert_eq!(rig.read(&rig.server.token).await.status, 200);
