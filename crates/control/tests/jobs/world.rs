@@ -243,12 +243,17 @@ impl World {
 
     /// From now on process servers can be made at the recovery site.
     pub(crate) fn offer_program(&mut self) {
+        let web = WebCertificate::issue(Arc::new(self.authority()), vec!["cs.example".into()]).unwrap();
+        self.offer_program_behind(web);
+    }
+
+    /// The same, fetched from a server that shows this certificate.
+    pub(crate) fn offer_program_behind(&mut self, web: Arc<WebCertificate>) {
         let program = self._directory.path().join("program");
         std::fs::write(&program, vec![7; PROGRAM_LEN]).unwrap();
-        let authority = Arc::new(self.authority());
         self.install_source = Some(InstallSource {
-            web: WebCertificate::issue(Arc::clone(&authority), vec!["cs.example".into()]).unwrap(),
-            authority,
+            web,
+            authority: Arc::new(self.authority()),
             program: Arc::new(Program::open(&program).unwrap()),
         });
         self.restart();
