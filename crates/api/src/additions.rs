@@ -16,6 +16,7 @@ mod machines;
 mod network_mappings;
 pub(crate) mod program;
 mod servers;
+mod sign_in;
 mod sites;
 mod tokens;
 
@@ -128,6 +129,11 @@ fn access_routes() -> Router<Arc<Api>> {
     Router::new()
         .route(&at("/switchbacktokens"), methods([(GET, tokens::list)]))
         .route(&at("/switchbacktokens/{token}"), methods([(PUT, tokens::put), (DELETE, tokens::delete)]))
+        .route(&at("/switchbacksignin"), methods([(GET, sign_in::list)]))
+        .route(
+            &at("/switchbacksignin/{sign_in}"),
+            methods([(GET, sign_in::get), (PUT, sign_in::put), (DELETE, sign_in::delete)]),
+        )
         .route(&at("/switchbackaccounts"), methods([(GET, accounts::list)]))
         .route(
             &at("/switchbackaccounts/{account}"),

@@ -1,22 +1,35 @@
-//! Who asks, and what that one may do.
+//! Who asks, and what that one may do. Whose a token is, the control plane says of ours (`sbt_…`), and `sign_in` of issuers'.
 //!
 //! Invariant: every request is judged here, in one place, before its handler runs; what the table does not know needs the highest role. A token is
 //! never logged, neither in an error nor in the audit log.
 
-use axum::http::{HeaderMap, Method, StatusCode, header};
-use switchback_model::{AccessRole, ObjectName};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use switchback_model::AccessRole;
 
 use crate::arm::ArmError;
+use crate::clients::Client;
+use crate::sign_in;
 
-/// Longest token in bytes that is looked up at all.
-const TOKEN_LEN_MAX: usize = 512;
+/// Longest token in bytes that is looked at at all. Ours are short; those of Entra ID with 200 groups have some 10 KiB.
+const TOKEN_LEN_MAX: usize = 16 << 10;
 
 /// Whoever asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// The token's name.
-    pub(crate) name: ObjectName,
-    pub(crate) role: AccessRole,
+    /// The token's name, or `SIGN-IN/WHO`. No token's name has a `/`.
+    pub(crate) name: String,
+    /// Whose limits count.
+    pub(crate) client: Client,
+    pub(crate) standing: Standing,
+}
+
+/// What a caller may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Role(AccessRole),
+    /// Nothing: the issuer vouches for the caller, but no sign-in gives that one a role. Says what was looked at.
+    NoRole(String),
 }
 
 /// Actions on something, by the last segment of the path, that an Operator may do: what Azure's role "Site Recovery Operator" may.
@@ -35,8 +48,8 @@ const OPERATOR_ACTIONS: [&str; 12] = [
     "unplannedfailover",
 ];
 /// Types, by their segment, that only a Contributor may even look at: they tell who has access.
-const CONTRIBUTOR_TYPES: [&str; 4] =
-    ["switchbacktokens", "switchbackaudit", "switchbackenrolment", "switchbackaccounts"];
+const CONTRIBUTOR_TYPES: [&str; 5] =
+    ["switchbacktokens", "switchbackaudit", "switchbackenrolment", "switchbackaccounts", "switchbacksignin"];
 
 /// The role that a request needs; `path` is normalised.
 pub(crate) fn role_needed(method: &Method, path: &str) -> AccessRole {
@@ -78,14 +91,36 @@ fn unauthenticated(message: &str) -> ArmError {
     ArmError::new(StatusCode::UNAUTHORIZED, "AuthenticationFailed", message)
 }
 
+/// A refusal as an answer; for an issuer's token it says to programs what is wrong (RFC 6750, section 3).
+pub(crate) fn refuse(refusal: ArmError) -> Response {
+    let is_issuers = [sign_in::EXPIRED, sign_in::INVALID].contains(&refusal.error.code.as_str());
+    let plain = |c: &char| c.is_ascii() && !c.is_ascii_control() && !matches!(c, '"' | '\\');
+    let challenge = is_issuers.then(|| {
+        let description: String = refusal.error.message.chars().filter(plain).collect();
+        format!("Bearer error=\"invalid_token\", error_description=\"{description}\"")
+    });
+    let mut response = refusal.into_response();
+    if let Some(value) = challenge.and_then(|text| HeaderValue::from_str(&text).ok()) {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, value);
+    }
+    response
+}
+
 /// Whether the caller may.
 pub(crate) fn authorise(caller: &Caller, method: &Method, path: &str) -> Result<(), ArmError> {
     let needed = role_needed(method, path);
-    if caller.role >= needed {
-        return Ok(());
-    }
-    let message =
-        format!("the token {} has the role {:?}; {method} {path} needs {needed:?}", caller.name, caller.role);
+    let message = match &caller.standing {
+        Standing::Role(role) if *role >= needed => return Ok(()),
+        Standing::Role(role) => {
+            format!("the token {} has the role {role:?}; {method} {path} needs {needed:?}", caller.name)
+        }
+        Standing::NoRole(looked_at) => {
+            let message = format!("the token of {} is good, but has no role here: {looked_at}", caller.name);
+            return Err(ArmError::new(StatusCode::FORBIDDEN, "AuthorizationFailed", message)
+                .cause("its issuer gives this user or application nothing that a role is mapped to")
+                .remedy("let the issuer give it such a role or group, or map one that it has with `switchback sign-in set`"));
+        }
+    };
     Err(ArmError::new(StatusCode::FORBIDDEN, "AuthorizationFailed", message)
         .remedy(format!("use a token with the role {needed:?}")))
 }
@@ -95,7 +130,8 @@ mod tests {
     use axum::http::{HeaderMap, HeaderValue, Method, header};
     use switchback_model::AccessRole::{Contributor, Operator, Reader};
 
-    use super::{Caller, authorise, bearer, role_needed};
+    use super::{Caller, Standing, authorise, bearer, role_needed};
+    use crate::clients::Client;
 
     fn vault(rest: &str) -> String {
         format!("/subscriptions/s/resourcegroups/g/providers/microsoft.recoveryservices/vaults/v/{rest}")
@@ -130,7 +166,11 @@ mod tests {
     #[test]
     fn a_lower_role_is_refused_by_name_and_a_higher_one_may() {
         let path = vault("replicationpolicies/pg1");
-        let caller = |role| Caller { name: "ci".parse().unwrap(), role };
+        let caller = |role| Caller {
+            name: "ci".into(),
+            client: Client::Token("ci".into()),
+            standing: Standing::Role(role),
+        };
         let refusal = authorise(&caller(Operator), &Method::PUT, &path).unwrap_err();
         assert_eq!(refusal.status, 403);
         assert!(refusal.error.message.contains("ci") && refusal.error.message.contains("Contributor"));
@@ -152,7 +192,7 @@ mod tests {
             "Bearer",
             "Bearer ",
             "secretsecret",
-            &format!("Bearer {}", "x".repeat(600)),
+            &format!("Bearer {}", "x".repeat(20_000)),
         ] {
             let refusal = read(bad).unwrap_err();
             assert_eq!(refusal.status, 401, "{bad}");

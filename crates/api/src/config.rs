@@ -7,6 +7,8 @@ use switchback_disk::Clock;
 use switchback_identity::Passphrase;
 
 use crate::arm::Vault;
+use crate::clients::ClientLimits;
+use crate::sign_in::SignInLimits;
 
 /// What the API needs beside the control plane.
 #[derive(Clone, Debug)]
@@ -40,6 +42,10 @@ pub struct ApiLimits {
     pub blocking_max: usize,
     /// Elements of a page of a list.
     pub page_len_max: usize,
+    /// Of these requests, what one client may ask.
+    pub client: ClientLimits,
+    /// How issuers of tokens are asked.
+    pub sign_in: SignInLimits,
 }
 
 impl Default for ApiLimits {
@@ -51,6 +57,8 @@ impl Default for ApiLimits {
             requests_max: 128,
             blocking_max: 16,
             page_len_max: 200,
+            client: ClientLimits::default(),
+            sign_in: SignInLimits::default(),
         }
     }
 }

@@ -5,8 +5,8 @@
 //! that all of them are reached at ([`listener`]). What it never does: decide what may be done (that is the control plane's and the model's),
 //! keep state between requests.
 //!
-//! The path of one user's request: its path is normalised (`arm`); `service` asks for its token's role, refuses what is too much, too large or
-//! not allowed; the handler of the resource (one file each, in `arm` for the contract, in `additions` for what is ours alone) reads it,
+//! The path of one user's request: its path is normalised (`arm`); `service` asks whose its token is (`auth`, or `sign_in` for an issuer's),
+//! refuses what is too much (`clients`), too large or not allowed; the handler of the resource (one file each, in `arm` for the contract, in `additions` for what is ours alone) reads it,
 //! calls the control plane on a thread that may block, and renders what that answers; long work is answered with 202 and the
 //! addresses of its job; what changed something goes into the audit log with its result.
 
@@ -15,11 +15,15 @@ mod arm;
 mod audit;
 mod auth;
 mod body;
+mod clients;
 pub mod components;
 mod config;
 pub mod listener;
 mod service;
+mod sign_in;
 
 pub use arm::Vault;
+pub use clients::ClientLimits;
 pub use config::{ApiConfig, ApiLimits};
 pub use service::router;
+pub use sign_in::SignInLimits;

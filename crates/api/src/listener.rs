@@ -35,8 +35,8 @@ use tower::ServiceExt;
 
 use crate::components::{self, ComponentService};
 
-/// How often it is looked whether the users' certificate has to be renewed.
-const RENEWAL_EVERY: Duration = Duration::from_secs(300);
+/// How often it is looked whether the users' certificate has to be renewed, or was renewed in its files.
+const RENEWAL_EVERY: Duration = Duration::from_secs(60);
 /// How long requests under way may go on when the listener stops.
 const STOP_MAX: Duration = Duration::from_secs(2);
 
@@ -171,7 +171,7 @@ pub async fn serve(listener: TcpListener, config: ListenerConfig, shutdown: impl
             _ = renewal.tick() => match shared.config.web_certificate.renew_if_due() {
                 Ok(true) => tracing::info!("the users' certificate was renewed"),
                 Ok(false) => {}
-                Err(error) => tracing::error!(%error, "the users' certificate cannot be renewed"),
+                Err(error) => tracing::error!(%error, "the users' certificate cannot be renewed; the old one is still shown"),
             },
             (permit, accepted) = accepted => match accepted {
                 Ok((stream, address)) => {

@@ -2,25 +2,29 @@
 //!
 //! Invariants: nothing runs for a caller who may not; a request that changes something runs to its end and is recorded even when its client goes
 //! away or loses patience; the number of requests in hand, their size and their time are limited, and a limit is answered in
-//! the contract's own shape. Handlers block, so they run on threads for that, `blocking_max` at a time.
+//! the contract's own shape; so is what one client may ask (`clients`). Handlers block, so they run on threads for that, `blocking_max` at a time.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{RawPathParams, Request, State};
+use axum::extract::{ConnectInfo, RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 use switchback_control::Control;
+use switchback_identity::network_of;
 use tokio::sync::Semaphore;
 
 use crate::additions::program::DOWNLOADS_MAX;
 use crate::arm::{self, Answer, ArmError, Call};
-use crate::auth::Caller;
+use crate::auth::{Caller, Standing};
 use crate::body::{self, BodyError};
+use crate::clients::{Client, Clients, Place};
+use crate::sign_in::{self, SignIns};
 use crate::{ApiConfig, audit, auth};
 
 /// By what a client knows its request.
@@ -37,6 +41,8 @@ pub(crate) struct Api {
     control: Control,
     config: ApiConfig,
     in_hand: Arc<Semaphore>,
+    clients: Clients,
+    sign_ins: SignIns,
     blocking: Semaphore,
     downloads: Arc<Semaphore>,
     requests: AtomicU64,
@@ -46,6 +52,8 @@ pub(crate) struct Api {
 pub fn router(control: Control, config: ApiConfig) -> Router {
     let api = Arc::new(Api {
         in_hand: Arc::new(Semaphore::new(config.limits.requests_max)),
+        clients: Clients::new(config.limits.client),
+        sign_ins: SignIns::new(config.limits.sign_in),
         blocking: Semaphore::new(config.limits.blocking_max),
         downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
         requests: AtomicU64::new(0),
@@ -106,9 +114,9 @@ async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
         // Dropped when the work is done, not when the client has left: what is in hand is what works.
         let _permit = permit;
         let response = match api.admit(&mut request).await {
-            Err(refusal) => refusal.into_response(),
-            Ok(None) => next.run(request).await,
-            Ok(Some(caller)) => api.run_recorded(caller, request, next).await,
+            Err(refusal) => auth::refuse(refusal),
+            Ok((None, _place)) => next.run(request).await,
+            Ok((Some(caller), _place)) => api.run_recorded(caller, request, next).await,
         };
         tracing::debug!(status = response.status().as_u16(), "answered");
         response
@@ -165,20 +173,47 @@ impl Api {
         arm::guid(&["request", &self.config.clock.now().0.to_string(), &number])
     }
 
-    /// Whose request it is; `None`: anybody's, for what tells nothing. Whoever may not is refused, and that recorded.
-    async fn admit(self: &Arc<Self>, request: &mut Request) -> Result<Option<Caller>, ArmError> {
+    /// Whose request it is, counted among that one's; `None`: anybody's, for what tells nothing. Whoever may not is refused, and that recorded.
+    async fn admit(self: &Arc<Self>, request: &mut Request) -> Result<(Option<Caller>, Place), ArmError> {
+        // Without a network, as in tests, all come from one place.
+        let address = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let address = address.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |ConnectInfo(address)| address.ip());
         if crate::additions::is_public(request.method(), request.uri().path()) {
-            return Ok(None);
+            return Ok((None, self.clients.admit(&Client::Address(network_of(address)))?));
         }
         let secret = auth::bearer(request.headers())?;
-        let known = self.blocking(move |control| Ok(control.authenticate(&secret)?)).await?;
-        let Some((name, role)) = known else {
-            tracing::warn!("refused: unknown token");
-            return Err(auth::unknown_token());
+        let caller = {
+            let _place = self.clients.enter_unknown(address, &secret)?;
+            self.identify(&secret).await
         };
-        let caller = Caller { name, role };
+        match &caller {
+            Ok(_) => self.clients.succeeded(&secret),
+            Err(refusal) if refusal.status == StatusCode::UNAUTHORIZED => {
+                tracing::warn!(%address, reason = refusal.error.message, "refused: no valid token");
+                self.clients.failed(address);
+            }
+            Err(_) => {}
+        }
+        let caller = caller?;
+        let place = self.clients.admit(&caller.client)?;
         request.extensions_mut().insert(caller.clone());
-        Ok(Some(caller))
+        Ok((Some(caller), place))
+    }
+
+    /// Whose token it is: one of ours, or an issuer's.
+    async fn identify(self: &Arc<Self>, secret: &str) -> Result<Caller, ArmError> {
+        if sign_in::looks_like_one(secret) {
+            let sign_ins = self.blocking(|control| Ok(control.sign_ins()?)).await?;
+            return self.sign_ins.identify(secret, &sign_ins, self.config.clock.now()).await;
+        }
+        let secret = secret.to_owned();
+        let known = self.blocking(move |control| Ok(control.authenticate(&secret)?)).await?;
+        let (name, role) = known.ok_or_else(auth::unknown_token)?;
+        Ok(Caller {
+            name: name.to_string(),
+            client: Client::Token(name.key()),
+            standing: Standing::Role(role),
+        })
     }
 
     async fn run_recorded(self: &Arc<Self>, caller: Caller, request: Request, next: Next) -> Response {
@@ -193,7 +228,7 @@ impl Api {
             let line = audit::request_line(&method, &path);
             let recorded = self
                 .blocking(move |control| {
-                    audit::record(control, time, caller.name.to_string(), line, status);
+                    audit::record(control, time, caller.name, line, status);
                     Ok(())
                 })
                 .await;
@@ -274,7 +309,7 @@ impl Api {
                 return Err(ArmError::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message));
             }
         };
-        let by = parts.extensions.get::<Caller>().map(|caller| caller.name.to_string()).unwrap_or_default();
+        let by = parts.extensions.get::<Caller>().map(|caller| caller.name.clone()).unwrap_or_default();
         Ok(Call {
             vault: self.config.vault.clone(),
             by,

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use switchback_identity::{Authority, ComponentName, Newcomer, PeerIdentity, Role, TicketId};
+use switchback_identity::{Authority, ComponentName, Newcomer, PeerIdentity, Role, TicketId, WebCertificate};
 use switchback_model::{
     Job, JobId, JobRequest, JobState, ObjectName, ServerRequest, Site, SiteKind, TaskState, UnixMillis,
 };
@@ -33,8 +33,8 @@ pub struct InstallSource {
     pub authority: Arc<Authority>,
     /// What is at [`PROGRAM_PATH`].
     pub program: Arc<Program>,
-    /// Host names and addresses that this server's certificate for users states.
-    pub names: Vec<String>,
+    /// What this server shows them when they fetch the program.
+    pub web: Arc<WebCertificate>,
 }
 
 /// A process server that was made, or is being made or removed.
@@ -136,14 +136,14 @@ impl Control {
             let message = format!("{server:?} is no HOST:PORT of the configuration server");
             return Err(wrong(message).remedy("say where the new process server reaches this server"));
         }
-        let names = &self.install_source()?.names;
-        if !names.iter().any(|name| name.eq_ignore_ascii_case(host)) {
+        let web = &self.install_source()?.web;
+        if !web.is_for(host) {
             let message = format!(
                 "the configuration server's certificate does not state {host}; it states: {}",
-                names.join(", ")
+                web.names().join(", ")
             );
             return Err(wrong(message).cause("a new process server would not trust it").remedy(
-                "name one of these, or start the configuration server with `--advertise` and that name",
+                "name one of these, or start the configuration server with `--advertise` and that name, or with a `--web-certificate` for it",
             ));
         }
         let identity = Deployment::begin(request.clone(), JobId([0; 16])).identity()?;
@@ -295,6 +295,9 @@ impl Control {
     ) -> Result<InstallScript, ControlError> {
         let source = self.install_source()?;
         let request = &deployment.request;
+        // With a given certificate the program comes from a server that our authority does not vouch for; the chain as it is now does. What comes is
+        // compared with its digest in any case, and the enrolment that follows trusts neither, but the ticket.
+        let given = source.web.given_chain().unwrap_or_default();
         Ok(InstallScript {
             name: request.name.to_string(),
             site: request.site.to_string(),
@@ -303,7 +306,7 @@ impl Control {
             port: request.port,
             program_path: PROGRAM_PATH.into(),
             program_sha256: source.program.sha256().into(),
-            authority: source.authority.certificate_pem(),
+            authority: source.authority.certificate_pem() + &given,
             secret: source.authority.ticket(ticket).reveal(),
         })
     }

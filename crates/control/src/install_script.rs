@@ -1,7 +1,7 @@
 //! What a process server at a site runs once at its first start, and so becomes one: its custom data, which cloud-init takes for a script.
 //!
 //! What it is: [`InstallScript`], a pure function from values to a POSIX shell script. What it never does: put the secret into the arguments of a process, or
-//! trust an address: the program comes over TLS that the site's own authority vouches for, and has to have the digest that is said here.
+//! trust an address: the program comes over TLS that the site's own authority vouches for, or the chain of the certificate that the server was given, and has to have the digest that is said here.
 //!
 //! The path of one first start: the authority's certificate is written; the program is fetched and its digest compared; it is put in its place by a rename;
 //! the host enrols with the secret, from a file in memory that is removed at once; a systemd unit is written and started, or the program itself where there is no
@@ -35,7 +35,7 @@ pub(crate) struct InstallScript {
     pub(crate) program_path: String,
     /// SHA-256 of the program, 64 hexadecimal digits.
     pub(crate) program_sha256: String,
-    /// The certificate of the site's authority, PEM.
+    /// The certificate of the site's authority, PEM, and after it those of the chain that the configuration server was given for users, if it was.
     pub(crate) authority: String,
     /// With what it enrols. It must be good for one enrolment of this name and role, for an hour at most: the site's passphrase is neither, and must not be here.
     pub(crate) secret: Zeroizing<String>,

@@ -23,6 +23,7 @@
 //! | `jobs` | jobs, their executor, and the steps of each kind |
 //! | `reconcile` | what is looked at again and again |
 //! | `access` | tokens, audit log, events |
+//! | `sign_in` | which issuers' tokens are taken |
 //! | `accounts` | run-as accounts |
 //! | `physical` | servers without a hypervisor |
 //! | `readiness` | whether machines could fail over and come home |
@@ -53,6 +54,7 @@ mod readiness;
 mod reconcile;
 mod records;
 mod reports;
+mod sign_in;
 mod storage_path;
 #[cfg(test)]
 mod testing;
@@ -75,6 +77,7 @@ pub use error::{ControlError, ErrorKind};
 pub(crate) use install_script::InstallScript;
 pub use jobs::executor::{Crash, Turn};
 pub use program::Program;
+pub use sign_in::{RoleMapping, SignIn};
 pub use views::{DiscoveredMachine, Health, ItemView, ServerView};
 
 use desired::Facts;

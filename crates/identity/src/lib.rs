@@ -36,10 +36,10 @@ pub use enrol::{
     MESSAGE_LEN_MAX, Newcomer, PendingEnrolment,
 };
 pub use passphrase::{InvalidPassphrase, Passphrase};
-pub use rate::{Allowance, RateLimits};
+pub use rate::{Allowance, Bucket, RateLimits, network_of};
 pub use role::{ComponentName, PeerIdentity, Role};
 pub use ticket::{EnrolmentSecret, InvalidTicketId, Ticket, TicketId};
-pub use web::WebCertificate;
+pub use web::{GivenCertificateError, RenewalError, WebCertificate};
 
 /// One function per decoder of bytes from outside, for fuzzers and property tests.
 #[doc(hidden)]

@@ -41,14 +41,49 @@ impl Default for RateLimits {
 /// Sources remembered at most; a full bucket is as good as a forgotten one, so those go first.
 const SOURCES_MAX: usize = 4096;
 
+/// What is left of an allowance. Times are those of any one clock.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
+pub struct Bucket {
     tokens: u32,
     /// When `tokens` was right. A clock that jumps back gives nothing, one that jumps ahead at most `burst`.
     since: UnixMillis,
 }
 
 impl Bucket {
+    /// A full one.
+    #[must_use]
+    pub const fn full(allowance: Allowance, now: UnixMillis) -> Self {
+        Self { tokens: allowance.burst, since: now }
+    }
+
+    /// Whether nothing was taken lately: a full bucket is as good as a forgotten one.
+    pub fn is_full(&mut self, allowance: Allowance, now: UnixMillis) -> bool {
+        self.refill(allowance, now);
+        self.tokens >= allowance.burst
+    }
+
+    /// Whether there is one left; otherwise after how many milliseconds there will be.
+    ///
+    /// # Errors
+    /// The milliseconds, at least 1.
+    pub fn look(&mut self, allowance: Allowance, now: UnixMillis) -> Result<(), u64> {
+        self.refill(allowance, now);
+        match self.wait_ms(allowance, now) {
+            0 => Ok(()),
+            wait_ms => Err(wait_ms),
+        }
+    }
+
+    /// Takes one.
+    ///
+    /// # Errors
+    /// The milliseconds after which there is one.
+    pub fn take(&mut self, allowance: Allowance, now: UnixMillis) -> Result<(), u64> {
+        self.look(allowance, now)?;
+        self.tokens -= 1;
+        Ok(())
+    }
+
     fn refill(&mut self, allowance: Allowance, now: UnixMillis) {
         let interval = allowance.refill_ms.max(1);
         if now < self.since {
@@ -83,7 +118,7 @@ pub(crate) struct RateLimiter {
 
 impl RateLimiter {
     pub(crate) fn new(limits: RateLimits, now: UnixMillis) -> Self {
-        let total = Bucket { tokens: limits.total.burst, since: now };
+        let total = Bucket::full(limits.total, now);
         Self { limits, total, sources: HashMap::new() }
     }
 
@@ -95,16 +130,13 @@ impl RateLimiter {
         let RateLimits { source: per_source, total } = self.limits;
         let key = network_of(source);
         if !self.sources.contains_key(&key) && self.sources.len() >= SOURCES_MAX {
-            self.sources.retain(|_, bucket| {
-                bucket.refill(per_source, now);
-                bucket.tokens < per_source.burst
-            });
+            self.sources.retain(|_, bucket| !bucket.is_full(per_source, now));
         }
         self.total.refill(total, now);
         if self.sources.len() >= SOURCES_MAX && !self.sources.contains_key(&key) {
             return Err(per_source.refill_ms);
         }
-        let bucket = self.sources.entry(key).or_insert(Bucket { tokens: per_source.burst, since: now });
+        let bucket = self.sources.entry(key).or_insert_with(|| Bucket::full(per_source, now));
         bucket.refill(per_source, now);
         let wait = bucket.wait_ms(per_source, now).max(self.total.wait_ms(total, now));
         if wait > 0 {
@@ -124,7 +156,9 @@ impl RateLimiter {
     }
 }
 
-fn network_of(address: IpAddr) -> IpAddr {
+/// What one host can choose its addresses from: all of IPv4's address, the /64 of IPv6's.
+#[must_use]
+pub fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
         v4 => v4,

@@ -1,26 +1,58 @@
 //! The certificate that users' programs see: host names and addresses instead of a role.
 //!
-//! It lives as long as a component's, in memory only: a restart makes another one, and nobody pins it, as what users trust is the
-//! authority. Handshakes that begin after a renewal show the new one.
+//! Either the authority's own: it lives as long as a component's, in memory only: a restart makes another one, and nobody pins it, as what users trust is the
+//! authority. Or a given one ([`given`]): a chain and its key in files that somebody else renews; they are read again when their contents have changed,
+//! and a pair that is not good never takes the place of one that was. Handshakes that begin after a renewal show the new one.
 
+mod given;
+
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::ServerName;
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
+use switchback_disk::Clock;
 use switchback_model::UnixMillis;
 
+pub use self::given::GivenCertificateError;
+use self::given::Pair;
 use crate::{Authority, AuthorityError, CERTIFICATE_LIFETIME_MS};
 
 /// A server's certificate for users, renewed in place.
 pub struct WebCertificate {
-    authority: Arc<Authority>,
-    names: Vec<String>,
-    current: RwLock<(UnixMillis, Arc<CertifiedKey>)>,
+    source: Source,
+    current: RwLock<Current>,
+}
+
+enum Source {
+    Issued { authority: Arc<Authority>, names: Vec<String> },
+    Given { pair: Pair, clock: Arc<dyn Clock> },
+}
+
+struct Current {
+    key: Arc<CertifiedKey>,
+    /// When it was issued.
+    since: UnixMillis,
+    /// Of a given one: what the files had.
+    digest: [u8; 32],
+}
+
+/// Why there is no other certificate; the one that was there is still shown.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewalError {
+    /// Ours cannot be issued.
+    #[error(transparent)]
+    Issue(#[from] AuthorityError),
+    /// The files are not good.
+    #[error(transparent)]
+    Given(#[from] GivenCertificateError),
 }
 
 impl std::fmt::Debug for WebCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WebCertificate").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("WebCertificate").field("names", &self.names()).finish_non_exhaustive()
     }
 }
 
@@ -31,36 +63,98 @@ impl WebCertificate {
     /// [`AuthorityError::BadRequest`] when there is no name, or one is none.
     pub fn issue(authority: Arc<Authority>, names: Vec<String>) -> Result<Arc<Self>, AuthorityError> {
         let current = RwLock::new(make(&authority, &names)?);
-        Ok(Arc::new(Self { authority, names, current }))
+        Ok(Arc::new(Self { source: Source::Issued { authority, names }, current }))
     }
 
-    /// Replaces it when two thirds of its life are over; says whether.
+    /// A given one: PEM files with a chain, the server's own certificate first, and with its key.
     ///
     /// # Errors
-    /// As [`WebCertificate::issue`]; the old one is still shown then.
-    pub fn renew_if_due(&self) -> Result<bool, AuthorityError> {
-        let issued = self.current.read().unwrap_or_else(PoisonError::into_inner).0;
-        if self.authority.clock().now().0 < issued.0.saturating_add(CERTIFICATE_LIFETIME_MS / 3 * 2) {
-            return Ok(false);
-        }
-        let renewed = make(&self.authority, &self.names)?;
+    /// Which file is wrong in which way.
+    pub fn given(
+        certificate: PathBuf,
+        key: PathBuf,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Arc<Self>, GivenCertificateError> {
+        let pair = Pair { certificate, key };
+        let read = pair.read()?;
+        let current = Current { key: read.check(clock.now())?, since: clock.now(), digest: read.digest() };
+        Ok(Arc::new(Self { source: Source::Given { pair, clock }, current: RwLock::new(current) }))
+    }
+
+    /// Replaces it when two thirds of its life are over, or when the given files have changed; says whether.
+    ///
+    /// # Errors
+    /// Why it cannot be replaced, or that a given one is over; the old one is still shown then.
+    pub fn renew_if_due(&self) -> Result<bool, RenewalError> {
+        let (since, digest) = {
+            let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+            (current.since, current.digest)
+        };
+        let renewed = match &self.source {
+            Source::Issued { authority, names } => {
+                if authority.clock().now().0 < since.0.saturating_add(CERTIFICATE_LIFETIME_MS / 3 * 2) {
+                    return Ok(false);
+                }
+                make(authority, names)?
+            }
+            Source::Given { pair, clock } => {
+                let (read, now) = (pair.read()?, clock.now());
+                // Also what has not changed is looked at: its time may be over.
+                let key = read.check(now)?;
+                if read.digest() == digest {
+                    return Ok(false);
+                }
+                Current { key, since: now, digest: read.digest() }
+            }
+        };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = renewed;
         Ok(true)
     }
 
+    /// Whether it states a host name or an address, as it is now.
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        let key = self.signing();
+        let certificate = key.cert.first().and_then(|first| ParsedCertificate::try_from(first).ok());
+        match (certificate, ServerName::try_from(host)) {
+            (Some(certificate), Ok(name)) => rustls::client::verify_server_name(&certificate, &name).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// Host names and addresses that it states.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.signing().cert.first().map(|first| given::names(first)).unwrap_or_default()
+    }
+
+    /// The chain of a given certificate, PEM: what a program that knows our authority alone needs beside to trust this server.
+    #[must_use]
+    pub fn given_chain(&self) -> Option<String> {
+        let Source::Given { .. } = self.source else { return None };
+        let blocks = self
+            .signing()
+            .cert
+            .iter()
+            .map(|der| pem::Pem::new("CERTIFICATE", der.to_vec()))
+            .collect::<Vec<_>>();
+        Some(pem::encode_many(&blocks))
+    }
+
     pub(crate) fn signing(&self) -> Arc<CertifiedKey> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).1.clone()
+        self.current.read().unwrap_or_else(PoisonError::into_inner).key.clone()
     }
 }
 
-fn make(authority: &Authority, names: &[String]) -> Result<(UnixMillis, Arc<CertifiedKey>), AuthorityError> {
+fn make(authority: &Authority, names: &[String]) -> Result<Current, AuthorityError> {
     let bad = |detail: String| AuthorityError::BadRequest { detail };
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|error| bad(error.to_string()))?;
     let certificate = authority.certify_web(&key, names)?;
     let der = rustls::pki_types::PrivatePkcs8KeyDer::from(key.serialize_der());
     let signing = rustls::crypto::aws_lc_rs::sign::any_ecdsa_type(&der.into())
         .map_err(|error| bad(error.to_string()))?;
-    Ok((authority.clock().now(), Arc::new(CertifiedKey::new(vec![certificate], signing))))
+    let key = Arc::new(CertifiedKey::new(vec![certificate], signing));
+    Ok(Current { key, since: authority.clock().now(), digest: [0; 32] })
 }
 
 #[cfg(test)]
@@ -107,6 +201,8 @@ mod tests {
         assert!(trusted(&web, &root, "cs.example", NOW));
         assert!(trusted(&web, &root, "192.0.2.7", NOW));
         assert!(!trusted(&web, &root, "other.example", NOW));
+        assert!(web.is_for("CS.example") && web.is_for("192.0.2.7") && !web.is_for("other.example"));
+        assert_eq!((web.names(), web.given_chain()), (vec!["cs.example".into(), "192.0.2.7".into()], None));
         let first = web.signing();
         assert_eq!(
             Certificate::parse(&first.cert[0]),

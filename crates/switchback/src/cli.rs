@@ -35,6 +35,7 @@ mod replica;
 mod server;
 mod session;
 mod shell;
+mod sign_in;
 mod site;
 mod sync;
 mod token;
@@ -101,6 +102,8 @@ enum Command {
     NetworkMapping(network_mapping::NetworkMappingArgs),
     /// Who may use the API
     Token(token::TokenArgs),
+    /// Whose tokens are taken beside our own: OpenID Connect, such as Entra ID
+    SignIn(sign_in::SignInArgs),
     /// Who asked for what, and how it was answered
     Audit(records::AuditArgs),
     /// Run-as accounts: under whom the configuration server works in a vCenter
@@ -156,6 +159,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Event(args) => records::events(&args),
         Command::NetworkMapping(args) => network_mapping::run(&args),
         Command::Token(args) => token::run(&args),
+        Command::SignIn(args) => sign_in::run(&args),
         Command::Audit(args) => records::audit(&args),
         Command::Account(args) => account::run(&args),
         Command::Backup(args) => backup::run(&args),

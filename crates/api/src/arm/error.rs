@@ -69,6 +69,12 @@ impl ArmError {
         self
     }
 
+    /// Seconds after which trying again makes sense, if that was said.
+    #[cfg(test)]
+    pub(crate) const fn retry_after_s(&self) -> Option<u64> {
+        self.retry_after_s
+    }
+
     /// A job's failure as the final answer of its operation.
     pub(crate) fn of_job(error: JobError) -> Self {
         Self { status: StatusCode::CONFLICT, error: Box::new(error), retry_after_s: None }

@@ -1,7 +1,8 @@
 //! Who may do what, what is refused how, and what the audit log says of it.
 
 use serde_json::{Value, json};
-use switchback_api::{ApiLimits, Vault};
+use switchback_api::{ApiLimits, ClientLimits, Vault};
+use switchback_identity::Allowance;
 use switchback_model::AccessRole;
 
 use crate::server::Server;
@@ -119,6 +120,63 @@ async fn too_many_at_once_are_told_to_come_back() {
         (refused.status.as_u16(), refused.code(), refused.header("retry-after")),
         (429, "TooManyRequests", "1")
     );
+}
+
+#[tokio::test]
+async fn one_client_that_asks_in_a_loop_does_not_shut_others_out() {
+    let requests = Allowance { burst: 5, refill_ms: 60_000 };
+    let client = ClientLimits { requests, ..ClientLimits::default() };
+    let server = Server::with_limits(ApiLimits { client, ..ApiLimits::default() });
+    let other =
+        server.world.control.create_token(&"other".parse().unwrap(), AccessRole::Contributor).unwrap();
+    let look = async |token: &str| server.raw("GET", &uri("replicationJobs"), Some(token), Vec::new()).await;
+    for _ in 0..5 {
+        assert_eq!(look(&server.token).await.status, 200);
+    }
+    let delete = server.raw("DELETE", &uri("replicationPolicies/PG1"), Some(&server.token), Vec::new()).await;
+    assert_eq!((delete.status.as_u16(), delete.code()), (429, "TooManyRequests"));
+    let wait: u64 = delete.header("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(look(&other).await.status, 200);
+    assert_eq!(
+        server.world.control.audit(10).unwrap().len(),
+        0,
+        "nothing was done, and the log is not filled"
+    );
+    // What needs no token is counted by address.
+    for _ in 0..5 {
+        assert_eq!(server.raw("GET", "/", None, Vec::new()).await.status, 200);
+    }
+    assert_eq!(server.raw("GET", "/", None, Vec::new()).await.status, 429);
+    assert_eq!(look(&other).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_has_so_many_requests_in_hand_and_no_more() {
+    let client = ClientLimits { in_hand_max: 0, ..ClientLimits::default() };
+    let server = Server::with_limits(ApiLimits { client, ..ApiLimits::default() });
+    let refused = server.raw("GET", &uri("replicationJobs"), Some(&server.token), Vec::new()).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.code(), refused.header("retry-after")),
+        (429, "TooManyRequests", "1")
+    );
+}
+
+#[tokio::test]
+async fn whoever_guesses_is_stopped_and_good_clients_of_that_address_are_not() {
+    let failures = Allowance { burst: 3, refill_ms: 3_600_000 };
+    let client = ClientLimits { failures, ..ClientLimits::default() };
+    let server = Server::with_limits(ApiLimits { client, ..ApiLimits::default() });
+    let look = async |token: &str| server.raw("GET", &uri("replicationJobs"), Some(token), Vec::new()).await;
+    assert_eq!(look(&server.token).await.status, 200);
+    for n in 0..3 {
+        assert_eq!(look(&format!("sbt_guess{n}")).await.status, 401);
+    }
+    let refused = look("sbt_guess").await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (429, "TooManyRequests"));
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() > 3000);
+    assert_eq!(look("a.b.c").await.status, 429, "an issuer's token is none the better");
+    assert_eq!(look(&server.token).await.status, 200);
 }
 
 #[tokio::test]

@@ -10,11 +10,13 @@ mod conformance;
 mod deployed_servers;
 mod groups;
 mod inventory;
+mod issuer;
 mod kinds;
 mod operations;
 mod plans;
 mod round;
 mod server;
+mod sign_in;
 #[path = "../../../control/tests/jobs/world.rs"]
 #[expect(dead_code, reason = "the control plane's tests need more of it")]
 mod world;

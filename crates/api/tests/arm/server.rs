@@ -188,3 +188,9 @@ impl Server {
         panic!("it does not become {state}: {:#}", self.get(item).await);
     }
 }
+
+/// What a GET with a token is answered with, for a task of its own.
+pub(crate) async fn status_of(router: Router, uri: &str, token: &str) -> StatusCode {
+    let request = Request::builder().uri(uri).header(header::AUTHORIZATION, format!("Bearer {token}"));
+    router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status()
+}

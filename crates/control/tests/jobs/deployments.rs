@@ -1,7 +1,7 @@
 //! Process servers that are made at a site and removed again: with a kill at every step, with a site that refuses, with tickets that are void.
 
 use switchback_control::{ErrorKind, Turn};
-use switchback_identity::{Newcomer, PeerIdentity, Role, TicketId};
+use switchback_identity::{Newcomer, PeerIdentity, Role, TicketId, WebCertificate};
 use switchback_model::{ItemOperation, Job, JobState, ReprotectOptions, ServerRequest, TaskState};
 
 use super::world::World;
@@ -209,6 +209,34 @@ fn a_ticket_is_good_once_for_one_name_and_an_hour() {
     let (late, ticket) = world();
     late.clock.advance(3601);
     assert!(refused(&late, Role::ProcessServer, NAME, &ticket).contains("time is over"));
+}
+
+#[test]
+fn with_a_given_certificate_its_names_count_and_the_script_has_its_chain() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["*.corp.example".to_owned()]).unwrap();
+    // The world's clock begins with 1970.
+    params.not_before = rcgen::date_time_ymd(1970, 1, 1);
+    let chain = params.self_signed(&key).unwrap().pem();
+    let directory = tempfile::tempdir().unwrap();
+    let [chain_file, key_file] = ["chain.pem", "key.pem"].map(|file| directory.path().join(file));
+    std::fs::write(&chain_file, &chain).unwrap();
+    std::fs::write(&key_file, key.serialize_pem()).unwrap();
+    let mut world = World::azure();
+    let given = WebCertificate::given(chain_file, key_file, world.clock.clone()).unwrap();
+    world.offer_program_behind(given);
+
+    let refusal = world.control.deploy_server("tester", request()).unwrap_err();
+    assert_eq!(refusal.error.code, "server.address");
+    assert!(refusal.error.message.contains("it states: *.corp.example"), "{refusal}");
+    let request = ServerRequest { configuration_server: "dr.corp.example:443".into(), ..request() };
+    let job = world.control.deploy_server("tester", request).unwrap();
+    world.done(&job, None);
+    let servers = world.recovery.servers.lock().unwrap().clone();
+    let script = &servers.values().next().unwrap().custom_data;
+    assert_eq!(script.matches("BEGIN CERTIFICATE").count(), 2, "our authority's, and the chain");
+    let line = chain.lines().nth(1).unwrap();
+    assert!(script.contains(line) && !script.contains("PRIVATE KEY"));
 }
 
 #[test]

@@ -18,7 +18,7 @@ use switchback_control::backup::format::{Header, Reason};
 use switchback_control::backup::restore::{prepare, restore};
 use switchback_control::{Control, ControlConfig, ControlError, InstallSource, Program};
 use switchback_disk::{Clock, DirVolume};
-use switchback_identity::{Authority, Newcomer, PeerIdentity, Role, TicketId};
+use switchback_identity::{Authority, Newcomer, PeerIdentity, Role, TicketId, WebCertificate};
 use switchback_model::azure::{AzureIdentity, AzureKind};
 use switchback_model::component::{
     Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts,
@@ -249,12 +249,18 @@ impl World {
 
     /// From now on process servers can be made at the recovery site.
     pub(crate) fn offer_program(&mut self) {
+        let web = WebCertificate::issue(Arc::new(self.authority()), vec!["cs.example".into()]).unwrap();
+        self.offer_program_behind(web);
+    }
+
+    /// The same, fetched from a server that shows this certificate.
+    pub(crate) fn offer_program_behind(&mut self, web: Arc<WebCertificate>) {
         let program = self._directory.path().join("program");
         std::fs::write(&program, vec![7; PROGRAM_LEN]).unwrap();
         self.install_source = Some(InstallSource {
+            web,
             authority: Arc::new(self.authority()),
             program: Arc::new(Program::open(&program).unwrap()),
-            names: vec!["cs.example".into()],
         });
         self.restart();
     }

@@ -11,6 +11,8 @@
 //! ```
 //! A first start makes all of it; a first start that was interrupted is completed by the next. `configuration-server restore` makes it from a
 //! backup, and leaves a file `restoring` in it until all is there: with that no server starts.
+//!
+//! A certificate of another authority (`--web-certificate`) is for users alone: components go on to know this server by the site's.
 
 mod restore;
 
@@ -63,6 +65,13 @@ pub(crate) struct ConfigurationServerArgs {
     /// certificate, and components are told them [default: its host name and localhost, and components are told none]
     #[arg(long = "advertise", value_delimiter = ',', value_name = "NAME[:PORT]")]
     names: Vec<String>,
+    /// Show users this certificate instead of one of the site's own authority: PEM, the server's own first, then those of its issuers. It is read again
+    /// when it has changed
+    #[arg(long, value_name = "FILE", requires = "web_key")]
+    web_certificate: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", requires = "web_certificate")]
+    web_key: Option<PathBuf>,
     /// This server's name in the site [default: its host name]
     #[arg(long)]
     name: Option<String>,
@@ -89,6 +98,7 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
     check_finished(&data)?;
     let name = args.name.clone().map_or_else(default_name, Ok)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let given = given_certificate(args, &clock)?;
     let volume = open_directory(&data)?;
     let identity: Arc<dyn Volume> = Arc::new(open_directory(&data.join("identity"))?);
     let (authority, credentials) = authority(&identity, &name, &clock)?;
@@ -108,24 +118,51 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("listening on {} (is another process there?)", args.listen))?;
     listener.set_nonblocking(true)?;
     control.keeps(home(args, data, &name, listener.local_addr()?.port()));
-    let advertised: Vec<_> = args.names.iter().map(|name| host_and_port(name).0.to_owned()).collect();
-    let web_names = if args.names.is_empty() { vec![name, "localhost".into()] } else { advertised };
+    let web = match given {
+        Some(given) => given,
+        None => WebCertificate::issue(Arc::clone(&authority), web_names(args, name))?,
+    };
     let program = Arc::new(Program::own().context("reading the program that runs")?);
     // Before jobs go on that need it.
-    control.offers(InstallSource { authority: Arc::clone(&authority), program, names: web_names.clone() });
+    control.offers(InstallSource { authority: Arc::clone(&authority), program, web: Arc::clone(&web) });
     let _workers = control.start()?;
     let stop = Stop::default();
     super::stop_on_interrupt(&stop)?;
     let identity = (authority, credentials, identity);
     runtime()?.block_on(listen(
         args.address_file.as_deref(),
-        (listener, web_names),
+        (listener, web),
         identity,
         control,
         clock,
         stop,
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What users' programs check when they are shown a certificate of ours.
+fn web_names(args: &ConfigurationServerArgs, name: String) -> Vec<String> {
+    if args.names.is_empty() {
+        return vec![name, "localhost".into()];
+    }
+    args.names.iter().map(|name| host_and_port(name).0.to_owned()).collect()
+}
+
+/// The certificate that was given, if one was. A name that it does not state is no error: components do not look at it.
+fn given_certificate(
+    args: &ConfigurationServerArgs,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Option<Arc<WebCertificate>>> {
+    let (Some(certificate), Some(key)) = (&args.web_certificate, &args.web_key) else { return Ok(None) };
+    let given = WebCertificate::given(certificate.clone(), key.clone(), Arc::clone(clock))?;
+    for name in args.names.iter().map(|name| host_and_port(name).0).filter(|name| !given.is_for(name)) {
+        tracing::warn!(
+            name,
+            states = given.names().join(", "),
+            "the given certificate does not state an advertised name"
+        );
+    }
+    Ok(Some(given))
 }
 
 type Identity = (Arc<Authority>, Arc<LiveCredentials>, Arc<dyn Volume>);
@@ -165,7 +202,7 @@ fn home(args: &ConfigurationServerArgs, directory: PathBuf, name: &str, port: u1
 
 async fn listen(
     address_file: Option<&Path>,
-    (listener, names): (TcpListener, Vec<String>),
+    (listener, web_certificate): (TcpListener, Arc<WebCertificate>),
     (authority, credentials, identity): Identity,
     control: Control,
     clock: Arc<dyn Clock>,
@@ -173,7 +210,6 @@ async fn listen(
 ) -> anyhow::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
-    let web_certificate = WebCertificate::issue(Arc::clone(&authority), names)?;
     let api = ApiConfig {
         vault: Vault::default(),
         public_url: None,

@@ -33,6 +33,8 @@ pub const JOB_PROGRESS: &str = "switchbackJobs";
 pub const BACKUP: &str = "switchbackBackup/default";
 /// Run-as accounts.
 pub const ACCOUNTS: &str = "switchbackAccounts";
+/// Whose tokens are taken beside our own.
+pub const SIGN_INS: &str = "switchbackSignIn";
 /// Tokens.
 pub const TOKENS: &str = "switchbackTokens";
 /// The audit log.

@@ -1,0 +1,69 @@
+//! `switchbackSignIn`: whose tokens are taken beside our own, and what they are worth. One resource for each issuer; nothing in it is secret.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use switchback_control::{Control, ErrorKind, RoleMapping, SignIn};
+
+use crate::arm::{Answer, ArmError, Call, page, resource};
+use crate::sign_in::keys;
+
+const TYPE: &str = "switchbackSignIn";
+/// Where Entra ID has an application's roles.
+const CLAIM: &str = "roles";
+
+#[derive(Deserialize)]
+struct Put {
+    properties: Properties,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Properties {
+    issuer: String,
+    audiences: Vec<String>,
+    #[serde(default = "default_claim")]
+    claim: String,
+    roles: Vec<RoleMapping>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    authority: Option<String>,
+}
+
+fn default_claim() -> String {
+    CLAIM.into()
+}
+
+pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let all = control.sign_ins()?.into_iter().map(|sign_in| (sign_in.name.key(), sign_in)).collect();
+    Answer::of(&page(call, all, |sign_in| show(call, sign_in))?)
+}
+
+pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let name = call.name("sign_in")?;
+    let found = control.sign_ins()?.into_iter().find(|sign_in| sign_in.name == name);
+    let found = found.ok_or_else(|| ArmError::not_found("sign-in", name.as_str()))?;
+    Ok(Answer::Ok(show(call, found)?))
+}
+
+/// Makes or replaces one. The issuer is not asked: it may be down today, and its first token tells.
+pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let Properties { issuer, audiences, claim, roles, authority } = call.json::<Put>()?.properties;
+    if authority.is_some() {
+        keys::roots(authority.as_deref()).map_err(ArmError::invalid)?;
+    }
+    let sign_in = SignIn { name: call.name("sign_in")?, issuer, audiences, claim, roles, authority };
+    control.set_sign_in(sign_in.clone())?;
+    Ok(Answer::Ok(show(call, sign_in)?))
+}
+
+pub(crate) fn delete(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    match control.delete_sign_in(&call.name("sign_in")?) {
+        Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(Answer::NoContent),
+    }
+}
+
+fn show(call: &Call, sign_in: SignIn) -> Result<Value, ArmError> {
+    let SignIn { name, issuer, audiences, claim, roles, authority } = sign_in;
+    let properties = json!(Properties { issuer, audiences, claim, roles, authority });
+    resource(call.vault.addition(TYPE, name.as_str()), name.as_str(), TYPE, properties)
+}

@@ -1,0 +1,152 @@
+//! `switchback sign-in`: whose tokens the configuration server takes beside its own (OpenID Connect).
+//!
+//! Such a token is used like one of ours: from `--token-file`, which is read anew for each command. This program never asks an issuer for one.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::confirm::ConfirmArgs;
+use super::render::{Field, plain};
+use super::session::{self, SessionArgs, WaitArgs};
+use crate::client::Reply;
+use crate::client::path::{self, text_at};
+
+const LIST: &[Field] = &[
+    plain("NAME", &["/name"]),
+    plain("ISSUER", &["/properties/issuer"]),
+    plain("AUDIENCES", &["/shown/audiences"]),
+    plain("CLAIM", &["/properties/claim"]),
+    plain("ROLES", &["/shown/roles"]),
+];
+
+#[derive(Debug, Args)]
+pub(crate) struct SignInArgs {
+    #[command(flatten)]
+    session: SessionArgs,
+    #[command(subcommand)]
+    command: SignInCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum SignInCommand {
+    /// List the issuers whose tokens are taken
+    List,
+    /// Take an issuer's access tokens, or change how they are taken
+    Set {
+        /// Its name here: jobs and the audit log say NAME/WHO
+        sign_in: String,
+        /// The issuer, to the letter as `iss` in its tokens has it: https://login.microsoftonline.com/TENANT/v2.0 for Entra ID
+        #[arg(long, value_name = "URL")]
+        issuer: String,
+        /// Whom tokens must be for (`aud`): api://… or an application's id. May be given several times
+        #[arg(long = "audience", required = true, value_name = "AUDIENCE")]
+        audiences: Vec<String>,
+        /// Where a token has its roles: the name of a claim, or a JSON pointer such as /realm_access/roles
+        #[arg(long, default_value = "roles", value_name = "CLAIM")]
+        claim: String,
+        /// What a value of that claim makes of whoever has it: Reader, Operator or Contributor. May be given several times; the highest counts
+        #[arg(long = "role", required = true, value_name = "ROLE=VALUE", value_parser = mapping)]
+        roles: Vec<Mapping>,
+        /// The certificate of the authority of the issuer's TLS (PEM) [default: those of the configuration server's host]
+        #[arg(long, value_name = "FILE")]
+        issuer_ca_file: Option<PathBuf>,
+    },
+    /// Take an issuer's tokens no more
+    Remove {
+        /// Its name
+        sign_in: String,
+        #[command(flatten)]
+        confirm: ConfirmArgs,
+    },
+}
+
+/// One value of the claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Mapping {
+    role: &'static str,
+    value: String,
+}
+
+fn mapping(text: &str) -> Result<Mapping, String> {
+    let (role, value) = text.split_once('=').unwrap_or((text, ""));
+    let known =
+        ["Reader", "Operator", "Contributor"].into_iter().find(|known| known.eq_ignore_ascii_case(role));
+    match known {
+        Some(role) if !value.is_empty() => Ok(Mapping { role, value: value.to_owned() }),
+        Some(role) => Err(format!("which value makes a {role}? Say {role}=VALUE")),
+        None => Err(format!("{role:?} is no role: Reader, Operator or Contributor")),
+    }
+}
+
+/// Lists in one line.
+fn shown(sign_in: &Value) -> Value {
+    let list =
+        |pointer: &str| sign_in.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+    let audiences: Vec<_> =
+        list("/properties/audiences").iter().map(|one| text_at(one, "").to_owned()).collect();
+    let roles = list("/properties/roles");
+    let roles: Vec<_> =
+        roles.iter().map(|one| format!("{}={}", text_at(one, "/role"), text_at(one, "/value"))).collect();
+    json!({ "audiences": audiences.join(", "), "roles": roles.join(", ") })
+}
+
+pub(crate) fn run(args: &SignInArgs) -> anyhow::Result<ExitCode> {
+    session::run(&args.session, async |session| {
+        let client = &session.client;
+        let id = |sign_in: &str| client.id(&format!("{}/{}", path::SIGN_INS, path::encode(sign_in)));
+        match &args.command {
+            SignInCommand::List => {
+                let all = client.list(&client.id(path::SIGN_INS), &[], None).await?;
+                Ok(session.print_list_as(LIST, &all, shown))
+            }
+            SignInCommand::Set { sign_in, issuer, audiences, claim, roles, issuer_ca_file } => {
+                let authority = issuer_ca_file.as_deref().map(session::read_authority).transpose()?;
+                let roles: Vec<_> =
+                    roles.iter().map(|one| json!({ "role": one.role, "value": one.value })).collect();
+                let properties = json!({
+                    "issuer": issuer, "audiences": audiences, "claim": claim, "roles": roles, "authority": authority,
+                });
+                match client.put(&id(sign_in), &json!({ "properties": properties })).await? {
+                    Reply::Done(made) => Ok(session.print_as(LIST, &made, shown)),
+                    Reply::Started(_) => bail!("the server did not answer at once"),
+                }
+            }
+            SignInCommand::Remove { sign_in, confirm } => {
+                confirm
+                    .confirm(&format!("The tokens of the sign-in {sign_in} will be refused from now on."))?;
+                let reply = client.delete(&id(sign_in)).await?;
+                session
+                    .conclude(reply, WaitArgs::default(), &format!("the sign-in {sign_in} is removed"))
+                    .await
+            }
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Mapping, mapping, shown};
+
+    #[test]
+    fn roles_are_given_as_pairs() {
+        let good = Mapping { role: "Operator", value: "a=b".into() };
+        assert_eq!(mapping("operator=a=b"), Ok(good));
+        for bad in ["Owner=x", "Reader", "Reader=", "=x", ""] {
+            assert!(mapping(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_are_shown_in_a_line() {
+        let sign_in = json!({ "properties": {
+            "audiences": ["a", "b"], "roles": [{ "role": "Reader", "value": "x" }, { "role": "Operator", "value": "y" }],
+        } });
+        assert_eq!(shown(&sign_in), json!({ "audiences": "a, b", "roles": "Reader=x, Operator=y" }));
+    }
+}
