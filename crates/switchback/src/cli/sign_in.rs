@@ -39,7 +39,7 @@ enum SignInCommand {
     Set {
         /// Its name here: jobs and the audit log say NAME/WHO
         sign_in: String,
-        /// The issuer, to the letter as `iss` in its tokens has it: https://login.microsoftonline.com/TENANT/v2.0 for Entra ID
+        /// The issuer, to the letter as `iss` in its tokens has it: <https://login.microsoftonline.com/TENANT/v2.0> for Entra ID
         #[arg(long, value_name = "URL")]
         issuer: String,
         /// Whom tokens must be for (`aud`): api://… or an application's id. May be given several times
