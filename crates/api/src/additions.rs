@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::http::Method;
-use axum::routing::MethodFilter;
+use axum::routing::{MethodFilter, MethodRouter};
 use switchback_control::PROGRAM_PATH;
 use switchback_identity::Passphrase;
 
@@ -31,7 +31,7 @@ use crate::arm::{VAULT_PATH, normalise};
 use crate::openapi::operation::{Description, Operation, Outcome};
 use crate::openapi::serve::{DOCUMENT_PATH, PAGE_PATH, STYLE_PATH, document, page, style};
 use crate::routes::{Methods, Router};
-use crate::service::{Api, Handler, methods_of};
+use crate::service::{Api, Handler, methods_of, unknown_method};
 
 /// What the server is, for the resources that tell.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +54,8 @@ pub(crate) fn routes() -> Router<Arc<Api>> {
     let router = paths
         .into_iter()
         .fold(Router::new(), |router, (path, handlers)| router.route(&path, methods_of(handlers)));
-    let get = |router| Methods::new(router, &[MethodFilter::GET]);
+    let get =
+        |router: MethodRouter<Arc<Api>>| Methods::new(router.fallback(unknown_method), &[MethodFilter::GET]);
     router
         .route(PROGRAM_PATH, get(axum::routing::get(program::serve)))
         .route(DOCUMENT_PATH, get(axum::routing::get(document)))

@@ -33,6 +33,20 @@ const PARAMETERS: &str = "#/components/parameters/";
 const VERSION: &str = "api-version";
 /// What paths of resources begin with, as people write it.
 const VAULT: &str = "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults/{resourceName}";
+/// Parameters of paths that are names which users give ([`switchback_model::ObjectName`]); of a failback policy it is longer than that.
+const NAMES: [&str; 11] = [
+    "account",
+    "fabricName",
+    "group",
+    "item",
+    "made",
+    "networkMappingName",
+    "recoveryPlanName",
+    "replicatedProtectedItemName",
+    "site",
+    "target",
+    "token",
+];
 
 /// Why there is no document.
 #[derive(Debug, thiserror::Error)]
@@ -199,7 +213,11 @@ fn names_in(path: &str) -> impl Iterator<Item = &str> {
 }
 
 fn path_parameter(name: &str) -> (String, Value) {
-    let schema = json!({ "type": "string", "minLength": 1 });
+    let mut schema = json!({ "type": "string", "minLength": 1 });
+    if NAMES.contains(&name) {
+        schema["pattern"] = "^[A-Za-z0-9][A-Za-z0-9._-]*$".into();
+        schema["maxLength"] = 63.into();
+    }
     (name.to_owned(), json!({ "name": name, "in": "path", "required": true, "schema": schema }))
 }
 

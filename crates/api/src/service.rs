@@ -81,7 +81,7 @@ async fn unknown_path(request: Request) -> ArmError {
         .cause("a typing error, or a part of Azure's API that is not served here")
 }
 
-async fn unknown_method(request: Request) -> ArmError {
+pub(crate) async fn unknown_method(request: Request) -> ArmError {
     let message = format!("{} is not possible with {}", request.method(), request.uri().path());
     ArmError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
 }

@@ -10,8 +10,8 @@ use switchback_control::{Control, ErrorKind};
 use crate::arm::{Answer, ArmError, Call, page, resource, show_time};
 use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, post, put as make};
 use crate::openapi::schema::{
-    choice, count, flag, list as many, map_of, object, or_null, problem, resource as schema, text, time,
-    titled,
+    choice, count, flag, list as many, map_of, object, open, or_null, problem, resource as schema, text,
+    time, titled,
 };
 use crate::openapi::shared::health;
 
@@ -52,7 +52,7 @@ pub(crate) fn operations() -> Vec<Operation> {
             status_schema(),
         ),
         make(one, put, "Sets where and when it is backed up.", status_schema())
-            .takes(object([("policy", policy_schema())])),
+            .takes(open(object([("policy", policy_schema())]))),
         remove(one, delete, "Makes no more backups."),
         post(
             "switchbackBackup/default/run",

@@ -8,7 +8,7 @@ use switchback_model::{ObjectName, ProtectionGroup, ReplicationPolicy, Retention
 use crate::arm::{Answer, ArmError, Call, page, resource};
 use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, put as make};
 use crate::openapi::schema::{
-    choice, count, flag, list as many, object, or_null, resource as schema, text, titled,
+    choice, count, flag, list as many, object, open, or_null, resource as schema, text, titled,
 };
 
 /// A policy. What is not said stays as it is, or as the default has it.
@@ -80,7 +80,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         get_page("switchbackProtectionGroups", list, "Protection groups and their failback twins.", shown()),
         show_one(one, get, "A protection group.", shown()),
         make(one, put, "Makes a group and its twin, or changes what is said of a group's policy.", shown())
-            .takes(wanted),
+            .takes(open(wanted)),
         remove(one, delete, "Removes a group and its twin."),
     ]
 }

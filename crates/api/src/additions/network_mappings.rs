@@ -8,7 +8,7 @@ use switchback_model::NetworkMapping;
 
 use crate::arm::{Answer, ArmError, Call, encode, page, resource};
 use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, put as make};
-use crate::openapi::schema::{object, or_null, resource as schema, text};
+use crate::openapi::schema::{object, open, or_null, resource as schema, text};
 
 #[derive(Deserialize)]
 struct Put {
@@ -40,7 +40,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         get_page("switchbackNetworkMappings", list, "All network mappings.", shown()),
         show_one(one, get, "The network of a target site that a network is mapped to.", shown()),
         make(one, put, "Maps a network to one of a target site.", shown())
-            .takes(object([("targetNetwork", text()), ("testNetwork?", or_null(text()))])),
+            .takes(open(object([("targetNetwork", text()), ("testNetwork?", or_null(text()))]))),
         remove(one, delete, "Removes a network mapping."),
     ]
 }

@@ -7,7 +7,7 @@ use switchback_model::{AccessRole, ObjectName};
 
 use crate::arm::{Answer, ArmError, Call, page, resource};
 use crate::openapi::operation::{Operation, delete as remove, get_page, put as make};
-use crate::openapi::schema::{choice, object, resource as schema, text};
+use crate::openapi::schema::{choice, object, open, resource as schema, text};
 
 #[derive(Deserialize)]
 struct Put {
@@ -27,7 +27,7 @@ pub(crate) fn operations() -> Vec<Operation> {
     vec![
         get_page("switchbackTokens", list, "Who may use the API.", shown()),
         make(one, put, "Makes a token; its secret is in this answer, and never again.", shown())
-            .takes(object([("role", role())])),
+            .takes(open(object([("role", role())]))),
         remove(one, delete, "Removes a token."),
     ]
 }

@@ -1,9 +1,12 @@
 //! [`Operation`]: a route of ours with its handler and what the OpenAPI document says of it, in one place: none is without the other.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::schema;
 use crate::service::Handler;
+
+/// Larger numbers make no sense, and some of them are refused.
+const TAKE_MAX: u32 = u32::MAX;
 
 /// What an operation answers when it succeeds.
 #[derive(Clone, Debug)]
@@ -99,7 +102,7 @@ pub(crate) fn get_page(
     element: Value,
 ) -> Operation {
     get(path, handler, summary, schema::page(element))
-        .query("$take", json!({ "type": "integer", "minimum": 1 }), "elements of a page, at most")
+        .query("$take", schema::count_within(1, TAKE_MAX), "elements of a page, at most")
         .query("$skipToken", schema::text(), "from a `nextLink`")
 }
 

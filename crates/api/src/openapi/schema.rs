@@ -61,6 +61,14 @@ pub(crate) fn object<const N: usize>(properties: [(&str, Value); N]) -> Value {
     object
 }
 
+/// The same, where what else is said is not looked at: a resource may be sent back as it was shown.
+pub(crate) fn open(mut object: Value) -> Value {
+    if let Some(object) = object.as_object_mut() {
+        object.remove("additionalProperties");
+    }
+    object
+}
+
 /// An object of any names and these values.
 pub(crate) fn map_of(value: Value) -> Value {
     json!({ "type": "object", "additionalProperties": value })
