@@ -13,6 +13,9 @@ use tokio::sync::watch;
 
 use crate::{ControlError, ErrorKind};
 
+/// Records that are read at a time where it is not known how many belong together.
+const PAGE_LEN: usize = 100;
+
 /// A value and the version it was read at.
 #[derive(Clone, Debug)]
 pub(crate) struct Versioned<T> {
@@ -68,6 +71,26 @@ impl Records {
 
     pub(crate) fn list<T: DeserializeOwned>(&self, query: &Query) -> Result<Vec<Versioned<T>>, ControlError> {
         self.store.list(query)?.iter().map(parse).collect()
+    }
+
+    /// All whose keys begin with `prefix`. What comes after them is not read beyond a page, and not parsed.
+    pub(crate) fn below<T: DeserializeOwned>(&self, kind: Kind, prefix: &str) -> Result<Vec<T>, ControlError> {
+        let mut found = Vec::new();
+        let mut after = prefix.to_owned();
+        loop {
+            let query = Query { after: Some(after.clone()), limit: PAGE_LEN, ..Query::all(kind) };
+            let page = self.store.list(&query)?;
+            for record in &page {
+                if !record.key.starts_with(prefix) {
+                    return Ok(found);
+                }
+                found.push(parse(record)?.value);
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE_LEN => after.clone_from(&last.key),
+                _ => return Ok(found),
+            }
+        }
     }
 
     /// Does all of a batch or nothing.

@@ -14,6 +14,7 @@ mod groups;
 mod inventory;
 mod plans;
 mod round;
+mod schemathesis;
 mod server;
 #[path = "../../../control/tests/jobs/world.rs"]
 #[expect(dead_code, reason = "the control plane's tests need more of it")]
