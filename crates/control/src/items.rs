@@ -23,7 +23,9 @@ impl Control {
         let agents = self.reports_of(Role::Source)?;
         let agents: HashMap<_, _> = agents
             .iter()
-            .filter_map(|stored| Some(((stored.peer.name.as_str(), stored.agent()?.system_uuid.as_str()), stored)))
+            .filter_map(|stored| {
+                Some(((stored.peer.name.as_str(), stored.agent()?.system_uuid.as_str()), stored))
+            })
             .collect();
         let agent = |item: &ProtectedItem| {
             agents.get(&(item.agent.as_str(), item.active().system_uuid.as_str())).copied()
@@ -44,9 +46,8 @@ impl Control {
     /// What a view of one machine is computed from, read now: what concerns it, and not everybody's.
     fn facts_of(&self, item: &ProtectedItem) -> Result<Facts, ControlError> {
         let path = item.replication.as_ref();
-        let names = path.map(|path| {
-            [(Role::ProcessServer, &path.process_server), (Role::Target, &path.master_target)]
-        });
+        let names = path
+            .map(|path| [(Role::ProcessServer, &path.process_server), (Role::Target, &path.master_target)]);
         let mut facts = Facts {
             groups: self.groups()?.into_iter().map(|group| (group.name.key(), group)).collect(),
             ..Facts::default()

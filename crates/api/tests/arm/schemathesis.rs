@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use crate::server::Server;
 
 /// Requests made up for an operation in its last phase; the phase before tries each limit of each parameter once.
-const EXAMPLES: &str = "3";
+const EXAMPLES: &str = "2";
 /// Seconds until a request is given up, which is a failure.
 const REQUEST_LIMIT_S: &str = "20";
 
