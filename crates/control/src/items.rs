@@ -1,5 +1,7 @@
 //! Protected machines as they are shown: what is stored, together with what agents, process servers and master targets last said.
 
+use std::collections::HashMap;
+
 use switchback_identity::Role;
 use switchback_model::azure::MachinePlan;
 use switchback_model::component::{Activity, ReplicationState};
@@ -23,7 +25,18 @@ impl Control {
     /// Those of the store.
     pub fn items(&self) -> Result<Vec<ItemView>, ControlError> {
         let facts = self.cached_facts()?;
-        facts.items.iter().map(|item| self.view(&facts, item)).collect()
+        // All at once: one by one, a thousand agents are a thousand questions to the store.
+        let agents = self.reports_of(Role::Source)?;
+        let agents: HashMap<_, _> = agents
+            .iter()
+            .filter_map(|stored| {
+                Some(((stored.peer.name.as_str(), stored.agent()?.system_uuid.as_str()), stored))
+            })
+            .collect();
+        let agent = |item: &ProtectedItem| {
+            agents.get(&(item.agent.as_str(), item.active().system_uuid.as_str())).copied()
+        };
+        Ok(facts.items.iter().map(|item| self.view(&facts, item, agent(item))).collect())
     }
 
     /// One protected machine.
@@ -31,9 +44,25 @@ impl Control {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
     pub fn item(&self, name: &ObjectName) -> Result<ItemView, ControlError> {
-        let facts = self.facts()?;
-        let item = facts.items.iter().find(|item| item.name == *name);
-        self.view(&facts, item.ok_or_else(|| ControlError::not_found("protected machine", name))?)
+        let item = self.stored_item(name)?.value;
+        let agent = self.agent_report(&item.agent, &item.active().system_uuid)?;
+        Ok(self.view(&self.facts_of(&item)?, &item, agent.as_ref()))
+    }
+
+    /// What a view of one machine is computed from, read now: what concerns it, and not everybody's.
+    fn facts_of(&self, item: &ProtectedItem) -> Result<Facts, ControlError> {
+        let path = item.replication.as_ref();
+        let names = path
+            .map(|path| [(Role::ProcessServer, &path.process_server), (Role::Target, &path.master_target)]);
+        let mut facts = Facts {
+            groups: self.groups()?.into_iter().map(|group| (group.name.key(), group)).collect(),
+            ..Facts::default()
+        };
+        for (role, name) in names.into_iter().flatten() {
+            let report = self.server_report(role, name)?;
+            facts.servers.extend(report.map(|report| (format!("{role}/{name}"), report)));
+        }
+        Ok(facts)
     }
 
     /// Changes what a machine shall be at its recovery site. It is so from its next failover on; readiness judges by it at once.
@@ -82,10 +111,9 @@ impl Control {
         Ok(points(&facts, item))
     }
 
-    fn view(&self, facts: &Facts, item: &ProtectedItem) -> Result<ItemView, ControlError> {
+    fn view(&self, facts: &Facts, item: &ProtectedItem, agent: Option<&StoredReport>) -> ItemView {
         let now = self.now();
-        let agent = self.agent_report(&item.agent, &item.active().system_uuid)?;
-        let state = agent.as_ref().and_then(StoredReport::agent);
+        let state = agent.and_then(StoredReport::agent);
         let replication = state.and_then(|state| state.replication.as_ref());
         let replication = replication
             .filter(|state| item.replication.as_ref().is_some_and(|path| path.replica == state.replica));
@@ -93,9 +121,9 @@ impl Control {
         let rpo_ms = points.last().map(|point| now.0.saturating_sub(point.time.0));
         let policy = facts.group(item).map(|group| &group.policy);
         let rpo_threshold_ms = policy.map_or(u64::MAX, |policy| policy.rpo_threshold_ms);
-        let reasons = reasons(facts, item, agent.as_ref(), rpo_ms.filter(|rpo| *rpo > rpo_threshold_ms), now);
+        let reasons = reasons(facts, item, agent, rpo_ms.filter(|rpo| *rpo > rpo_threshold_ms), now);
         let health = reasons.iter().map(|(health, _)| *health).max().unwrap_or(Health::Normal);
-        Ok(ItemView {
+        ItemView {
             group: facts.group(item).map_or_else(|| item.group.clone(), |group| group.name.clone()),
             verdicts: self.last_verdicts(&item.name),
             allowed: match (&item.job, &item.held) {
@@ -110,14 +138,14 @@ impl Control {
             sent_bytes: replication.map_or(0, |state| state.sent_bytes),
             resync_sent_bytes: replication.map_or(0, |state| state.resync_sent_bytes),
             points: points.len(),
-            agent_seen: agent.as_ref().map(|agent| agent.received),
-            agent_build: agent.as_ref().map(|agent| agent.report.build.clone()).unwrap_or_default(),
+            agent_seen: agent.map(|agent| agent.received),
+            agent_build: agent.map(|agent| agent.report.build.clone()).unwrap_or_default(),
             system: state.map(|state| state.system.clone()).unwrap_or_default(),
             addresses: state
                 .map(|state| state.interfaces.iter().flat_map(|nic| nic.addresses.clone()).collect())
                 .unwrap_or_default(),
             item: item.clone(),
-        })
+        }
     }
 }
 

@@ -13,6 +13,9 @@ use tokio::sync::watch;
 
 use crate::{ControlError, ErrorKind};
 
+/// Records that are read at a time where it is not known how many belong together.
+const PAGE_LEN: usize = 100;
+
 /// A value and the version it was read at.
 #[derive(Clone, Debug)]
 pub(crate) struct Versioned<T> {
@@ -68,6 +71,30 @@ impl Records {
 
     pub(crate) fn list<T: DeserializeOwned>(&self, query: &Query) -> Result<Vec<Versioned<T>>, ControlError> {
         self.store.list(query)?.iter().map(parse).collect()
+    }
+
+    /// All whose keys begin with `prefix`. What comes after them is not read beyond a page, and not parsed.
+    pub(crate) fn below<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        prefix: &str,
+    ) -> Result<Vec<T>, ControlError> {
+        let mut found = Vec::new();
+        let mut after = prefix.to_owned();
+        loop {
+            let query = Query { after: Some(after.clone()), limit: PAGE_LEN, ..Query::all(kind) };
+            let page = self.store.list(&query)?;
+            for record in &page {
+                if !record.key.starts_with(prefix) {
+                    return Ok(found);
+                }
+                found.push(parse(record)?.value);
+            }
+            match page.last() {
+                Some(last) if page.len() == PAGE_LEN => after.clone_from(&last.key),
+                _ => return Ok(found),
+            }
+        }
     }
 
     /// Does all of a batch or nothing.
@@ -140,5 +167,31 @@ impl Batch {
 
     pub(crate) fn append(&mut self, other: Self) {
         self.changes.extend(other.changes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use switchback_store::{Expect, Kind, SqliteStore};
+
+    use super::{Batch, PAGE_LEN, Records};
+
+    #[test]
+    fn what_is_below_a_prefix_is_read_whole_and_nothing_beside_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::new(Arc::new(SqliteStore::open(directory.path().join("store.db")).unwrap()));
+        let all: Vec<usize> = (0..PAGE_LEN * 2 + 50).collect();
+        let mut batch = Batch::default();
+        for number in &all {
+            batch.put(Kind::Report, format!("b/{number:03}"), Expect::Absent, number);
+        }
+        for key in ["a/1", "c/1"] {
+            batch.put(Kind::Report, key, Expect::Absent, &"no number");
+        }
+        records.commit(batch).unwrap();
+        assert_eq!(records.below::<usize>(Kind::Report, "b/").unwrap(), all);
+        assert_eq!(records.below::<usize>(Kind::Report, "d/").unwrap(), [0_usize; 0]);
     }
 }

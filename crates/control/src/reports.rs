@@ -169,13 +169,7 @@ impl Control {
 
     /// The last reports of all components of a role.
     pub(crate) fn reports_of(&self, role: Role) -> Result<Vec<StoredReport>, ControlError> {
-        let query = Query { after: Some(format!("{role}/")), ..Query::all(Kind::Report) };
-        let reports = self.records().list::<StoredReport>(&query)?;
-        Ok(reports
-            .into_iter()
-            .map(|stored| stored.value)
-            .take_while(|stored| stored.peer.role == role)
-            .collect())
+        self.records().below(Kind::Report, &format!("{role}/"))
     }
 
     /// The last report of a process server or master target.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use crate::routes::Router;
 use axum::http::StatusCode;
 use axum::routing::MethodFilter;
 use switchback_control::Control;

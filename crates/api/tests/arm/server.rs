@@ -10,8 +10,8 @@ use switchback_identity::Passphrase;
 use switchback_model::AccessRole;
 use tower::ServiceExt as _;
 
-use crate::conformance;
 use crate::world::World;
+use crate::{conformance, document};
 
 /// Turns of the executor and rounds of the world that any job ends within.
 const TURNS_MAX: usize = 400;
@@ -78,7 +78,7 @@ impl Server {
         self.router.clone()
     }
 
-    /// Any request.
+    /// Any request; the answer is checked against our OpenAPI document.
     pub(crate) async fn raw(&self, method: &str, uri: &str, token: Option<&str>, body: Vec<u8>) -> Answered {
         let mut request = Request::builder().method(method).uri(uri).header(header::HOST, "cs.example:443");
         if let Some(token) = token {
@@ -92,6 +92,8 @@ impl Server {
             Err(_) if body.is_empty() => Value::Null,
             Err(_) => Value::String(String::from_utf8_lossy(&body).into_owned()),
         };
+        let errors = document::check(method, uri, parts.status.as_u16(), &body);
+        assert!(errors.is_empty(), "{method} {uri}: {errors:#?}\n{body:#}");
         Answered { status: parts.status, headers: parts.headers, body }
     }
 
