@@ -279,7 +279,8 @@ fn job_routes() -> Router<Arc<Api>> {
     let job = "/replicationjobs/{job}";
     Router::new()
         .route(&at("/replicationjobs"), methods([(GET, jobs::list)]))
-        .route(&at(job), methods([(GET, jobs::get), (POST, without_meaning::export)]))
+        .route(&at("/replicationjobs/export"), methods([(POST, without_meaning::export)]))
+        .route(&at(job), methods([(GET, jobs::get)]))
         .route(&at(&format!("{job}/cancel")), methods([(POST, jobs::cancel)]))
         .route(&at(&format!("{job}/restart")), methods([(POST, jobs::restart)]))
         .route(&at(&format!("{job}/resume")), methods([(POST, jobs::resume)]))

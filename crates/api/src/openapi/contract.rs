@@ -24,6 +24,9 @@ pub(super) struct Contract {
 
 /// A path with its names left out and its types in lower case; below the vault if it is there. Two paths of one shape are matched by one route.
 pub(super) fn shape(path: &str) -> String {
+    if path == VAULT || path == VAULT_PATH {
+        return "the vault".into();
+    }
     let path = path.strip_prefix(VAULT).or_else(|| path.strip_prefix(VAULT_PATH)).unwrap_or(path);
     let segments = path.split('/').filter(|segment| !segment.is_empty());
     segments.fold(String::new(), |shape, segment| {
@@ -33,6 +36,18 @@ pub(super) fn shape(path: &str) -> String {
             format!("{shape}/{}", segment.to_ascii_lowercase())
         }
     })
+}
+
+/// Whether a route of one shape matches paths of another.
+fn fits(route: &str, path: &str) -> bool {
+    let (mut route, mut path) = (route.split('/'), path.split('/'));
+    loop {
+        match (route.next(), path.next()) {
+            (None, None) => return true,
+            (Some(one), Some(other)) if one == other || one == "{}" => {}
+            _ => return false,
+        }
+    }
 }
 
 /// What belongs to the contract's way of long-running operations, and is not in its document.
@@ -60,6 +75,33 @@ pub(super) fn beside() -> Vec<Description> {
         ),
         result(item, "ReplicationProtectedItem"),
         result(plan, "RecoveryPlan"),
+        Description::new(
+            "post",
+            "replicationFabrics/{fabricName}/replicationProtectionContainers/{protectionContainerName}/replicationProtectedItems/{replicatedProtectedItemName}/reinstallMobilityService",
+            "Has no meaning here, and is refused: agents are installed as packages.",
+            Outcome::Accepted,
+        ),
+    ]
+    .into_iter()
+    .chain(vaults())
+    .collect()
+}
+
+/// Vaults, which another contract of Azure's has (`Microsoft.RecoveryServices/vaults`): there is one, and it stays.
+fn vaults() -> [Description; 6] {
+    let vault = || titled("SwitchbackVault", json!({ "type": "object", "required": ["id", "name", "type"] }));
+    let all = json!({ "type": "object", "required": ["value"], "properties": { "value": { "type": "array", "items": vault() } } });
+    let list = |path| Description::new("get", path, "The one vault there is.", Outcome::Body(all.clone()));
+    let one = |method, summary, outcome| Description::new(method, VAULT, summary, outcome);
+    [
+        list("/subscriptions/{subscriptionId}/providers/{namespace}/vaults"),
+        list(
+            "/subscriptions/{subscriptionId}/resourceGroups/{resourceGroupName}/providers/Microsoft.RecoveryServices/vaults",
+        ),
+        one("get", "The vault.", Outcome::Body(vault())),
+        one("put", "The vault as it is: nothing of it can be changed.", Outcome::Body(vault())),
+        one("patch", "The vault as it is: nothing of it can be changed.", Outcome::Body(vault())),
+        one("delete", "Refused: the vault is the server itself.", Outcome::NoContent),
     ]
 }
 
@@ -71,8 +113,16 @@ impl Contract {
     /// The path and operation that the contract has for a route.
     pub(super) fn operation(&self, served: &Served) -> Option<(String, Value)> {
         let wanted = shape(&served.path);
-        let (path, methods) =
-            self.document["paths"].as_object()?.iter().find(|(path, _)| shape(path) == wanted)?;
+        let paths = self.document["paths"].as_object()?;
+        let same = paths.iter().find(|(path, _)| shape(path) == wanted);
+        // A route may take as a name what the contract has as a word: `export`.
+        let fitting = || {
+            paths
+                .iter()
+                .find(|(path, methods)| fits(&wanted, &shape(path)) && !methods[served.method].is_null())
+        };
+        let has_it = |(_, methods): &(&String, &Value)| !methods[served.method].is_null();
+        let (path, methods) = same.filter(has_it).or_else(fitting)?;
         let path = if path.starts_with('/') { path.clone() } else { format!("{VAULT}/{path}") };
         let operation = methods.get(served.method)?;
         Some((path.clone(), self.convert(&path, served.method, operation)))
@@ -86,7 +136,11 @@ impl Contract {
             match (parameter["in"].as_str(), parameter["name"].as_str()) {
                 (Some("body"), _) => {
                     let is_required = parameter["required"] == true;
-                    body = Some(request_body(&self.schema(&parameter["schema"]), is_required));
+                    body = Some(match path.ends_with("/remove") {
+                        // What is removed is named by the path: nothing of a body is needed.
+                        true => request_body(&json!({ "type": "object" }), false),
+                        false => request_body(&self.schema(&parameter["schema"]), is_required),
+                    });
                 }
                 (Some("query" | "header"), Some(name)) if name != VERSION => {
                     parameters.push(json!({
@@ -217,5 +271,6 @@ mod tests {
         assert_eq!(shape(&format!("{}/replicationFabrics/{{x}}", super::VAULT)), "/replicationfabrics/{}");
         assert_eq!(shape("/docs"), "/docs");
         assert_eq!(shape("/"), "");
+        assert_eq!(shape(super::VAULT), shape(super::VAULT_PATH));
     }
 }

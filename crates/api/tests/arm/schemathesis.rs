@@ -27,7 +27,7 @@ fn program() -> String {
 
 /// A server whose lists are not empty.
 async fn furnished() -> (Server, String) {
-    let mut server = Server::new();
+    let mut server = Server::unlimited();
     let item = server.protect().await;
     let vault = Vault::default().id().to_string();
     let plan = json!({ "properties": {

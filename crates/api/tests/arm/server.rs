@@ -4,9 +4,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use serde_json::Value;
-use switchback_api::{ApiConfig, ApiLimits, Vault, router};
+use switchback_api::{ApiConfig, ApiLimits, ClientLimits, Vault, router};
 use switchback_control::Turn;
-use switchback_identity::Passphrase;
+use switchback_identity::{Allowance, Passphrase};
 use switchback_model::AccessRole;
 use tower::ServiceExt as _;
 
@@ -59,6 +59,13 @@ impl Server {
 
     pub(crate) fn with_limits(limits: ApiLimits) -> Self {
         Self::over(World::new(), limits)
+    }
+
+    /// One client may ask as much as it can.
+    pub(crate) fn unlimited() -> Self {
+        let requests = Allowance { burst: u32::MAX, refill_ms: 1 };
+        let client = ClientLimits { requests, failures: requests, ..ClientLimits::default() };
+        Self::with_limits(ApiLimits { client, ..ApiLimits::default() })
     }
 
     pub(crate) fn over(world: World, limits: ApiLimits) -> Self {
