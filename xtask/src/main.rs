@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a command line program: its output is its result")]
 
 mod bench;
+mod openapi;
 mod prepush;
 mod tidy;
 
@@ -21,6 +22,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   bench azure [--size 2G] [--runs 3] [--only uploads|steady] [--seconds 180] [--interval 10] [--disk 20G] [--scale 1]
               [--work DIRECTORY]
                    the same to page blobs in Azurite, against Microsoft's client; and a steady load under a throttle
+  bench api [--requests 300]
+                   the REST API with 1,000 machines in the store, on SQLite and PostgreSQL
+  openapi          writes docs/reference/openapi.json anew, from the code
   prepush          format, clippy, tidy and the tests that need no guest: before a change is sent";
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -31,6 +35,8 @@ fn main() -> anyhow::Result<ExitCode> {
         ["tidy", "--hints"] => tidy::run(&workspace_root()?, true),
         ["bench", "engine", options @ ..] => bench::run(&workspace_root()?, bench::Suite::Engine, options),
         ["bench", "azure", options @ ..] => bench::run(&workspace_root()?, bench::Suite::Azure, options),
+        ["bench", "api", options @ ..] => bench::api::run(&workspace_root()?, options),
+        ["openapi"] => openapi::run(&workspace_root()?),
         ["prepush"] => prepush::run(&workspace_root()?),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

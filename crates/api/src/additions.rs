@@ -20,16 +20,19 @@ mod sign_in;
 mod sites;
 mod tokens;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::http::Method;
-use axum::routing::MethodFilter;
+use axum::routing::{MethodFilter, MethodRouter};
 use switchback_control::PROGRAM_PATH;
 use switchback_identity::Passphrase;
 
-use crate::arm::VAULT_PATH;
-use crate::service::{Api, methods};
+use crate::arm::{VAULT_PATH, normalise};
+use crate::openapi::operation::{Description, Operation, Outcome};
+use crate::openapi::serve::{DOCUMENT_PATH, PAGE_PATH, STYLE_PATH, document, page, style};
+use crate::routes::{Methods, Router};
+use crate::service::{Api, Handler, methods_of, unknown_method};
 
 /// What the server is, for the resources that tell.
 #[derive(Clone, Debug, Default)]
@@ -38,112 +41,71 @@ pub(crate) struct ServerFacts {
     pub(crate) passphrase: Option<Arc<Passphrase>>,
 }
 
-const GET: MethodFilter = MethodFilter::GET;
-const PUT: MethodFilter = MethodFilter::PUT;
-const POST: MethodFilter = MethodFilter::POST;
-const DELETE: MethodFilter = MethodFilter::DELETE;
-
-/// What anybody may ask without a token: where the vault is, which a client needs before it can say anything else, and the program.
+/// What anybody may ask without a token: where the vault is, which a client needs before it can say anything else, the program, and what the API is.
 pub(crate) fn is_public(method: &Method, path: &str) -> bool {
-    *method == Method::GET && (path == "/" || path == PROGRAM_PATH)
+    *method == Method::GET && ["/", PROGRAM_PATH, DOCUMENT_PATH, PAGE_PATH, STYLE_PATH].contains(&path)
 }
 
 /// All routes of ours.
 pub(crate) fn routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route("/", methods([(GET, discovery::get)]))
-        .route(PROGRAM_PATH, axum::routing::get(program::serve))
-        .merge(inventory_routes())
-        .merge(access_routes())
-        .merge(backup_routes())
+    let mut paths: BTreeMap<String, Vec<(MethodFilter, Handler)>> = BTreeMap::new();
+    for Operation { handler, description } in operations() {
+        paths.entry(route_of(description.path)).or_default().push((filter_of(description.method), handler));
+    }
+    let router = paths
+        .into_iter()
+        .fold(Router::new(), |router, (path, handlers)| router.route(&path, methods_of(handlers)));
+    let get =
+        |router: MethodRouter<Arc<Api>>| Methods::new(router.fallback(unknown_method), &[MethodFilter::GET]);
+    router
+        .route(PROGRAM_PATH, get(axum::routing::get(program::serve)))
+        .route(DOCUMENT_PATH, get(axum::routing::get(document)))
+        .route(PAGE_PATH, get(axum::routing::get(page)))
+        .route(STYLE_PATH, get(axum::routing::get(style)))
 }
 
-fn at(rest: &str) -> String {
-    format!("{VAULT_PATH}{rest}")
+/// What is said of all routes of ours.
+pub(crate) fn descriptions() -> Vec<Description> {
+    let file = |path, media_type, summary| Description::new("get", path, summary, Outcome::Other(media_type));
+    let files = [
+        file(PROGRAM_PATH, "application/octet-stream", "The program, to whoever asks; eight at a time."),
+        file(DOCUMENT_PATH, "application/json", "This document; no token needed."),
+        file(PAGE_PATH, "text/html", "This document to be read; no token needed."),
+        file(STYLE_PATH, "text/css", "How the page looks."),
+    ];
+    operations().into_iter().map(|operation| operation.description).chain(files).collect()
 }
 
-fn inventory_routes() -> Router<Arc<Api>> {
-    let site = "/switchbacksites/{site}";
-    Router::new()
-        .route(&at("/switchbacksites"), methods([(GET, sites::list)]))
-        .route(&at(site), methods([(GET, sites::get), (PUT, sites::put), (DELETE, sites::delete)]))
-        .route(&at(&format!("{site}/machines")), methods([(GET, sites::machines)]))
-        .route(&at(&format!("{site}/machines/{{machine}}")), methods([(GET, sites::machine)]))
-        .route(&at(&format!("{site}/machines/{{machine}}/console")), methods([(GET, sites::console)]))
-        .route(&at(&format!("{site}/networks")), methods([(GET, sites::networks)]))
-        .route(&at(&format!("{site}/datastores")), methods([(GET, sites::datastores)]))
-        .route(&at("/switchbackservers"), methods([(GET, servers::list)]))
-        .route(&at("/switchbackservers/{server}"), methods([(GET, servers::get), (DELETE, servers::delete)]))
-        .route(&at("/switchbackdeployedservers"), methods([(GET, deployed_servers::list)]))
-        .route(
-            &at("/switchbackdeployedservers/{made}"),
-            methods([
-                (GET, deployed_servers::get),
-                (PUT, deployed_servers::put),
-                (DELETE, deployed_servers::delete),
-            ]),
-        )
-        .route(
-            &at("/switchbackdeployedservers/{made}/operationresults/{job}"),
-            methods([(GET, crate::arm::operation_result)]),
-        )
-        .route(&at("/switchbackprotectiongroups"), methods([(GET, groups::list)]))
-        .route(
-            &at("/switchbackprotectiongroups/{group}"),
-            methods([(GET, groups::get), (PUT, groups::put), (DELETE, groups::delete)]),
-        )
-        .route(&at("/switchbacknetworkmappings"), methods([(GET, network_mappings::list)]))
-        .route(
-            &at(&format!("{site}/networks/{{network}}/mappings/{{target}}")),
-            methods([
-                (GET, network_mappings::get),
-                (PUT, network_mappings::put),
-                (DELETE, network_mappings::delete),
-            ]),
-        )
-        .route(&at("/switchbackprotectedmachines"), methods([(GET, machines::list)]))
-        .route(&at("/switchbackprotectedmachines/{item}"), methods([(GET, machines::get)]))
-        .route(&at("/switchbackprotectedmachines/{item}/recoverypoints"), methods([(GET, machines::points)]))
-        .route(&at("/switchbackprotectedmachines/{item}/readiness"), methods([(GET, machines::readiness)]))
-        .route(&at("/switchbackprotectedmachines/{item}/cost"), methods([(GET, machines::cost)]))
-        .route(&at("/switchbackcosts"), methods([(GET, machines::costs)]))
-        .route(&at("/switchbackprotectedmachines/{item}/cleanup"), methods([(POST, machines::clean_up)]))
-        .route(
-            &at("/switchbackprotectedmachines/{item}/switchprocessserver"),
-            methods([(POST, machines::switch_process_server)]),
-        )
-        .route(&at("/switchbackprotectedmachines/{item}/release"), methods([(POST, machines::release)]))
-        .route(&at("/switchbackjobs/{job}"), methods([(GET, jobs::get)]))
+/// Where an operation's path is matched.
+pub(crate) fn route_of(path: &str) -> String {
+    if path.starts_with('/') { path.to_owned() } else { format!("{VAULT_PATH}{}", normalise(path)) }
 }
 
-fn backup_routes() -> Router<Arc<Api>> {
-    let backup = "/switchbackbackup/default";
-    Router::new()
-        .route(&at(backup), methods([(GET, backup::get), (PUT, backup::put), (DELETE, backup::delete)]))
-        .route(&at(&format!("{backup}/run")), methods([(POST, backup::run)]))
-        .route(&at(&format!("{backup}/backups")), methods([(GET, backup::list)]))
-        .route(&at(&format!("{backup}/backups/{{backup}}/verify")), methods([(POST, backup::verify)]))
+fn filter_of(method: &str) -> MethodFilter {
+    match method {
+        "put" => MethodFilter::PUT,
+        "post" => MethodFilter::POST,
+        "delete" => MethodFilter::DELETE,
+        _ => MethodFilter::GET,
+    }
 }
 
-fn access_routes() -> Router<Arc<Api>> {
-    Router::new()
-        .route(&at("/switchbacktokens"), methods([(GET, tokens::list)]))
-        .route(&at("/switchbacktokens/{token}"), methods([(PUT, tokens::put), (DELETE, tokens::delete)]))
-        .route(&at("/switchbacksignin"), methods([(GET, sign_in::list)]))
-        .route(
-            &at("/switchbacksignin/{sign_in}"),
-            methods([(GET, sign_in::get), (PUT, sign_in::put), (DELETE, sign_in::delete)]),
-        )
-        .route(&at("/switchbackaccounts"), methods([(GET, accounts::list)]))
-        .route(
-            &at("/switchbackaccounts/{account}"),
-            methods([(GET, accounts::get), (PUT, accounts::put), (DELETE, accounts::delete)]),
-        )
-        .route(&at("/switchbackaccounts/{account}/rotate"), methods([(POST, accounts::rotate)]))
-        .route(&at("/switchbackaccounts/{account}/test"), methods([(POST, accounts::test)]))
-        .route(&at("/switchbackaudit"), methods([(GET, audit_log::list)]))
-        .route(
-            &at("/switchbackenrolment/default/showpassphrase"),
-            methods([(POST, enrolment::show_passphrase)]),
-        )
+fn operations() -> Vec<Operation> {
+    [
+        discovery::operations(),
+        sites::operations(),
+        servers::operations(),
+        deployed_servers::operations(),
+        groups::operations(),
+        network_mappings::operations(),
+        machines::operations(),
+        jobs::operations(),
+        backup::operations(),
+        tokens::operations(),
+        sign_in::operations(),
+        accounts::operations(),
+        audit_log::operations(),
+        enrolment::operations(),
+    ]
+    .concat()
 }

@@ -50,7 +50,6 @@ mod without_meaning;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::routing::MethodFilter;
 
 pub(crate) use answer::{Answer, REQUEST_ID};
@@ -60,11 +59,12 @@ pub use id::Vault;
 pub(crate) use id::{guid, job_name, parse_job};
 pub(crate) use operations::result as operation_result;
 pub(crate) use page::page;
-pub(crate) use path::{decode, encode, normalise_request};
+pub(crate) use path::{decode, encode, normalise, normalise_request};
 pub(crate) use resource::resource;
 pub(crate) use time::show as show_time;
 pub(crate) use version::{VERSIONS, check as check_version};
 
+use crate::routes::Router;
 use crate::service::{Api, methods};
 
 /// The path of the vault, normalised.
@@ -279,7 +279,8 @@ fn job_routes() -> Router<Arc<Api>> {
     let job = "/replicationjobs/{job}";
     Router::new()
         .route(&at("/replicationjobs"), methods([(GET, jobs::list)]))
-        .route(&at(job), methods([(GET, jobs::get), (POST, without_meaning::export)]))
+        .route(&at("/replicationjobs/export"), methods([(POST, without_meaning::export)]))
+        .route(&at(job), methods([(GET, jobs::get)]))
         .route(&at(&format!("{job}/cancel")), methods([(POST, jobs::cancel)]))
         .route(&at(&format!("{job}/restart")), methods([(POST, jobs::restart)]))
         .route(&at(&format!("{job}/resume")), methods([(POST, jobs::resume)]))

@@ -8,7 +8,7 @@
 //! The path of one user's request: its path is normalised (`arm`); `service` asks whose its token is (`auth`, or `sign_in` for an issuer's),
 //! refuses what is too much (`clients`), too large or not allowed; the handler of the resource (one file each, in `arm` for the contract, in `additions` for what is ours alone) reads it,
 //! calls the control plane on a thread that may block, and renders what that answers; long work is answered with 202 and the
-//! addresses of its job; what changed something goes into the audit log with its result.
+//! addresses of its job; what changed something goes into the audit log with its result. What all of it is, as OpenAPI: [`openapi`].
 
 mod additions;
 mod arm;
@@ -19,6 +19,8 @@ mod clients;
 pub mod components;
 mod config;
 pub mod listener;
+pub mod openapi;
+mod routes;
 mod service;
 mod sign_in;
 

@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -24,6 +23,7 @@ use crate::arm::{self, Answer, ArmError, Call};
 use crate::auth::{Caller, Standing};
 use crate::body::{self, BodyError};
 use crate::clients::{Client, Clients, Place};
+use crate::routes::Methods;
 use crate::sign_in::{self, SignIns};
 use crate::{ApiConfig, audit, auth};
 
@@ -49,7 +49,7 @@ pub(crate) struct Api {
 }
 
 /// The API as a router, to be served over TLS.
-pub fn router(control: Control, config: ApiConfig) -> Router {
+pub fn router(control: Control, config: ApiConfig) -> axum::Router {
     let api = Arc::new(Api {
         in_hand: Arc::new(Semaphore::new(config.limits.requests_max)),
         clients: Clients::new(config.limits.client),
@@ -62,30 +62,32 @@ pub fn router(control: Control, config: ApiConfig) -> Router {
     });
     let routes = arm::routes()
         .merge(crate::additions::routes())
+        .into_axum()
         .fallback(unknown_path)
         .layer(from_fn_with_state(Arc::clone(&api), guard))
         .with_state(api);
     // Routes are matched before any layer of their router runs, so the path is normalised outside of it.
-    Router::new()
+    axum::Router::new()
         .fallback_service(tower::ServiceBuilder::new().map_request(arm::normalise_request).service(routes))
 }
 
 /// The methods of a path.
-pub(crate) fn methods<const N: usize>(handlers: [(MethodFilter, Handler); N]) -> MethodRouter<Arc<Api>> {
+pub(crate) fn methods<const N: usize>(handlers: [(MethodFilter, Handler); N]) -> Methods<Arc<Api>> {
     methods_of(handlers)
 }
 
 /// The same, of any number.
-pub(crate) fn methods_of(
-    handlers: impl IntoIterator<Item = (MethodFilter, Handler)>,
-) -> MethodRouter<Arc<Api>> {
+pub(crate) fn methods_of(handlers: impl IntoIterator<Item = (MethodFilter, Handler)>) -> Methods<Arc<Api>> {
+    let handlers: Vec<_> = handlers.into_iter().collect();
+    let names: Vec<_> = handlers.iter().map(|(method, _)| *method).collect();
     let unknown = MethodRouter::new().fallback(unknown_method);
-    handlers.into_iter().fold(unknown, |methods, (method, handler)| {
+    let router = handlers.into_iter().fold(unknown, |methods, (method, handler)| {
         let serve = move |State(api): State<Arc<Api>>, request: Request| async move {
             api.serve(handler, request).await
         };
         methods.on(method, serve)
-    })
+    });
+    Methods::new(router, &names)
 }
 
 async fn unknown_path(request: Request) -> ArmError {
@@ -93,7 +95,7 @@ async fn unknown_path(request: Request) -> ArmError {
         .cause("a typing error, or a part of Azure's API that is not served here")
 }
 
-async fn unknown_method(request: Request) -> ArmError {
+pub(crate) async fn unknown_method(request: Request) -> ArmError {
     let message = format!("{} is not possible with {}", request.method(), request.uri().path());
     ArmError::new(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message)
 }

@@ -26,7 +26,7 @@ pub struct Site {
 
 /// What a site is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum SiteKind {
     /// QEMU machines described in a directory of the configuration server's host.
@@ -49,7 +49,7 @@ pub enum SiteKind {
 
 /// Where a vCenter or ESXi host is, and what is to be known of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VsphereKind {
     /// Its name or address, or `https://HOST[:PORT]/sdk`.
     pub url: String,

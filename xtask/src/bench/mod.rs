@@ -1,4 +1,5 @@
-//! `cargo xtask bench engine|azure`: the engine's performance against its peers, both in the same run on the same machine.
+//! `cargo xtask bench engine|azure`: the engine's performance against its peers, both in the same run on the same machine. `bench api` is a file
+//! of its own.
 //!
 //! Drives the release binary as its users do: separate processes, mutual TLS over loopback. The page cache is dropped before each
 //! run, flushing is inside every time. It runs in a network namespace of its own, so that the bytes on the loopback interface
@@ -7,6 +8,7 @@
 
 #![expect(clippy::print_stderr, reason = "progress does not belong into the results")]
 
+pub(crate) mod api;
 mod azure;
 mod churn;
 mod image;

@@ -7,6 +7,8 @@ use switchback_model::{Account, AccountKind};
 use zeroize::Zeroizing;
 
 use crate::arm::{Answer, ArmError, Call, page, resource, show_time};
+use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, post, put as make};
+use crate::openapi::schema::{choice, object, resource as schema, text, time};
 
 // No `Debug`: they hold passwords.
 #[derive(Deserialize)]
@@ -33,6 +35,27 @@ struct RotateProperties {
     #[serde(default)]
     user: Option<String>,
     password: String,
+}
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let kind = || choice(&["vsphere", "azure", "azure-sas"]);
+    let shown =
+        || schema("SwitchbackAccount", object([("kind", kind()), ("user", text()), ("changed", time())]));
+    let one = "switchbackAccounts/{account}";
+    vec![
+        get_page("switchbackAccounts", list, "Run-as accounts.", shown()),
+        show_one(one, get, "A run-as account, without its password.", shown()),
+        make(one, put, "Makes a run-as account; a name that is taken is refused.", shown()).takes(object([
+            ("kind", kind()),
+            ("user", text()),
+            ("password", text()),
+        ])),
+        remove(one, delete, "Removes a run-as account."),
+        post("switchbackAccounts/{account}/rotate", rotate, "Sets another password.", shown())
+            .takes(object([("user?", text()), ("password", text())])),
+        post("switchbackAccounts/{account}/test", test, "Tries it at each site that it enters.", shown()),
+    ]
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {

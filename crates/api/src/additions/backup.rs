@@ -8,6 +8,12 @@ use switchback_control::backup::{BackupPolicy, Made};
 use switchback_control::{Control, ErrorKind};
 
 use crate::arm::{Answer, ArmError, Call, page, resource, show_time};
+use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, post, put as make};
+use crate::openapi::schema::{
+    choice, count, flag, list as many, map_of, object, open, or_null, problem, resource as schema, text,
+    time, titled,
+};
+use crate::openapi::shared::health;
 
 const TYPE: &str = "switchbackBackup";
 const BACKUPS: &str = "switchbackBackup/backups";
@@ -33,6 +39,88 @@ struct Policy {
     every_ms: u64,
     #[serde(default)]
     keep: Keep,
+}
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let one = "switchbackBackup/default";
+    vec![
+        show_one(
+            one,
+            get,
+            "Where backups of the configuration server go, and how that stands.",
+            status_schema(),
+        ),
+        make(one, put, "Sets where and when it is backed up.", status_schema())
+            .takes(open(object([("policy", policy_schema())]))),
+        remove(one, delete, "Makes no more backups."),
+        post(
+            "switchbackBackup/default/run",
+            run,
+            "Makes a backup; answered when it is there.",
+            backup_schema(),
+        ),
+        get_page("switchbackBackup/default/backups", list, "Backups, newest first.", backup_schema()),
+        post(
+            "switchbackBackup/default/backups/{backup}/verify",
+            verify,
+            "Reads a backup back and checks it.",
+            {
+                let names = || map_of(text());
+                schema(
+                    "SwitchbackBackupHeader",
+                    object([
+                        ("made", time()),
+                        ("reason", reason()),
+                        ("bytes", count()),
+                        ("build", text()),
+                        ("incarnation", count()),
+                        ("authority", text()),
+                        ("settings", names()),
+                        ("records", map_of(count())),
+                        ("files", count()),
+                    ]),
+                )
+            },
+        ),
+    ]
+}
+
+fn reason() -> Value {
+    choice(&["continuous", "scheduled", "demanded"])
+}
+
+fn policy_schema() -> Value {
+    let keep = object([("last", count()), ("hours", count()), ("days", count())]);
+    let policy = object([
+        ("destination", text()),
+        ("recipients", many(text())),
+        ("continuous?", flag()),
+        ("everyMs?", count()),
+        ("keep?", keep),
+    ]);
+    titled("SwitchbackBackupPolicy", policy)
+}
+
+fn backup_schema() -> Value {
+    let properties =
+        object([("made", time()), ("reason", reason()), ("bytes", count()), ("incarnation", count())]);
+    schema("SwitchbackBackupFile", properties)
+}
+
+fn status_schema() -> Value {
+    let success = object([("name", text()), ("made", time()), ("bytes", count()), ("ageSeconds", count())]);
+    let failure = object([("time", time()), ("error", problem())]);
+    let properties = object([
+        ("policy", or_null(policy_schema())),
+        ("lastSuccess", or_null(success)),
+        ("lastFailure", or_null(failure)),
+        ("health", health()),
+        ("reasons", many(problem())),
+        ("incarnation", count()),
+        ("supersededBy", or_null(count())),
+    ]);
+    schema("SwitchbackBackup", properties)
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use switchback_control::{Control, Deployment};
 use switchback_model::{DATA_PORT, DISK_GIB, ObjectName, ServerRequest};
 
-use crate::arm::{Answer, ArmError, Call, page, resource};
+use crate::arm::{Answer, ArmError, Call, operation_result, page, resource};
+use crate::openapi::operation::{Operation, begin, get as show_one, get_page, get_result};
+use crate::openapi::schema::{count_within, flag, object, or_null, resource as schema, text};
 
 pub(crate) const KIND: &str = "switchbackDeployedServers";
 
@@ -33,6 +35,49 @@ struct Properties {
     port: Option<u16>,
     #[serde(default)]
     disk_gib: Option<u32>,
+}
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let shown = || {
+        let properties = object([
+            ("friendlyName", text()),
+            ("site", text()),
+            ("network", text()),
+            ("address", text()),
+            ("size", text()),
+            ("administrator", text()),
+            ("configurationServer", text()),
+            ("diskGib", count_within(0, u32::MAX)),
+            ("job", or_null(text())),
+            ("isRetiring", flag()),
+        ]);
+        schema("SwitchbackDeployedServer", properties)
+    };
+    let wanted = object([
+        ("site", text()),
+        ("network", text()),
+        ("address", json!({ "type": "string", "format": "ipv4" })),
+        ("size", text()),
+        ("administrator", text()),
+        ("sshKey", text()),
+        ("configurationServer?", or_null(text())),
+        ("port?", or_null(count_within(0, u32::from(u16::MAX)))),
+        ("diskGib?", or_null(count_within(0, u32::MAX))),
+    ]);
+    let one = "switchbackDeployedServers/{made}";
+    vec![
+        get_page("switchbackDeployedServers", list, "Process servers that are made at a site.", shown()),
+        show_one(one, get, "A process server that is made at a site.", shown()),
+        begin("put", one, put, "Makes a process server at a site.").takes(wanted),
+        begin("delete", one, delete, "Removes a process server that was made."),
+        get_result(
+            "switchbackDeployedServers/{made}/operationresults/{job}",
+            operation_result,
+            "The result of making or removing one.",
+            shown(),
+        ),
+    ]
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {

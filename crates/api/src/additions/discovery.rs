@@ -4,6 +4,15 @@ use serde_json::json;
 use switchback_control::Control;
 
 use crate::arm::{Answer, ArmError, Call, VERSIONS};
+use crate::openapi::operation::{Operation, get as show_one};
+use crate::openapi::schema::{list, object, text, titled};
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let shown =
+        object([("service", text()), ("build", text()), ("vault", text()), ("apiVersions", list(text()))]);
+    vec![show_one("/", get, "Where the vault is; no token needed.", titled("SwitchbackDiscovery", shown))]
+}
 
 #[expect(clippy::unnecessary_wraps, reason = "handlers have one shape")]
 pub(crate) fn get(_: &Control, call: &Call) -> Result<Answer, ArmError> {

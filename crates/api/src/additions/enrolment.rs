@@ -4,6 +4,15 @@ use serde_json::json;
 use switchback_control::Control;
 
 use crate::arm::{Answer, ArmError, Call};
+use crate::openapi::operation::{Operation, post};
+use crate::openapi::schema::{object, text, titled};
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let answer = titled("SwitchbackPassphrase", object([("passphrase", text())]));
+    let summary = "The passphrase with which components enrol.";
+    vec![post("switchbackEnrolment/default/showPassphrase", show_passphrase, summary, answer)]
+}
 
 pub(crate) fn show_passphrase(_: &Control, call: &Call) -> Result<Answer, ArmError> {
     let passphrase = call.server.passphrase.as_ref().ok_or_else(|| {

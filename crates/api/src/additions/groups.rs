@@ -6,6 +6,10 @@ use switchback_control::{Control, ErrorKind};
 use switchback_model::{ObjectName, ProtectionGroup, ReplicationPolicy, RetentionPolicy, Thinning};
 
 use crate::arm::{Answer, ArmError, Call, page, resource};
+use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, put as make};
+use crate::openapi::schema::{
+    choice, count, flag, list as many, object, open, or_null, resource as schema, text, titled,
+};
 
 /// A policy. What is not said stays as it is, or as the default has it.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +56,50 @@ struct PutProperties {
     target_site: Option<ObjectName>,
     #[serde(default)]
     policy: Policy,
+}
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let shown = || {
+        let properties = object([
+            ("twin", text()),
+            ("towards", choice(&["home", "away"])),
+            ("sourceSite", text()),
+            ("targetSite", text()),
+            ("policy", policy_schema()),
+        ]);
+        schema("SwitchbackProtectionGroup", properties)
+    };
+    let wanted = object([
+        ("sourceSite?", or_null(text())),
+        ("targetSite?", or_null(text())),
+        ("policy?", policy_schema()),
+    ]);
+    let one = "switchbackProtectionGroups/{group}";
+    vec![
+        get_page("switchbackProtectionGroups", list, "Protection groups and their failback twins.", shown()),
+        show_one(one, get, "A protection group.", shown()),
+        make(one, put, "Makes a group and its twin, or changes what is said of a group's policy.", shown())
+            .takes(open(wanted)),
+        remove(one, delete, "Removes a group and its twin."),
+    ]
+}
+
+fn policy_schema() -> Value {
+    let step = object([("untilAgeMs", count()), ("everyMs", count())]);
+    let retention = object([("steps", many(step)), ("bytesMax?", or_null(count()))]);
+    let level = json!({ "type": "integer", "format": "int32" });
+    let policy = object([
+        ("intervalMs?", or_null(count())),
+        ("appIntervalMs?", or_null(count())),
+        ("rpoThresholdMs?", or_null(count())),
+        ("retention?", or_null(retention)),
+        ("freezeBudgetMs?", or_null(count())),
+        ("compression?", or_null(level)),
+        ("bytesPerSMax?", or_null(count())),
+        ("multiVm?", or_null(flag())),
+    ]);
+    titled("SwitchbackReplicationPolicy", policy)
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {

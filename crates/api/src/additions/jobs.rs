@@ -4,6 +4,43 @@ use serde_json::json;
 use switchback_control::Control;
 
 use crate::arm::{Answer, ArmError, Call, job_name, parse_job, resource, show_time};
+use crate::openapi::operation::{Operation, get as show_one};
+use crate::openapi::schema::{
+    choice, count_within, flag, list, object, or_null, problem, resource as schema, text, time, titled,
+};
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let task_states = ["NotStarted", "InProgress", "Suspended", "Succeeded", "Skipped", "Failed", "Undone"];
+    let task = object([
+        ("name", text()),
+        ("friendlyName", text()),
+        ("state", choice(&task_states)),
+        ("started", or_null(time())),
+        ("ended", or_null(time())),
+        ("progressPercent", or_null(count_within(0, 100))),
+        ("message", text()),
+        ("error", or_null(problem())),
+        ("jobs", list(text())),
+    ]);
+    let states = ["NotStarted", "InProgress", "Suspended", "Succeeded", "Failed", "Cancelled"];
+    let properties = object([
+        ("contractId", text()),
+        // As it is stored: what it has depends on its kind.
+        ("request", json!({ "type": "object", "required": ["kind"], "properties": { "kind": text() } })),
+        ("object", text()),
+        ("state", choice(&states)),
+        ("by", text()),
+        ("created", time()),
+        ("started", or_null(time())),
+        ("ended", or_null(time())),
+        ("cancelRequested", flag()),
+        ("parent", or_null(text())),
+        ("tasks", list(titled("SwitchbackTask", task))),
+    ]);
+    let summary = "A job with the progress and messages of its tasks.";
+    vec![show_one("switchbackJobs/{job}", get, summary, schema("SwitchbackJob", properties))]
+}
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let wanted = call.text("job");

@@ -8,6 +8,38 @@ use switchback_control::{Control, ItemView};
 use switchback_model::{Instance, ItemOperation, ReadinessCheck, Side, verdict};
 
 use crate::arm::{Answer, ArmError, Call, job_name, page, resource, show_time};
+use crate::openapi::operation::{Operation, begin, get as show_one, get_page, post};
+use crate::openapi::schema::{object, resource as schema, text};
+use crate::openapi::shared;
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let shown = || schema("SwitchbackProtectedMachine", shared::protected_machine());
+    let point = schema("SwitchbackRecoveryPoint", shared::recovery_point());
+    let ready = schema("SwitchbackReadiness", shared::readiness());
+    let costing = || schema("SwitchbackCost", shared::cost());
+    let at = [
+        "switchbackProtectedMachines/{item}",
+        "switchbackProtectedMachines/{item}/recoveryPoints",
+        "switchbackProtectedMachines/{item}/readiness",
+        "switchbackProtectedMachines/{item}/cost",
+        "switchbackProtectedMachines/{item}/cleanUp",
+        "switchbackProtectedMachines/{item}/switchProcessServer",
+        "switchbackProtectedMachines/{item}/release",
+    ];
+    vec![
+        get_page("switchbackProtectedMachines", list, "Protected machines.", shown()),
+        show_one(at[0], get, "A protected machine.", shown()),
+        get_page(at[1], points, "Its recovery points, newest first.", point),
+        show_one(at[2], readiness, "Whether it could fail over and come home, checked now.", ready),
+        show_one(at[3], cost, "What it costs at Azure.", costing()),
+        get_page("switchbackCosts", costs, "What each machine costs at Azure.", costing()),
+        begin("post", at[4], clean_up, "Deletes instances that were left behind."),
+        begin("post", at[5], switch_process_server, "Sends through another process server of its site.")
+            .takes(object([("processServer", text())])),
+        post(at[6], release, "Lets a machine go that a restored server holds.", shown()),
+    ]
+}
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let items = control.items()?.into_iter().map(|view| (view.item.name.key(), view)).collect();

@@ -7,6 +7,8 @@ use switchback_control::Control;
 use switchback_model::NetworkMapping;
 
 use crate::arm::{Answer, ArmError, Call, encode, page, resource};
+use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, put as make};
+use crate::openapi::schema::{object, open, or_null, resource as schema, text};
 
 #[derive(Deserialize)]
 struct Put {
@@ -19,6 +21,28 @@ struct PutProperties {
     target_network: String,
     #[serde(default)]
     test_network: Option<String>,
+}
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let shown = || {
+        let properties = object([
+            ("site", text()),
+            ("network", text()),
+            ("targetSite", text()),
+            ("targetNetwork", text()),
+            ("testNetwork", or_null(text())),
+        ]);
+        schema("SwitchbackNetworkMapping", properties)
+    };
+    let one = "switchbackSites/{site}/networks/{network}/mappings/{target}";
+    vec![
+        get_page("switchbackNetworkMappings", list, "All network mappings.", shown()),
+        show_one(one, get, "The network of a target site that a network is mapped to.", shown()),
+        make(one, put, "Maps a network to one of a target site.", shown())
+            .takes(open(object([("targetNetwork", text()), ("testNetwork?", or_null(text()))]))),
+        remove(one, delete, "Removes a network mapping."),
+    ]
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {

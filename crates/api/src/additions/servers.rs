@@ -5,6 +5,44 @@ use switchback_control::{Control, ServerView};
 use switchback_model::component::State;
 
 use crate::arm::{Answer, ArmError, Call, page, resource, show_time};
+use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page};
+use crate::openapi::schema::{count, list as many, object, or_null, problem, resource as schema, text, time};
+use crate::openapi::shared::health;
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let shown = || {
+        let state = object([
+            ("hostname?", text()),
+            ("system?", text()),
+            ("systemUuid?", text()),
+            ("spools?", count()),
+            ("replicas?", count()),
+            ("freeBytes?", count()),
+            ("receivedBytes?", count()),
+            ("forwardedBytes?", count()),
+        ]);
+        let properties = object([
+            ("role", text()),
+            ("friendlyName", text()),
+            ("enrolled", time()),
+            ("lastReport", or_null(time())),
+            ("build", or_null(text())),
+            ("address", or_null(text())),
+            ("site", or_null(text())),
+            ("health", health()),
+            ("reasons", many(problem())),
+            ("state", or_null(state)),
+        ]);
+        schema("SwitchbackServer", properties)
+    };
+    let one = "switchbackServers/{server}";
+    vec![
+        get_page("switchbackServers", list, "Components that have enrolled.", shown()),
+        show_one(one, get, "A component that has enrolled: ROLE.NAME.", shown()),
+        remove(one, delete, "Its certificate is not renewed any more."),
+    ]
+}
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let servers = control.servers()?.into_iter().map(|server| (name(&server), server)).collect();

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use switchback_control::{Control, ErrorKind, RoleMapping, SignIn};
 
 use crate::arm::{Answer, ArmError, Call, page, resource};
+use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, put as make};
+use crate::openapi::schema::{choice, list as list_of, object, resource as schema, text};
 use crate::sign_in::keys;
 
 const TYPE: &str = "switchbackSignIn";
@@ -30,6 +32,30 @@ struct Properties {
 
 fn default_claim() -> String {
     CLAIM.into()
+}
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let role = choice(&["Reader", "Operator", "Contributor"]);
+    let mapping = object([("role", role), ("value", text())]);
+    let properties = |claim| {
+        object([
+            ("issuer", text()),
+            ("audiences", list_of(text())),
+            (claim, text()),
+            ("roles", list_of(mapping.clone())),
+            ("authority?", text()),
+        ])
+    };
+    let shown = || schema("SwitchbackSignIn", properties("claim"));
+    let one = "switchbackSignIn/{sign_in}";
+    vec![
+        get_page(TYPE, list, "Whose tokens are taken beside our own.", shown()),
+        show_one(one, get, "An issuer of tokens, and what they are worth.", shown()),
+        make(one, put, "Makes an issuer known, or changes what its tokens are worth.", shown())
+            .takes(properties("claim?")),
+        remove(one, delete, "Takes an issuer's tokens no more."),
+    ]
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {

@@ -7,6 +7,11 @@ use switchback_model::{ObjectName, Site, SiteKind};
 use switchback_sites::{Boot, Machine, Power};
 
 use crate::arm::{Answer, ArmError, Call, encode, page, resource};
+use crate::openapi::operation::{
+    Operation, delete as remove, get as show_one, get_page, get_text, put as make,
+};
+use crate::openapi::schema::{count, resource as schema};
+use crate::openapi::shared;
 
 /// Bytes of console text that are shown when nothing is said, and at most.
 const CONSOLE_BYTES: usize = 64 << 10;
@@ -15,6 +20,38 @@ const CONSOLE_BYTES_MAX: usize = 1 << 20;
 #[derive(Deserialize)]
 struct Put {
     properties: SiteKind,
+}
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let shown = || schema("SwitchbackSite", shared::site());
+    let one = "switchbackSites/{site}";
+    let found = || schema("SwitchbackMachine", shared::machine());
+    vec![
+        get_page("switchbackSites", list, "Sites.", shown()),
+        show_one(one, get, "A site.", shown()),
+        make(one, put, "Makes a site known.", shown()).takes(shared::site()),
+        remove(one, delete, "Forgets a site."),
+        get_page(
+            "switchbackSites/{site}/machines",
+            machines,
+            "What the site has, with obstacles to protecting it.",
+            found(),
+        ),
+        show_one("switchbackSites/{site}/machines/{machine}", machine, "A machine of a site.", found()),
+        get_text(
+            "switchbackSites/{site}/machines/{machine}/console",
+            console,
+            "The end of a machine's console.",
+        )
+        .query("bytes", count(), "how much of it"),
+        get_page("switchbackSites/{site}/networks", networks, "Networks of a site.", {
+            schema("SwitchbackNetwork", shared::network())
+        }),
+        get_page("switchbackSites/{site}/datastores", datastores, "Datastores of a site.", {
+            schema("SwitchbackDatastore", shared::datastore())
+        }),
+    ]
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {

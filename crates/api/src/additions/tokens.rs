@@ -6,6 +6,8 @@ use switchback_control::{Control, ErrorKind};
 use switchback_model::{AccessRole, ObjectName};
 
 use crate::arm::{Answer, ArmError, Call, page, resource};
+use crate::openapi::operation::{Operation, delete as remove, get_page, put as make};
+use crate::openapi::schema::{choice, object, open, resource as schema, text};
 
 #[derive(Deserialize)]
 struct Put {
@@ -15,6 +17,19 @@ struct Put {
 #[derive(Deserialize)]
 struct PutProperties {
     role: AccessRole,
+}
+
+/// What there is.
+pub(crate) fn operations() -> Vec<Operation> {
+    let role = || choice(&["Reader", "Operator", "Contributor"]);
+    let shown = || schema("SwitchbackToken", object([("role", role()), ("secret?", text())]));
+    let one = "switchbackTokens/{token}";
+    vec![
+        get_page("switchbackTokens", list, "Who may use the API.", shown()),
+        make(one, put, "Makes a token; its secret is in this answer, and never again.", shown())
+            .takes(open(object([("role", role())]))),
+        remove(one, delete, "Removes a token."),
+    ]
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {

@@ -70,8 +70,30 @@ pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     Ok(Answer::Ok(show_site(control, call, &control.servers()?, &site)?))
 }
 
+/// `FabricCreationInput` of the contract, as far as it is looked at.
+#[derive(Default, Deserialize)]
+struct Put {
+    #[serde(default)]
+    properties: PutProperties,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PutProperties {
+    #[serde(default)]
+    custom_details: CustomDetails,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct CustomDetails {
+    #[serde(default, rename = "instanceType")]
+    _instance_type: String,
+}
+
 /// Finds what is there already, as a client does that makes sure of it.
 pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let Put { properties: PutProperties { custom_details: _ } } = call.json()?;
     find(control, call).and_then(|_| get(control, call)).map_err(|error| {
         if error.status != StatusCode::NOT_FOUND {
             return error;

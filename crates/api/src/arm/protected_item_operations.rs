@@ -153,6 +153,7 @@ pub(crate) fn reprotect(control: &Control, call: &Call) -> Result<Answer, ArmErr
 
 /// `remove` and DELETE: the end of the protection.
 pub(crate) fn disable(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let input = call.json_if_any::<Input>()?.properties;
     let view = match protected_items::find(control, call) {
         Ok(view) => view,
         // Asked for again after it was done.
@@ -164,7 +165,6 @@ pub(crate) fn disable(control: &Control, call: &Call) -> Result<Answer, ArmError
         }
         Err(error) => return Err(error),
     };
-    let input = call.json_if_any::<Input>()?.properties;
     let deletion = input.replication_provider_input.and_then(|details| details.replica_vm_deletion_status);
     let clean_up = match deletion.as_deref() {
         None | Some("" | "None" | "Retain") => false,

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use axum::Router;
+use crate::routes::Router;
 use axum::http::StatusCode;
 use axum::routing::MethodFilter;
 use switchback_control::Control;
@@ -103,17 +103,12 @@ fn disks(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     )
 }
 
-/// `replicationJobs/export`, where a job's name would be: there is nowhere to export to.
-pub(crate) fn export(_: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let job = call.text("job");
-    if job.eq_ignore_ascii_case("export") {
-        return refuse(
-            "jobs are not exported to a storage account: there is none here to write to",
-            "list replicationJobs with a $filter",
-        );
-    }
-    Err(ArmError::invalid(format!("nothing is done with the job {job} by a POST"))
-        .remedy("POST to its cancel, restart or resume"))
+/// There is nowhere to export jobs to.
+pub(crate) fn export(_: &Control, _: &Call) -> Result<Answer, ArmError> {
+    refuse(
+        "jobs are not exported to a storage account: there is none here to write to",
+        "list replicationJobs with a $filter",
+    )
 }
 
 fn refuse(message: &str, remedy: &str) -> Result<Answer, ArmError> {
@@ -122,6 +117,9 @@ fn refuse(message: &str, remedy: &str) -> Result<Answer, ArmError> {
 
 /// A list of what there cannot be.
 fn none(_: &Control, call: &Call) -> Result<Answer, ArmError> {
+    if !call.text("site").is_empty() {
+        call.name("site")?;
+    }
     Answer::of(&page(call, Vec::<(String, ())>::new(), |()| Ok(serde_json::Value::Null))?)
 }
 

@@ -1,6 +1,7 @@
 //! The API as its clients see it, over a real control plane and its SQLite store; sites and components are simulated.
 //!
-//! Every answer of a resource of the contract is checked against the contract's OpenAPI document on its way through [`server::Server`].
+//! Every answer of a resource of the contract is checked against the contract's OpenAPI document on its way through [`server::Server`], and every
+//! answer against ours.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -8,6 +9,7 @@ mod access;
 mod additions;
 mod conformance;
 mod deployed_servers;
+mod document;
 mod groups;
 mod inventory;
 mod issuer;
@@ -15,6 +17,7 @@ mod kinds;
 mod operations;
 mod plans;
 mod round;
+mod schemathesis;
 mod server;
 mod sign_in;
 #[path = "../../../control/tests/jobs/world.rs"]

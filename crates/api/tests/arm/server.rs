@@ -4,14 +4,14 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use serde_json::Value;
-use switchback_api::{ApiConfig, ApiLimits, Vault, router};
+use switchback_api::{ApiConfig, ApiLimits, ClientLimits, Vault, router};
 use switchback_control::Turn;
-use switchback_identity::Passphrase;
+use switchback_identity::{Allowance, Passphrase};
 use switchback_model::AccessRole;
 use tower::ServiceExt as _;
 
-use crate::conformance;
 use crate::world::World;
+use crate::{conformance, document};
 
 /// Turns of the executor and rounds of the world that any job ends within.
 const TURNS_MAX: usize = 400;
@@ -61,6 +61,13 @@ impl Server {
         Self::over(World::new(), limits)
     }
 
+    /// One client may ask as much as it can.
+    pub(crate) fn unlimited() -> Self {
+        let requests = Allowance { burst: u32::MAX, refill_ms: 1 };
+        let client = ClientLimits { requests, failures: requests, ..ClientLimits::default() };
+        Self::with_limits(ApiLimits { client, ..ApiLimits::default() })
+    }
+
     pub(crate) fn over(world: World, limits: ApiLimits) -> Self {
         let token = world.control.create_token(&"root".parse().unwrap(), AccessRole::Contributor).unwrap();
         let config = ApiConfig {
@@ -78,7 +85,7 @@ impl Server {
         self.router.clone()
     }
 
-    /// Any request.
+    /// Any request; the answer is checked against our OpenAPI document.
     pub(crate) async fn raw(&self, method: &str, uri: &str, token: Option<&str>, body: Vec<u8>) -> Answered {
         let mut request = Request::builder().method(method).uri(uri).header(header::HOST, "cs.example:443");
         if let Some(token) = token {
@@ -92,6 +99,8 @@ impl Server {
             Err(_) if body.is_empty() => Value::Null,
             Err(_) => Value::String(String::from_utf8_lossy(&body).into_owned()),
         };
+        let errors = document::check(method, uri, parts.status.as_u16(), &body);
+        assert!(errors.is_empty(), "{method} {uri}: {errors:#?}\n{body:#}");
         Answered { status: parts.status, headers: parts.headers, body }
     }
 
