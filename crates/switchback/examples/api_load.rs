@@ -209,7 +209,7 @@ fn fill(directory: &Path, store: Arc<dyn Store>) -> anyhow::Result<()> {
         let (processing, target) = servers_of(first);
         report(&control, Role::ProcessServer, &processing, "home", State::ProcessServer(process_server()))?;
         let replicas = numbers.clone().map(|number| replica(number, now)).collect::<anyhow::Result<_>>()?;
-        let state = MasterTargetState { system_uuid: String::new(), replicas, free_bytes: 1 << 40 };
+        let state = MasterTargetState { replicas, free_bytes: 1 << 40, ..MasterTargetState::default() };
         report(&control, Role::Target, &target, "recovery", State::MasterTarget(state))?;
         for number in numbers {
             let state = State::Agent(Box::new(agent(number, now)?));

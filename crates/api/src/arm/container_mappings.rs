@@ -143,7 +143,7 @@ fn recovery_site(control: &Control, home: &ObjectName, target: &str) -> Result<O
 /// Takes the sites from a policy that no machine uses; it stays, and can be mapped again. A mapping that is not there is no error.
 pub(crate) fn remove(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     // Nothing of it is needed.
-    call.json_if_any::<serde_json::Map<String, serde_json::Value>>()?;
+    call.json_if_any::<serde_json::Map<String, Value>>()?;
     let group = match find(control, call) {
         Ok(group) => group,
         Err(error) if error.status == StatusCode::NOT_FOUND => return Ok(Answer::NoContent),

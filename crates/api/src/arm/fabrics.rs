@@ -87,13 +87,16 @@ struct PutProperties {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct CustomDetails {
-    #[serde(default, rename = "instanceType")]
-    _instance_type: String,
+    #[serde(default)]
+    instance_type: String,
 }
 
 /// Finds what is there already, as a client does that makes sure of it.
 pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let Put { properties: PutProperties { custom_details: _ } } = call.json()?;
+    // All that can be said of it is what kind it is, which is known.
+    let Put { properties: PutProperties { custom_details: CustomDetails { instance_type } } } =
+        call.json()?;
+    tracing::debug!(instance_type, "a fabric is made sure of");
     find(control, call).and_then(|_| get(control, call)).map_err(|error| {
         if error.status != StatusCode::NOT_FOUND {
             return error;
