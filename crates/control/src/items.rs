@@ -42,7 +42,7 @@ impl Control {
     /// One protected machine.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
+    /// [`ErrorKind::NotFound`].
     pub fn item(&self, name: &ObjectName) -> Result<ItemView, ControlError> {
         let item = self.stored_item(name)?.value;
         let agent = self.agent_report(&item.agent, &item.active().system_uuid)?;
