@@ -97,7 +97,7 @@ fn inventory_routes() -> Router<Arc<Api>> {
     let networks = format!("{FABRIC}/replicationnetworks");
     let mappings = format!("{networks}/{{network}}/replicationnetworkmappings");
     Router::new()
-        .route(&at("/replicationprotectioncontainers"), methods([(GET, containers::list_all)]))
+        .route(&at("/replicationprotectioncontainers"), methods([(GET, containers::list)]))
         .route(&at(&format!("{FABRIC}/replicationprotectioncontainers")), methods([(GET, containers::list)]))
         .route(&at(CONTAINER), methods([(GET, containers::get), (PUT, containers::put)]))
         .route(&at(&format!("{CONTAINER}/discoverprotectableitem")), methods([(POST, containers::discover)]))
@@ -109,7 +109,7 @@ fn inventory_routes() -> Router<Arc<Api>> {
             &at(&format!("{CONTAINER}/replicationprotectableitems/{{machine}}")),
             methods([(GET, protectable_items::get)]),
         )
-        .route(&at("/replicationnetworks"), methods([(GET, networks::list_all)]))
+        .route(&at("/replicationnetworks"), methods([(GET, networks::list)]))
         .route(&at(&networks), methods([(GET, networks::list)]))
         .route(&at(&format!("{networks}/{{network}}")), methods([(GET, networks::get)]))
         .route(&at("/replicationnetworkmappings"), methods([(GET, network_mappings::list_all)]))
@@ -136,14 +136,14 @@ fn fabric_routes() -> Router<Arc<Api>> {
         // A site is asked whenever it is shown, so looking at it is the check.
         .route(&at(&format!("{FABRIC}/checkconsistency")), methods([(POST, fabrics::get)]))
         .route(&at(&format!("{FABRIC}/reassociategateway")), methods([(POST, fabrics::reassociate_gateway)]))
-        .route(&at("/replicationrecoveryservicesproviders"), methods([(GET, providers::list_all)]))
+        .route(&at("/replicationrecoveryservicesproviders"), methods([(GET, providers::list)]))
         .route(&at(&providers), methods([(GET, providers::list)]))
         .route(
             &at(&format!("{providers}/{{provider}}")),
             methods([(GET, providers::get), (PUT, refuse::providers), (DELETE, refuse::providers)]),
         )
         .route(&at(&format!("{providers}/{{provider}}/refreshprovider")), methods([(POST, providers::get)]))
-        .route(&at("/replicationvcenters"), methods([(GET, vcenters::list_all)]))
+        .route(&at("/replicationvcenters"), methods([(GET, vcenters::list)]))
         .route(&at(&vcenters), methods([(GET, vcenters::list)]))
         .route(
             &at(&format!("{vcenters}/{{vcenter}}")),

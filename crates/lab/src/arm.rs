@@ -50,6 +50,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use server::Server;
+use switchback_sites::azure::{AzureLimits, AzureSettings, Cloud, MachineSettings, NetworkPath};
 use world::World;
 
 /// The subscription that there is.
@@ -182,6 +183,31 @@ impl Emulator {
     #[must_use]
     pub fn container_url(&self, container: &str) -> String {
         format!("{}/blobs/{ACCOUNT}/{container}?{}", self.world.url, blobs::SAS)
+    }
+
+    /// The settings of a site in [`GROUP`] that keeps replicas in a container, given by its address without a query.
+    #[must_use]
+    pub fn site_settings(&self, container: &str) -> AzureSettings {
+        AzureSettings {
+            subscription: SUBSCRIPTION.into(),
+            resource_group: GROUP.into(),
+            region: REGION.into(),
+            container: container.into(),
+            storage_account: format!(
+                "/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Storage/storageAccounts/{ACCOUNT}"
+            ),
+            storage_path: NetworkPath::PublicEndpoint,
+            networks: Vec::new(),
+            machines: MachineSettings::default(),
+            cloud: Cloud {
+                resource_manager: self.url().into(),
+                authority: self.url().into(),
+                metadata: self.url().into(),
+                certificates: Some(self.authority()),
+                ..Cloud::default()
+            },
+            limits: AzureLimits::default(),
+        }
     }
 
     /// The id of a subnet of [`NETWORK`].

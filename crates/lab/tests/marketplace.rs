@@ -20,10 +20,7 @@ use serde_json::Value;
 use switchback_lab::Foundation;
 use switchback_lab::arm::{self, Emulator, Guests, Marketplace, Options};
 use switchback_lab::machine::{self, BootFiles, MarketplaceImage, NETWORKS};
-use switchback_sites::azure::{
-    AzureCredentials, AzureLimits, AzureSettings, AzureSite, Cloud, Identity, MachineSettings, ServerImage,
-    ServerPlan,
-};
+use switchback_sites::azure::{AzureCredentials, AzureSite, Identity, ServerImage, ServerPlan};
 use switchback_sites::{LocalSite, NetworkSettings, Site as _, SiteSettings};
 
 /// Ends a broken guest, not a slow one.
@@ -210,30 +207,7 @@ impl Drop for Bench {
 fn azure(emulator: &Emulator) -> AzureSite {
     let container = emulator.container_url(CONTAINER);
     let (container, sas) = container.split_once('?').unwrap();
-    let resource_manager = emulator.url().to_owned();
-    let settings = AzureSettings {
-        subscription: arm::SUBSCRIPTION.into(),
-        resource_group: arm::GROUP.into(),
-        region: arm::REGION.into(),
-        container: container.into(),
-        storage_account: format!(
-            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Storage/storageAccounts/{}",
-            arm::SUBSCRIPTION,
-            arm::GROUP,
-            arm::ACCOUNT
-        ),
-        storage_path: Default::default(),
-        networks: Vec::new(),
-        machines: MachineSettings::default(),
-        cloud: Cloud {
-            authority: resource_manager.clone(),
-            metadata: resource_manager.clone(),
-            resource_manager,
-            certificates: Some(emulator.authority()),
-            ..Cloud::default()
-        },
-        limits: AzureLimits::default(),
-    };
+    let settings = emulator.site_settings(container);
     let client = arm::Client::default();
     let identity = Identity::ClientSecret {
         tenant: arm::TENANT.into(),

@@ -12,7 +12,6 @@ use std::process::{Command, Output, Stdio};
 use rig::{Process, fail, succeed, switchback, wait_until};
 use serde_json::Value;
 use switchback_lab::arm::{self, Client, Emulator};
-use switchback_sites::azure::{AzureLimits, AzureSettings, Cloud, MachineSettings};
 
 const CONTAINER: &str = "replicas";
 const VMS: &str = "Microsoft.Compute/virtualMachines";
@@ -92,30 +91,7 @@ impl World {
             let mut command = self.command(&["account", "add", name, "--kind", kind, "--user", user]);
             succeed(command.arg("--password-file").arg(self.path(name)));
         }
-        let account = format!(
-            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Storage/storageAccounts/{}",
-            arm::SUBSCRIPTION,
-            arm::GROUP,
-            arm::ACCOUNT
-        );
-        let settings = AzureSettings {
-            subscription: arm::SUBSCRIPTION.into(),
-            resource_group: arm::GROUP.into(),
-            region: arm::REGION.into(),
-            container: url.into(),
-            storage_account: account,
-            storage_path: Default::default(),
-            networks: Vec::new(),
-            machines: MachineSettings::default(),
-            cloud: Cloud {
-                resource_manager: self.emulator.url().into(),
-                authority: self.emulator.url().into(),
-                metadata: self.emulator.url().into(),
-                certificates: Some(self.emulator.authority()),
-                ..Cloud::default()
-            },
-            limits: AzureLimits::default(),
-        };
+        let settings = self.emulator.site_settings(url);
         std::fs::write(self.path("azure.toml"), toml::to_string(&settings).unwrap()).unwrap();
         let mut command = self.command(&["site", "add", "recovery", "--account", "recovery"]);
         succeed(command.args(["--container-account", "container", "--azure"]).arg(self.path("azure.toml")));

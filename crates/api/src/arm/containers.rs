@@ -38,14 +38,6 @@ struct DiscoverProperties {
     friendly_name: Option<String>,
 }
 
-pub(crate) fn list_all(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    show_list(control, call, control.sites()?)
-}
-
-pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    show_list(control, call, vec![fabrics::find(control, call)?])
-}
-
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let site = find(control, call)?;
     Ok(Answer::Ok(show(call, &site, &control.groups()?, &control.items()?)?))
@@ -77,7 +69,9 @@ pub(crate) fn discover(control: &Control, call: &Call) -> Result<Answer, ArmErro
     Ok(Answer::Ok(show(call, &site, &control.groups()?, &control.items()?)?))
 }
 
-fn show_list(control: &Control, call: &Call, sites: Vec<Site>) -> Result<Answer, ArmError> {
+/// Of a fabric, or of all.
+pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let sites = fabrics::asked_for(control, call)?;
     let (groups, items) = (control.groups()?, control.items()?);
     let sites = sites.into_iter().map(|site| (site.name.key(), site)).collect();
     Answer::of(&page(call, sites, |site| show(call, &site, &groups, &items))?)

@@ -171,6 +171,11 @@ pub(crate) fn find(control: &Control, call: &Call) -> Result<Site, ArmError> {
     by_name(control, &call.name("site")?)
 }
 
+/// The site of the path; where it names none, all.
+pub(crate) fn asked_for(control: &Control, call: &Call) -> Result<Vec<Site>, ArmError> {
+    if call.text("site").is_empty() { Ok(control.sites()?) } else { Ok(vec![find(control, call)?]) }
+}
+
 pub(crate) fn by_name(control: &Control, name: &ObjectName) -> Result<Site, ArmError> {
     let known = control.sites()?.into_iter().find(|site| site.name == *name);
     known.ok_or_else(|| ArmError::not_found("fabric", name.as_str()))

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 use switchback_control::Control;
-use switchback_model::{ObjectName, Site};
+use switchback_model::ObjectName;
 use switchback_sites::Network;
 
 use super::answer::Answer;
@@ -22,14 +22,6 @@ struct Properties {
     network_type: String,
 }
 
-pub(crate) fn list_all(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    show_list(control, call, control.sites()?)
-}
-
-pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    show_list(control, call, vec![fabrics::find(control, call)?])
-}
-
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let site = fabrics::find(control, call)?;
     Ok(Answer::Ok(show(call, &site.name, &find(control, &site.name, call.text("network"))?)?))
@@ -44,7 +36,9 @@ pub(crate) fn find(control: &Control, site: &ObjectName, network: &str) -> Resul
     found.ok_or_else(|| ArmError::not_found("network", network))
 }
 
-fn show_list(control: &Control, call: &Call, sites: Vec<Site>) -> Result<Answer, ArmError> {
+/// Of a fabric, or of all.
+pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let sites = fabrics::asked_for(control, call)?;
     let mut networks = Vec::new();
     for site in sites {
         let known = control.site(&site.name)?.networks().map_err(switchback_control::ControlError::from)?;

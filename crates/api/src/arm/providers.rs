@@ -31,14 +31,6 @@ struct Properties {
     health_error_details: Vec<HealthError>,
 }
 
-pub(crate) fn list_all(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    show_list(control, call, control.sites()?)
-}
-
-pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    show_list(control, call, vec![fabrics::find(control, call)?])
-}
-
 /// Also the answer to a refresh: a site is asked whenever something of it is shown.
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let site = fabrics::find(control, call)?;
@@ -50,7 +42,9 @@ pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     Ok(Answer::Ok(show(control, call, &site)?))
 }
 
-fn show_list(control: &Control, call: &Call, sites: Vec<Site>) -> Result<Answer, ArmError> {
+/// Of a fabric, or of all.
+pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let sites = fabrics::asked_for(control, call)?;
     let sites = sites.into_iter().map(|site| (site.name.key(), site)).collect();
     Answer::of(&page(call, sites, |site| show(control, call, &site))?)
 }

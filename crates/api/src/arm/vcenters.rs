@@ -31,14 +31,6 @@ struct Properties {
     health_errors: Vec<HealthError>,
 }
 
-pub(crate) fn list_all(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    show_list(control, call, control.sites()?)
-}
-
-pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    show_list(control, call, vec![fabrics::find(control, call)?])
-}
-
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let site = fabrics::find(control, call)?;
     let name = call.text("vcenter");
@@ -51,7 +43,9 @@ pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     }
 }
 
-fn show_list(control: &Control, call: &Call, sites: Vec<Site>) -> Result<Answer, ArmError> {
+/// Of a fabric, or of all.
+pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let sites = fabrics::asked_for(control, call)?;
     let vcenters = sites.into_iter().filter_map(|site| match site.kind.clone() {
         SiteKind::Vsphere(kind) => Some((site.name.key(), (site, kind))),
         _ => None,

@@ -2,7 +2,6 @@
 
 use serde_json::json;
 use switchback_api::{ApiLimits, Vault};
-use switchback_control::backup::ServerHome;
 use switchback_identity::Role;
 use switchback_model::AccessRole;
 
@@ -177,12 +176,7 @@ async fn the_passphrase_is_shown_and_that_is_recorded() {
 async fn a_password_goes_in_and_never_comes_out() {
     let server = Server::new();
     let directory = tempfile::tempdir().unwrap();
-    server.world.control.keeps(ServerHome {
-        directory: directory.path().into(),
-        build: "test".into(),
-        settings: Default::default(),
-        addresses: Vec::new(),
-    });
+    server.keeps(directory.path());
     let body = |password: &str| json!({ "properties": { "kind": "vsphere", "user": "svc@vsphere", "password": password } });
     let made = server.call("PUT", "switchbackAccounts/vc1", Some(body("first secret"))).await;
     assert_eq!(

@@ -2,7 +2,6 @@
 
 use serde_json::json;
 use switchback_api::ApiLimits;
-use switchback_control::backup::ServerHome;
 
 use crate::server::Server;
 use crate::world::World;
@@ -11,12 +10,7 @@ use crate::world::World;
 async fn a_site_of_kind_vsphere_is_a_fabric_with_its_vcenter() {
     let server = Server::new();
     let directory = tempfile::tempdir().unwrap();
-    server.world.control.keeps(ServerHome {
-        directory: directory.path().into(),
-        build: "test".into(),
-        settings: Default::default(),
-        addresses: Vec::new(),
-    });
+    server.keeps(directory.path());
     let account =
         json!({ "properties": { "kind": "vsphere", "user": "switchback@vsphere.local", "password": "p" } });
     assert_eq!(server.call("PUT", "switchbackAccounts/vc-account", Some(account)).await.status, 200);

@@ -1,11 +1,14 @@
 //! A configuration server without a network: the router, called directly, and the world that its control plane works on.
 
+use std::path::Path;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use serde_json::Value;
 use switchback_api::{ApiConfig, ApiLimits, ClientLimits, Vault, router};
 use switchback_control::Turn;
+use switchback_control::backup::ServerHome;
 use switchback_identity::{Allowance, Passphrase};
 use switchback_model::AccessRole;
 use tower::ServiceExt as _;
@@ -59,6 +62,16 @@ impl Server {
 
     pub(crate) fn with_limits(limits: ApiLimits) -> Self {
         Self::over(World::new(), limits)
+    }
+
+    /// Gives it a directory to keep what is not in its store.
+    pub(crate) fn keeps(&self, directory: &Path) {
+        self.world.control.keeps(ServerHome {
+            directory: directory.into(),
+            build: "test".into(),
+            settings: Default::default(),
+            addresses: Vec::new(),
+        });
     }
 
     /// One client may ask as much as it can.

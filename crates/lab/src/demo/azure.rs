@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context as _;
 use serde_json::Value;
-use switchback_sites::azure::{AzureLimits, AzureSettings, Cloud, MachineSettings, NetworkPath};
+use switchback_sites::azure::AzureSettings;
 use switchback_sites::{Boot, Machine};
 
 use super::places::{CAST, Cast};
@@ -96,29 +96,7 @@ impl Azure {
     }
 
     fn settings(&self) -> anyhow::Result<AzureSettings> {
-        Ok(AzureSettings {
-            subscription: arm::SUBSCRIPTION.into(),
-            resource_group: arm::GROUP.into(),
-            region: arm::REGION.into(),
-            container: Self::container_through(&self.wire)?.0,
-            storage_account: format!(
-                "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Storage/storageAccounts/{}",
-                arm::SUBSCRIPTION,
-                arm::GROUP,
-                arm::ACCOUNT
-            ),
-            storage_path: NetworkPath::PublicEndpoint,
-            networks: Vec::new(),
-            machines: MachineSettings::default(),
-            cloud: Cloud {
-                resource_manager: self.emulator.url().into(),
-                authority: self.emulator.url().into(),
-                metadata: self.emulator.url().into(),
-                certificates: Some(self.emulator.authority()),
-                ..Cloud::default()
-            },
-            limits: AzureLimits::default(),
-        })
+        Ok(self.emulator.site_settings(&Self::container_through(&self.wire)?.0))
     }
 
     /// The virtual machine that there is, beside servers.

@@ -7,9 +7,7 @@ use reqwest::blocking::Client;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use switchback_lab::arm::{self, Emulator, Options};
-use switchback_sites::azure::{
-    AzureCredentials, AzureLimits, AzureSettings, AzureSite, Cloud, Identity, MachineSettings,
-};
+use switchback_sites::azure::{AzureCredentials, AzureLimits, AzureSettings, AzureSite, Identity};
 use switchback_sites::conformance::Contents;
 use switchback_sites::{Boot, DiskOrigin, Machine, NewDisk, NewMachine, Nic, Site};
 
@@ -117,34 +115,9 @@ pub(crate) fn machine(id: &str, disks: u8) -> NewMachine {
 
 pub(crate) fn settings(emulator: &Emulator) -> AzureSettings {
     let container = emulator.container_url(CONTAINER);
-    AzureSettings {
-        subscription: arm::SUBSCRIPTION.into(),
-        resource_group: arm::GROUP.into(),
-        region: arm::REGION.into(),
-        container: container.split('?').next().unwrap().into(),
-        storage_account: format!(
-            "/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Storage/storageAccounts/{}",
-            arm::SUBSCRIPTION,
-            arm::GROUP,
-            arm::ACCOUNT
-        ),
-        storage_path: Default::default(),
-        networks: Vec::new(),
-        machines: MachineSettings::default(),
-        cloud: Cloud {
-            resource_manager: emulator.url().into(),
-            authority: emulator.url().into(),
-            metadata: emulator.url().into(),
-            certificates: Some(emulator.authority()),
-            ..Cloud::default()
-        },
-        limits: AzureLimits {
-            request_seconds: 20,
-            operation_seconds: 60,
-            tries_max: 3,
-            pause_seconds_max: 1,
-        },
-    }
+    let limits =
+        AzureLimits { request_seconds: 20, operation_seconds: 60, tries_max: 3, pause_seconds_max: 1 };
+    AzureSettings { limits, ..emulator.site_settings(container.split('?').next().unwrap()) }
 }
 
 /// The id of a virtual network that is not there.
