@@ -56,6 +56,9 @@ fn likely(code: &str) -> &'static str {
             ": somebody else has changed it since it was read; only one host may work with a replica"
         }
         "BlobAlreadyExists" => ": there is one already",
+        "Md5Mismatch" => {
+            ": what arrived is not what was sent, and is not kept; something on the way changes contents (a proxy, a network adapter): look for it"
+        }
         _ => "",
     }
 }

@@ -11,13 +11,16 @@ use azure_core::http::Etag;
 use azure_storage_blob::models::{
     BlobClientAcquireLeaseOptions, BlobClientBreakLeaseOptions, BlobClientCreateSnapshotOptions,
     BlobClientCreateSnapshotResultHeaders, BlobClientDeleteOptions, BlobClientDownloadOptions,
-    BlobClientGetPropertiesResultHeaders, BlobContainerClientListBlobsOptions, BlockBlobClientUploadOptions,
-    CopyStatus, DeleteSnapshotsOptionType, HttpRange, ListBlobsIncludeItem, PageBlobClientClearPagesOptions,
+    BlobClientGetPropertiesResultHeaders, BlobContainerClientListBlobsOptions,
+    BlockBlobClientCommitBlockListOptions, BlockBlobClientCommitBlockListResultHeaders,
+    BlockBlobClientStageBlockOptions, BlockBlobClientUploadOptions, BlockLookupList, CopyStatus,
+    DeleteSnapshotsOptionType, HttpRange, ListBlobsIncludeItem, PageBlobClientClearPagesOptions,
     PageBlobClientCreateOptions, PageBlobClientListPageRangesOptions, PageBlobClientUploadPagesOptions,
 };
 use azure_storage_blob::{BlobClient, BlobContainerClient, BlobContainerClientOptions};
 use bytes::Bytes;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt};
+use md5::{Digest as _, Md5};
 use switchback_model::Extent;
 use switchback_replica::store::{BlobEntry, BlobError, BlobStore, ETag, LeaseId, PutIf, SnapshotId};
 use tokio::runtime::Runtime;
@@ -26,10 +29,10 @@ use crate::access::client_options;
 use crate::error::blob_error;
 use crate::{Credentials, Location};
 
-/// Bytes of a block blob that go in one request; longer ones go as blocks, committed as one.
-const PART_OF_PUT: NonZero<u64> = NonZero::new(16 << 20).expect("not zero");
+/// Bytes of a block blob that go in one request; longer ones go as blocks, committed as one. A request that breaks off is sent again whole.
+const BLOCK: usize = 16 << 20;
 /// Those under way at a time.
-const PARTS_AT_A_TIME: NonZero<usize> = NonZero::new(2).expect("not zero");
+const BLOCKS_AT_A_TIME: usize = 2;
 /// Bytes of a read that go in one request.
 const PART_OF_READ: NonZero<usize> = NonZero::new(16 << 20).expect("not zero");
 /// Pause between looks at a copy.
@@ -174,6 +177,35 @@ impl AzureStore {
             .map_err(|error| blob_error(blob, "finding a snapshot of", &error))
     }
 
+    /// Puts a long block blob: blocks, each of which the store judges by its MD5 (the client's own `upload` sends none), then their list, on the options'
+    /// conditions. A block's name is its place and its contents, so one that was given up and arrives late changes nothing.
+    async fn put_blocks(
+        &self,
+        blob: &str,
+        data: &Bytes,
+        options: BlockBlobClientCommitBlockListOptions<'_>,
+    ) -> Result<Option<ETag>, azure_core::Error> {
+        let client = self.client(blob).block_blob_client();
+        let starts = (0_u32..).zip((0..data.len()).step_by(BLOCK));
+        let stage = |(number, start): (u32, usize)| {
+            let (client, block) = (&client, data.slice(start..data.len().min(start + BLOCK)));
+            async move {
+                let md5 = Md5::digest(&block).to_vec();
+                let name = [&number.to_be_bytes()[..], &md5].concat();
+                let options = BlockBlobClientStageBlockOptions {
+                    transactional_content_md5: Some(md5),
+                    ..Default::default()
+                };
+                client.stage_block(&name, block.len() as u64, block.into(), Some(options)).await?;
+                Ok::<_, azure_core::Error>(name)
+            }
+        };
+        let names = futures::stream::iter(starts.map(stage)).buffered(BLOCKS_AT_A_TIME);
+        let list = BlockLookupList { latest: Some(names.try_collect().await?), ..Default::default() };
+        let committed = client.commit_block_list(list.try_into()?, Some(options)).await?;
+        Ok(committed.etag()?.map(|etag| ETag(etag.to_string())))
+    }
+
     async fn copied(&self, target: &BlobClient, started: Instant) -> Result<bool, azure_core::Error> {
         loop {
             let status = target.get_properties(None).await?.copy_status()?;
@@ -213,11 +245,17 @@ impl BlobStore for AzureStore {
             PutIf::Absent => (None, Some(Etag::from("*"))),
             PutIf::Unchanged(etag) => (Some(Etag::from(etag.0.clone())), None),
         };
+        if data.len() > BLOCK {
+            let options =
+                BlockBlobClientCommitBlockListOptions { if_match, if_none_match, ..Default::default() };
+            return self
+                .call(blob, "putting", self.put_blocks(blob, data, options))?
+                .ok_or_else(|| no_etag(blob));
+        }
         let options = BlockBlobClientUploadOptions {
             if_match,
             if_none_match,
-            partition_size: Some(PART_OF_PUT),
-            parallel: Some(PARTS_AT_A_TIME),
+            partition_size: NonZero::new(BLOCK as u64),
             ..Default::default()
         };
         let client = self.client(blob);

@@ -192,6 +192,7 @@ struct Told {
     refused: AtomicU64,
     page_requests: AtomicU64,
     closed: AtomicBool,
+    damaging: AtomicBool,
 }
 
 /// A bucket of requests that fills up again.
@@ -263,6 +264,11 @@ impl Throttle {
     pub fn set_closed(&self, closed: bool) {
         self.told.closed.store(closed, Ordering::Relaxed);
     }
+
+    /// From now on the last byte of what is put as blocks is changed on its way, or no more.
+    pub fn set_damaging(&self, damaging: bool) {
+        self.told.damaging.store(damaging, Ordering::Relaxed);
+    }
 }
 
 impl Bucket {
@@ -314,6 +320,12 @@ fn pass(client: TcpStream, target: &str, bucket: &Mutex<Bucket>, told: &Told) ->
     server.set_read_timeout(Some(SILENCE_LIMIT))?;
     server.write_all(head.as_bytes())?;
     server.write_all(b"Connection: close\r\n\r\n")?;
+    let of_blocks = head.lines().next().is_some_and(|request| request.contains("comp=block&"));
+    if of_blocks && told.damaging.load(Ordering::Relaxed) {
+        std::io::copy(&mut body.by_ref().take(body_len.saturating_sub(1)), &mut server)?;
+        let last: Vec<_> = body.by_ref().bytes().collect::<Result<_, _>>()?;
+        server.write_all(&last.iter().map(|byte| !byte).collect::<Vec<_>>())?;
+    }
     std::io::copy(&mut body, &mut server)?;
     std::io::copy(&mut server, &mut client)?;
     Ok(())

@@ -20,7 +20,7 @@ use switchback_model::{
     UnixMillis, WriterId,
 };
 use switchback_replica::conformance::{Fixture, sessions};
-use switchback_replica::store::{BlobError, BlobStore, LeaseId};
+use switchback_replica::store::{BlobError, BlobStore, LeaseId, PutIf};
 use switchback_replica::{
     Applier, BlobSession, CommitCycle, CycleKind, DiskSpec, OpenCycle, PageBlobConfig, PageBlobReplica,
     PartHeader, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest,
@@ -200,6 +200,32 @@ fn a_changed_lease_shuts_out_what_was_sent_under_the_former_one() {
     refused(store.write_pages("disk-0.vhd", Some(former), 0, page()));
     store.write_pages("disk-0.vhd", Some(new), 0, page()).unwrap();
     refused(store.change_lease("disk-0.vhd", former, other));
+}
+
+/// A long blob goes in blocks that the store judges: one that was changed on its way is refused, and nothing is there.
+#[test]
+fn a_long_blob_is_whole_or_not_there() {
+    let azurite = Azurite::start().unwrap();
+    let proxy = Throttle::before(&azurite, 10_000).unwrap();
+    let store = store(&proxy.container("long"), "web-1");
+    let mut long = vec![0; (33 << 20) + 5];
+    ChaCha8Rng::seed_from_u64(1).fill_bytes(&mut long);
+    let long = Bytes::from(long);
+    proxy.set_damaging(true);
+    let damaged = store.put("part", &long, &PutIf::Absent).unwrap_err();
+    assert!(damaged.to_string().contains("what arrived is not what was sent"), "{damaged}");
+    assert!(matches!(store.get("part"), Err(BlobError::Missing { .. })));
+    proxy.set_damaging(false);
+    let tag = store.put("part", &long, &PutIf::Absent).unwrap();
+    assert_eq!(store.get("part").unwrap(), (long.clone(), tag.clone()));
+    // The conditions are those of short ones.
+    let shorter = long.slice(..20 << 20);
+    let second = store.put("part", &shorter, &PutIf::Absent).unwrap_err();
+    assert!(matches!(second, BlobError::Refused { .. }), "{second}");
+    let changed = store.put("part", &shorter, &PutIf::Unchanged(tag.clone())).unwrap();
+    let late = store.put("part", &long, &PutIf::Unchanged(tag)).unwrap_err();
+    assert!(matches!(late, BlobError::Refused { .. }), "{late}");
+    assert_eq!(store.get("part").unwrap(), (shorter, changed));
 }
 
 /// Wrong signatures are refused, and shown nowhere.
