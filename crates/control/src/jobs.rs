@@ -178,8 +178,8 @@ impl Control {
         Ok(())
     }
 
-    /// The newest `count` jobs that are kept, newest first: of one machine or plan; older than `after`, by their ids, which sort by time. Of so many that a thousand
-    /// are looked at, no more are looked at than are needed.
+    /// The newest `count` jobs that are kept, newest first: of one machine or plan; older than `after`, by their ids, which sort by time. A thousand are looked
+    /// at, and no more than are needed.
     ///
     /// # Errors
     /// Those of the store.
