@@ -58,7 +58,7 @@ pub(crate) use error::ArmError;
 pub use id::Vault;
 pub(crate) use id::{guid, job_name, parse_job};
 pub(crate) use operations::result as operation_result;
-pub(crate) use page::page;
+pub(crate) use page::{page, page_at_once};
 pub(crate) use path::{decode, encode, normalise, normalise_request};
 pub(crate) use resource::resource;
 pub(crate) use time::show as show_time;

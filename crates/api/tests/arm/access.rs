@@ -1,9 +1,17 @@
 //! Who may do what, what is refused how, and what the audit log says of it.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes};
+use axum::http::{Request, header};
+use hyper::body::Frame;
 use serde_json::{Value, json};
 use switchback_api::{ApiLimits, ClientLimits, Vault};
 use switchback_identity::Allowance;
 use switchback_model::AccessRole;
+use tower::ServiceExt as _;
 
 use crate::server::Server;
 
@@ -194,4 +202,39 @@ async fn tokens_are_made_shown_once_and_deleted() {
     assert!(!list.to_string().contains(&secret), "{list}");
     assert_eq!(server.call("DELETE", "switchbackTokens/ci", None).await.status, 204);
     assert_eq!(server.raw("GET", &uri("replicationFabrics"), Some(&secret), Vec::new()).await.status, 401);
+}
+
+/// A body that must not be read.
+struct Untouched;
+
+impl hyper::body::Body for Untouched {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        panic!("the body of a request that is refused was read")
+    }
+}
+
+/// A stranger, or somebody who may not, costs no memory for what they send.
+#[tokio::test]
+async fn whoever_may_not_is_refused_before_the_body_is_read() {
+    let server = Server::new();
+    let reader = server.world.control.create_token(&"reader".parse().unwrap(), AccessRole::Reader).unwrap();
+    let put = async |token: Option<&str>| {
+        let mut request = Request::builder().method("PUT").uri(uri("replicationPolicies/PG2"));
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Body::new(Untouched)).unwrap();
+        server.router().oneshot(request).await.unwrap().status().as_u16()
+    };
+    assert_eq!(put(None).await, 401);
+    assert_eq!(put(Some("sbt_nobody")).await, 401);
+    assert_eq!(put(Some(&reader)).await, 403);
+    // A panic is a 500: this one would be read.
+    assert_eq!(put(Some(&server.token)).await, 500);
 }
