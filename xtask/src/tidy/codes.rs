@@ -70,11 +70,11 @@ const NOT_CODES: [&str; 37] = [
 type Places<'a> = BTreeMap<String, (&'a str, usize)>;
 
 pub(super) fn check(files: &[File]) -> Vec<Violation> {
-    let Some(page) = files.iter().find(|file| file.path == PAGE) else { return Vec::new() };
+    let page = files.iter().find(|file| file.path == PAGE).and_then(|page| page.text.as_deref());
     let shown = shown(files);
     let mut violations = Vec::new();
     let mut entries = Places::new();
-    for (line, code) in entries_of(page.text.as_deref().unwrap_or_default()) {
+    for (line, code) in entries_of(page.unwrap_or_default()) {
         if !shown.contains_key(&code) {
             let why = "who reads it looks for something that is not there any more";
             violations.push(Violation::new(PAGE, line, format!("no source has the code `{code}`"), why));
@@ -111,8 +111,9 @@ fn shown(files: &[File]) -> Places<'_> {
         let is_site = file.path.starts_with("crates/sites/");
         for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
         {
-            let codes =
-                literals(line).filter_map(|literal| own(literal).or_else(|| of_site(literal, is_site)));
+            let codes = literals(line)
+                .into_iter()
+                .filter_map(|literal| own(&literal).or_else(|| of_site(&literal, is_site)));
             for code in codes.chain(in_brackets(line)) {
                 found.entry(code).or_insert((&file.path, index + 1));
             }
@@ -140,9 +141,9 @@ fn without_tests(text: &str) -> &str {
     text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or(text)
 }
 
-/// The string literals of a line that begin and end in it.
-fn literals(line: &str) -> impl Iterator<Item = &str> {
-    line.split('"').skip(1).step_by(2)
+/// The string literals of a line that begin and end in it. An escaped quote is not an end.
+fn literals(line: &str) -> Vec<String> {
+    line.replace("\\\"", "'").split('"').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
 /// A code of our own: words, a dot, words.
@@ -215,4 +216,110 @@ fn is_words(text: &str) -> bool {
                 && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()))
     };
     text.split('-').all(is_word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, text: &str) -> File {
+        File { path: path.to_owned(), text: Some(text.to_owned()) }
+    }
+
+    /// What is said of one source beside a page with these entries.
+    fn found(path: &str, source: &str, entries: &[&str]) -> Vec<String> {
+        let rows: String =
+            entries.iter().map(|code| format!("| `{code}` | it has failed | repair it |\n")).collect();
+        let files = [file(path, source), file(PAGE, &format!("| code | what | do |\n|---|---|---|\n{rows}"))];
+        check(&files)
+            .into_iter()
+            .map(|violation| format!("{}:{} {}", violation.path, violation.line, violation.what))
+            .collect()
+    }
+
+    const SOURCE: &str = "crates/control/src/a.rs";
+    const API: &str = "crates/api/src/a.rs";
+
+    #[test]
+    fn a_code_without_an_entry_is_found_where_it_is_written() {
+        let source = "//! What.\nreturn Err(failure(\"site.on-fire\", message));\n";
+        let violations = found(SOURCE, source, &[]);
+        assert_eq!(violations, [format!("{SOURCE}:2 the code `site.on-fire` has no entry in {PAGE}")]);
+        assert_eq!(found(SOURCE, source, &["site.on-fire"]), NONE);
+    }
+
+    #[test]
+    fn an_entry_for_a_code_that_is_gone_is_found_and_so_is_a_second_one() {
+        let gone = found(SOURCE, "//! What.\n", &["site.on-fire"]);
+        assert_eq!(gone, [format!("{PAGE}:3 no source has the code `site.on-fire`")]);
+        let twice = found(SOURCE, "\"a.b\"\n", &["a.b", "a.b"]);
+        assert_eq!(twice, [format!("{PAGE}:4 `a.b` has an entry in line 3 already")]);
+    }
+
+    #[test]
+    fn each_way_to_write_a_code_is_seen() {
+        for (source, code) in [
+            ("    \"agent.no-heartbeat\",", "agent.no-heartbeat"),
+            ("const CHECK: (&str, &str) = (\"guest.fstab\", \"A title\");", "guest.fstab"),
+            ("&format!(\"{}.not-found\", what)", "*.not-found"),
+            ("event(&format!(\"{code}.resolved\"), x)", "*.resolved"),
+            ("#[error(\"{0} is slow [azure-slow]\")]", "azure-slow"),
+            ("     [vsphere-out-of-reach]\",", "vsphere-out-of-reach"),
+            ("say(\"of \\\"x\\\"\", \"a.b\")", "a.b"),
+            ("None => format!(\" [vsphere-fault-{code}]\"),", "vsphere-fault-*"),
+        ] {
+            assert_eq!(found(SOURCE, &format!("{source}\n"), &[code]), NONE, "{source}");
+            assert_eq!(found(SOURCE, &format!("{source}\n"), &[]).len(), 1, "{source}");
+        }
+        assert_eq!(found("crates/sites/src/a.rs", "(words, \"azure-quota\")\n", &["azure-quota"]), NONE);
+    }
+
+    #[test]
+    fn codes_of_the_api_are_seen_as_literals_and_as_constants() {
+        let literal = "ArmError::new(\n    StatusCode::CONFLICT,\n    \"TooBusy\",\n    message,\n)\n";
+        assert_eq!(found(API, literal, &["TooBusy"]), NONE);
+        let constant =
+            "const CODE: &str = \"NoSense\";\nArmError::new(StatusCode::BAD_REQUEST, super::CODE, message)\n";
+        assert_eq!(found(API, constant, &["NoSense"]), NONE);
+        assert_eq!(found(API, "(StatusCode::OK, Json(body))\n", &[]), NONE);
+    }
+
+    #[test]
+    fn what_only_looks_like_a_code_or_is_shown_to_nobody_needs_no_entry() {
+        for source in [
+            "let file = \"site.toml\";",
+            "\"config.uuid\",",
+            "// \"site.on-fire\" was once",
+            "\"a sentence. And another\"",
+            "\"{}.{}\"",
+            "let last = sizes [index - 1];",
+            "\"10.1.0.11\"",
+            "#[cfg(test)]\nmod tests {\n    \"site.on-fire\"\n}",
+        ] {
+            assert_eq!(found(SOURCE, &format!("//! What.\n{source}\n"), &[]), NONE, "{source}");
+        }
+        for path in [
+            "crates/lab/src/a.rs",
+            "crates/control/tests/a.rs",
+            "crates/control/src/a/tests.rs",
+            "xtask/src/a.rs",
+        ] {
+            assert_eq!(found(path, "\"site.on-fire\"\n", &[]), NONE, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_the_first_cell_of_a_row_is_an_entry() {
+        assert_eq!(
+            entries_of("`a.b` in a text\n| `c.d`, `e.f` | see `g.h` | `i.j` |\n"),
+            [(2, "c.d".to_owned()), (2, "e.f".to_owned())]
+        );
+    }
+
+    #[test]
+    fn without_the_page_every_code_lacks_its_entry() {
+        assert_eq!(check(&[file(SOURCE, "\"a.b\" \"c.d\"\n")]).len(), 2);
+    }
+
+    const NONE: [String; 0] = [];
 }
