@@ -19,8 +19,10 @@ use super::{File, Violation};
 /// Where the entries are.
 const PAGE: &str = "docs/troubleshooting.md";
 /// What has the shape of a code and ends like this is a file. No words that a code may end with.
-const EXTENSIONS: [&str; 13] =
-    ["css", "db", "delta", "fd", "img", "json", "ko", "pem", "raw", "sock", "toml", "vhd", "vmdk"];
+const EXTENSIONS: [&str; 17] = [
+    "css", "db", "delta", "fd", "html", "img", "js", "json", "ko", "pem", "png", "raw", "sock", "svg",
+    "toml", "vhd", "vmdk",
+];
 /// What has the shape of a code and is none.
 const NOT_CODES: [&str; 37] = [
     // Files and programs.
@@ -265,7 +267,7 @@ mod tests {
             ("event(&format!(\"{code}.resolved\"), x)", "*.resolved"),
             ("#[error(\"{0} is slow [azure-slow]\")]", "azure-slow"),
             ("     [vsphere-out-of-reach]\",", "vsphere-out-of-reach"),
-            ("say(\"of \\\"x\\\"\", \"a.b\")", "a.b"),
+            ("say(\"5\\\" wide\", \"a.b\")", "a.b"),
             ("None => format!(\" [vsphere-fault-{code}]\"),", "vsphere-fault-*"),
         ] {
             assert_eq!(found(SOURCE, &format!("{source}\n"), &[code]), NONE, "{source}");
