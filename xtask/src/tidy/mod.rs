@@ -3,6 +3,7 @@
 //! Every rule is a pure function from a file (or from cargo's metadata) to violations, and is tested with samples that break it. A
 //! violation names the place, the fact and the reason of the rule, since a rule without a reason is only obeyed until it is in the way.
 
+mod codes;
 mod layers;
 mod links;
 mod names;
@@ -56,6 +57,7 @@ pub(crate) fn run(root: &Path, hints: bool) -> anyhow::Result<ExitCode> {
     collect(root, "", &mut files)?;
     let mut violations: Vec<Violation> = files.iter().flat_map(check_file).collect();
     violations.extend(links::check(&files));
+    violations.extend(codes::check(&files));
     violations.extend(layers::check(&layers::metadata(root)?, &files)?);
     violations.sort();
     for violation in &violations {

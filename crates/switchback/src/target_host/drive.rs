@@ -50,14 +50,13 @@ pub enum Drive {
 
 /// An error with what to do.
 pub(super) fn error(code: &str, message: String, cause: &str, remedy: &str) -> JobError {
-    let code = format!("master-target.{code}");
-    JobError { code, message, cause: cause.into(), remedy: remedy.into() }
+    JobError { code: code.into(), message, cause: cause.into(), remedy: remedy.into() }
 }
 
 /// Something is on it.
 fn refused(device: &Path, found: &str) -> JobError {
     error(
-        "retention-drive",
+        "master-target.retention-drive",
         format!("{} is not taken as the retention drive: {found}", device.display()),
         "it is another disk than meant, or it was used before",
         "name an empty disk; if this is the one and nothing on it is needed, empty it first: `wipefs --all DEVICE`",
@@ -83,7 +82,7 @@ pub(super) fn run(
     let failed = |found: String| {
         let shown = format!("{program} {}", arguments.join(" "));
         error(
-            "program",
+            "master-target.program",
             format!("`{shown}` failed: {found}"),
             "see its message",
             "run it by hand, and then this again",
@@ -245,7 +244,7 @@ pub(super) fn appear(device: &Path, partition: &Path) -> Result<(), JobError> {
         if started.elapsed() > APPEAR_TIME_MAX {
             let message = format!("{} did not appear", partition.display());
             return Err(error(
-                "partition",
+                "master-target.partition",
                 message,
                 "the kernel or udev has not seen it",
                 "restart, and run this again",

@@ -104,7 +104,12 @@ pub(super) fn own_disks(host: &Host) -> Result<Vec<String>, JobError> {
 }
 
 fn failed(message: String) -> JobError {
-    error("lvm", message, "see the message", "set devices/global_filter in /etc/lvm/lvm.conf by hand")
+    error(
+        "master-target.lvm",
+        message,
+        "see the message",
+        "set devices/global_filter in /etc/lvm/lvm.conf by hand",
+    )
 }
 
 /// Below `/dev/disk/by-id` if there is one: names like `sdb` change when disks are attached.

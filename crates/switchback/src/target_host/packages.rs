@@ -107,7 +107,7 @@ pub(super) fn install(host: &Host, family: Family, packages: &[&str]) -> Result<
     };
     if !host.is_this() {
         let message = format!("{} is another system", host.path("").display());
-        return Err(error("packages", message, "", "run it there"));
+        return Err(error("master-target.packages", message, "", "run it there"));
     }
     if let Some(before) = before {
         run(program, before, "", INSTALL_TIME_MAX)?;

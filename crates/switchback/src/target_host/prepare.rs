@@ -87,7 +87,7 @@ pub fn apply(host: &Host, steps: &[Step]) -> Outcome {
         let proved = step.apply(host).and_then(|()| match step.needed(host)? {
             None => Ok(()),
             Some(_) => Err(error(
-                "no-effect",
+                "master-target.no-effect",
                 "it was done, but is not so".into(),
                 "another program works against it",
                 "look for it, and run this again",
@@ -191,13 +191,23 @@ fn load_fuse(host: &Host) -> Result<(), JobError> {
 
 fn cannot_write(path: &Path, found: &std::io::Error) -> JobError {
     let message = format!("{} cannot be written: {found}", path.display());
-    error("write", message, "the file system is read-only or full", "repair that, and run this again")
+    error(
+        "master-target.write",
+        message,
+        "the file system is read-only or full",
+        "repair that, and run this again",
+    )
 }
 
 impl Retention {
     fn in_the_way(message: String) -> JobError {
         let cause = "the place is used by something else";
-        error("mount-point", message, cause, "choose another place with --retention, or free this one")
+        error(
+            "master-target.mount-point",
+            message,
+            cause,
+            "choose another place with --retention, or free this one",
+        )
     }
 
     fn place(&self) -> Result<&str, JobError> {
