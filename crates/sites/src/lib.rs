@@ -119,8 +119,8 @@ pub struct Sight {
     pub picture: Vec<u8>,
     /// What stands on its screen, where that is in text mode; else nothing.
     pub text: String,
-    /// Reads of its disks that have failed: not the guest's fault, but that of what is below them.
-    pub failed_reads: u64,
+    /// Requests of its disks that have failed: not the guest's fault, but that of what is below them.
+    pub failed_requests: u64,
 }
 
 /// A machine to be made.

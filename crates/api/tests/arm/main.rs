@@ -16,6 +16,7 @@ mod issuer;
 mod kinds;
 mod operations;
 mod plans;
+mod proofs;
 mod round;
 mod schemathesis;
 mod server;

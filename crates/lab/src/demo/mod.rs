@@ -20,6 +20,7 @@
 //! | `azure` | the seventh: home is a vCenter, recovery is Azure |
 //! | `azure_faults` | the eighth: a physical server, and what happens at Azure meanwhile |
 //! | `physical` | the sixth: a physical server becomes a virtual machine |
+//! | `proof` | the ninth: recovery points are proved in a sandbox |
 //! | `vmware_faults` | the fifth: what happens at the vCenter while a machine is replicated to it |
 
 mod azure;
@@ -29,6 +30,7 @@ mod esx;
 mod faults;
 mod physical;
 mod places;
+mod proof;
 mod roles;
 mod screen;
 mod stage;
@@ -84,6 +86,8 @@ pub enum Story {
     Azure,
     /// A physical server is replicated to Azure whatever happens there, and comes home as a virtual machine.
     AzureFaults,
+    /// Recovery points are booted in a sandbox: those that work, and one from after the machine was broken.
+    Proof,
     /// A physical server is failed over, switching itself off, and comes home as a new virtual machine of a vCenter.
     Physical,
 }
@@ -104,6 +108,7 @@ pub fn run(options: &Options, screen: Screen) -> (Table, anyhow::Result<()>) {
         Story::Azure => azure::play(&mut stage),
         Story::AzureFaults => azure_faults::play(&mut stage),
         Story::Physical => physical::play(&mut stage),
+        Story::Proof => proof::play(&mut stage),
     };
     stage.end(played.is_ok() && options.keep);
     (stage.into_table(), played)

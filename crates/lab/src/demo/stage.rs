@@ -142,7 +142,7 @@ impl Stage {
         }
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.options.directory.join(name).to_string_lossy().into_owned()
     }
 

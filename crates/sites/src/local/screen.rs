@@ -1,4 +1,4 @@
-//! What is to be seen of a running machine: its screen, and reads of its disks that have failed.
+//! What is to be seen of a running machine: its screen, and requests of its disks that have failed.
 //!
 //! QEMU writes picture and memory into files of the machine's directory; they are read and removed again while the one connection to QEMU is held, so that
 //! two who look at once do not meet. A screen in VGA's text mode is read as text: the BIOS and many boot loaders speak there alone. Whether it is in text mode,
@@ -8,7 +8,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
-use qapi::{Command, qmp};
+use qapi::Command;
+use qapi::qmp::{self, RunState};
 use serde::{Deserialize, Serialize};
 
 use super::monitor::Monitor;
@@ -40,13 +41,12 @@ impl LocalSite {
         } else {
             String::new()
         };
-        let failed_reads = monitor
-            .execute(&QueryBlockStats {})
-            .map_err(failed)?
-            .iter()
-            .map(|device| device.stats.failed_rd_operations)
-            .sum();
-        Ok(Sight { picture, text, failed_reads })
+        let devices = monitor.execute(&QueryBlockStats {}).map_err(failed)?;
+        let failed_requests: u64 = devices.iter().map(|device| device.stats.failed()).sum();
+        // Where there is no room for what it writes it stands still, and nothing of that is counted.
+        let stands = monitor.state().map_err(failed)? == RunState::io_error;
+        let failed_requests = failed_requests + u64::from(stands);
+        Ok(Sight { picture, text, failed_requests })
     }
 }
 
@@ -104,6 +104,15 @@ struct Device {
 #[derive(Debug, Deserialize)]
 struct Stats {
     failed_rd_operations: u64,
+    failed_wr_operations: u64,
+    failed_flush_operations: u64,
+}
+
+impl Stats {
+    /// A write to a layer reads what is below it, so that what cannot be read fails writes, too.
+    const fn failed(&self) -> u64 {
+        self.failed_rd_operations + self.failed_wr_operations + self.failed_flush_operations
+    }
 }
 
 impl Command for QueryBlockStats {
