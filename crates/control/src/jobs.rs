@@ -272,7 +272,7 @@ impl Control {
                 Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(error),
             },
-            JobRequest::Protect(request) => match self.stored_item(&request.name) {
+            JobRequest::Protect(_) | JobRequest::Verify(_) => match self.stored_item(job.request.object()) {
                 Ok(item) => item
                     .value
                     .held
@@ -281,7 +281,6 @@ impl Control {
                 Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(error),
             },
-            JobRequest::Verify(request) => self.check_can_prove(&self.stored_item(&request.item)?.value),
             JobRequest::Plan { .. } | JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => Ok(()),
         }
     }

@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use switchback_identity::Role;
 use switchback_model::{
-    Job, JobId, JobRequest, ObjectName, PROBE_LIMITS_MS, PROVE_EVERY_MS_MIN, Phase, PointChoice, Probe,
-    Proof, ProofInHand, ProofOutcome, ProtectedItem, UnixMillis, VerifyRequest,
+    Job, JobId, JobRequest, JobState, ObjectName, PROBE_LIMITS_MS, PROVE_EVERY_MS_MIN, Phase, PointChoice,
+    Probe, Proof, ProofInHand, ProofOutcome, ProtectedItem, UnixMillis, VerifyRequest,
 };
 use switchback_store::{Expect, Kind};
 
@@ -110,7 +110,8 @@ impl Control {
 
     pub(crate) fn is_at_work(&self, proof: &ProofInHand) -> Result<bool, ControlError> {
         match self.job(proof.job) {
-            Ok(job) => Ok(!job.state.is_final()),
+            // Nor does one that a restore has suspended give way by itself.
+            Ok(job) => Ok(!job.state.is_final() && job.state != JobState::Suspended),
             // So old that it is not kept any more.
             Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
@@ -243,7 +244,7 @@ impl Control {
     pub(crate) fn mark_proof(&self, name: &ObjectName, job: &Job) -> Result<Batch, ControlError> {
         let Versioned { value: mut item, version } = self.stored_item(name)?;
         let sandbox = match item.proving.in_hand.take() {
-            Some(other) if other.job != job.id => return Err(busy("machine", name, other.job)),
+            Some(other) if self.is_at_work(&other)? => return Err(busy("machine", name, other.job)),
             left => left.and_then(|proof| proof.sandbox),
         };
         item.proving.in_hand = Some(ProofInHand { job: job.id, sandbox });

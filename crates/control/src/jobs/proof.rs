@@ -15,7 +15,9 @@ pub(crate) mod finding;
 
 use std::path::PathBuf;
 
-use switchback_model::{Instance, JobRequest, Phase, ProofInHand, ProtectedItem, Sandbox, VerifyRequest};
+use switchback_model::{
+    Instance, JobRequest, Phase, ProofInHand, ProofOutcome, ProtectedItem, Sandbox, VerifyRequest,
+};
 use switchback_sites::{DiskOrigin, NewDisk, NewMachine, Nic, Power, Sight, Site, SiteError};
 
 use self::finding::{Pattern, Seen, judge, plain};
@@ -247,7 +249,7 @@ fn watch(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         });
     };
     let started = work.job.started.unwrap_or(work.job.created);
-    let outcome = switchback_model::ProofOutcome {
+    let outcome = ProofOutcome {
         id: work.job.id,
         replica: sandbox.replica,
         seq: sandbox.seq,
@@ -257,8 +259,10 @@ fn watch(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         verdict,
         seen: what,
     };
+    // Once more: its console may have said it a moment after the look.
+    let picture = work.site(&sandbox.site)?.look(&sandbox.id).map_or(sight.picture, |now| now.picture);
     let text = if seen.console.trim().is_empty() { &seen.screen } else { &seen.console };
-    work.control.keep_proof(&item.value.name, &outcome, probe, text, &sight.picture, work.batch)?;
+    work.control.keep_proof(&item.value.name, &outcome, probe, text, &picture, work.batch)?;
     let told = format!("recovery point {} {verdict}: {}", outcome.seq, outcome.seen);
     item.value.proving.conclude(outcome);
     work.change(&item);

@@ -46,6 +46,8 @@ fn make_machine(stage: &mut Stage, cast: Cast) -> anyhow::Result<()> {
     let machine = DemoMachine { pre_freeze: Some(BREAKS), ..machine };
     let home = stage.place(At::Home);
     let boot = BootFiles::make(&stage.foundation, home.site.directory())?;
+    // Its kernel speaks on its screen, too.
+    let boot = BootFiles { command_line: format!("console=tty0 {}", boot.command_line), ..boot };
     let images = machine.make_disks(&home.disks(&machine.name))?;
     machine.describe(home.site.directory(), &boot, &images)?;
     home.site.power_on(&machine.name)?;
@@ -162,6 +164,9 @@ fn prove_what_is_broken(stage: &mut Stage, cast: Cast, works: u64) -> anyhow::Re
     let is_failed = verdict(&newest) == "failed" && seen(&newest).contains("kernel gave up");
     stage.check(&what, "failed: its kernel gave up", found, is_failed);
     check_picture(stage, &what, &picture)?;
+    let differs = fs::read(&picture)? != fs::read(stage.path("proof.png"))?;
+    let found = if differs { "something else" } else { "the same" };
+    stage.check(format!("{what}: what its picture shows"), "something else than before", found, differs);
     let past = stage.job(&["machine", "verify", cast.name, "--point", &works.to_string()])?;
     let what = format!("recovery point {works}, from before");
     stage.check(what, "passed", format!("{}: {}", verdict(&past), seen(&past)), verdict(&past) == "passed");
