@@ -19,7 +19,9 @@ fn says(world: &World, text: &str) {
 
 /// A protected machine whose points work.
 fn works() -> World {
-    let world = World::protected();
+    let world = World::new();
+    world.map_networks();
+    let world = world.with_web01_protected();
     says(&world, LOGIN);
     *world.recovery.sight.lock().unwrap() = Sight { picture: PICTURE.to_vec(), ..Sight::default() };
     world
@@ -37,6 +39,14 @@ impl World {
     fn proved(&mut self, point: PointChoice, kill: Kill) -> bool {
         let job = begin(self, point);
         self.done(&job, kill)
+    }
+
+    /// Until the sandbox has been started.
+    fn until_it_runs(&mut self) {
+        while !self.recovery.all().iter().any(|machine| machine.power == Power::On) {
+            self.control.work_once(None).unwrap();
+            self.round();
+        }
     }
 
     fn last_proof(&self) -> ProofOutcome {
@@ -83,16 +93,14 @@ fn a_sandbox_is_like_its_machine_but_has_no_network() {
     let mut world = works();
     says(&world, "booting");
     let job = begin(&world, PointChoice::Latest);
-    while !world.recovery.all().iter().any(|machine| machine.power == Power::On) {
-        world.control.work_once(None).unwrap();
-        world.round();
-    }
+    world.until_it_runs();
     let machines = world.recovery.all();
     let (sandbox, replica) = (
         machines.iter().find(|machine| is_sandbox(machine)).unwrap(),
         machines.iter().find(|machine| !is_sandbox(machine)).unwrap(),
     );
     assert_eq!(sandbox.nics.len(), replica.nics.len());
+    assert!(replica.nics.iter().all(|nic| nic.network.is_some()), "{replica:?}");
     assert!(sandbox.nics.iter().all(|nic| nic.network.is_none()), "{sandbox:?}");
     assert_eq!(
         (sandbox.memory_mib, sandbox.cpus, &sandbox.boot),
@@ -146,10 +154,7 @@ fn a_sandbox_that_goes_off_or_cannot_read_its_point_is_told_apart() {
     let mut world = works();
     says(&world, "");
     let job = begin(&world, PointChoice::Latest);
-    while !world.recovery.all().iter().any(|machine| machine.power == Power::On) {
-        world.control.work_once(None).unwrap();
-        world.round();
-    }
+    world.until_it_runs();
     world.recovery.sight.lock().unwrap().failed_requests = 2;
     (0..5).for_each(|_| {
         world.round();
@@ -202,6 +207,17 @@ fn a_sandbox_that_cannot_be_removed_is_removed_later() {
         *world.recovery.stuck.lock().unwrap() = false;
         (world, job)
     };
+    // The same when nothing had come of it yet.
+    let mut world = works();
+    says(&world, "booting");
+    let job = begin(&world, PointChoice::Latest);
+    world.until_it_runs();
+    *world.recovery.stuck.lock().unwrap() = true;
+    world.control.cancel_job("tester", job.id).unwrap();
+    assert_eq!(world.finish(&job, None).0.state, JobState::Cancelled);
+    assert!(world.item().proving.in_hand.unwrap().sandbox.is_some());
+    (0..3).for_each(|_| world.round());
+
     let (mut world, job) = stuck();
     let job = world.control.restart_job("tester", job.id).unwrap();
     world.done(&job, None);
