@@ -1,14 +1,14 @@
 //! The ninth story: recovery points are proved in a sandbox. Points of a machine that works pass, the newest one and an older one; a point from after its system
-//! was broken fails, and says so with a picture; a failover takes the replica while a proof is at work.
+//! was broken fails, and says so with a picture; one whose master target is killed tells nothing; a failover takes the replica while a proof is at work.
 //!
 //! The machine is broken from inside, by what runs in it: its `init` is deleted, as by an upgrade that went wrong. It goes on running, and nobody notices: that
 //! is what proofs are for.
 
 use std::fs;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::Value;
-use switchback_sites::{Power, Site as _};
+use switchback_sites::{Machine, Power, Site as _};
 
 use super::places::{CAST, Cast};
 use super::stage::{At, FOLLOW_LIMIT, Stage, must_be_file};
@@ -25,6 +25,7 @@ const BREAKS: &str = "#!/bin/sh\n# An upgrade that goes wrong.\nrm -f /sbin/init
 const POINTS_MIN: usize = 4;
 /// Most pictures' first bytes (PNG, third edition, 5.2).
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+const MASTER_TARGET: &str = "master-target-recovery";
 /// What marks the sandboxes' ids.
 const SANDBOX: &str = "-proof-";
 
@@ -36,6 +37,7 @@ pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
     protect(stage, cast)?;
     let works = prove_what_works(stage, cast)?;
     prove_what_is_broken(stage, cast, works)?;
+    lose_the_view(stage, cast)?;
     fail_over_meanwhile(stage, cast, works)
 }
 
@@ -183,20 +185,41 @@ fn newest_proof(stage: &mut Stage, cast: Cast) -> anyhow::Result<Value> {
     listed.get(0).cloned().context("no proof is kept")
 }
 
+/// Begins a proof that comes to no end by itself; the job's name.
+fn begin_endless(stage: &mut Stage, cast: Cast, limit: &str) -> anyhow::Result<String> {
+    let words =
+        ["machine", "verify", cast.name, "--probe", "NEVER SAID", "--probe-limit", limit, "--no-wait"];
+    let job = stage.job(&words)?;
+    stage.wait("the sandbox runs", FOLLOW_LIMIT, |stage| {
+        let machines = stage.place(At::Recovery).site.machines()?;
+        let runs = |machine: &Machine| machine.id.contains(SANDBOX) && machine.power == Power::On;
+        Ok(machines.iter().any(runs).then_some(()))
+    })?;
+    job["name"].as_str().map(str::to_owned).with_context(|| format!("the proof's job has no name: {job}"))
+}
+
+/// What is below the sandbox's disks goes: that is nothing against the point.
+fn lose_the_view(stage: &mut Stage, cast: Cast) -> anyhow::Result<()> {
+    stage.screen.step("6. The master target is killed while a proof is at work");
+    let job = begin_endless(stage, cast, "30s")?;
+    stage.roles.kill(MASTER_TARGET)?;
+    stage.roles.restart(MASTER_TARGET)?;
+    stage.job(&["job", "wait", &job])?;
+    let newest = newest_proof(stage, cast)?;
+    let found = format!("{}: {}", verdict(&newest), seen(&newest));
+    stage.check("a proof whose view was lost", "inconclusive", found, verdict(&newest) == "inconclusive");
+    let before = points(stage, cast)?.first().copied().unwrap_or_default();
+    stage.wait("replication goes on", FOLLOW_LIMIT, |stage| {
+        Ok(points(stage, cast)?.first().is_some_and(|newest| *newest > before).then_some(()))
+    })
+}
+
 /// The sandbox stands on a view of the replica, which cannot go to a point meanwhile.
 fn fail_over_meanwhile(stage: &mut Stage, cast: Cast, works: u64) -> anyhow::Result<()> {
     stage
         .screen
-        .step("6. Disaster while a proof is at work: it gives way, and the point that was proved comes up");
-    let words = ["machine", "verify", cast.name, "--probe", "NEVER SAID", "--no-wait"];
-    let proof = stage.job(&words)?;
-    stage.wait("the sandbox runs", FOLLOW_LIMIT, |stage| {
-        let machines = stage.place(At::Recovery).site.machines()?;
-        Ok(machines
-            .iter()
-            .any(|machine| machine.id.contains(SANDBOX) && machine.power == Power::On)
-            .then_some(()))
-    })?;
+        .step("7. Disaster while a proof is at work: it gives way, and the point that was proved comes up");
+    let proof = begin_endless(stage, cast, PROBE_LIMIT)?;
     stage.place(At::Home).strike(cast.name)?;
     let id = stage.instance(cast.name, At::Recovery)?;
     let number = works.to_string();
@@ -211,8 +234,7 @@ fn fail_over_meanwhile(stage: &mut Stage, cast: Cast, works: u64) -> anyhow::Res
     let machines = stage.place(At::Recovery).site.machines()?;
     let left = machines.iter().filter(|machine| machine.id.contains(SANDBOX)).count();
     stage.check("sandboxes that are left", 0, left, left == 0);
-    let Some(name) = proof["name"].as_str() else { bail!("the proof's job has no name: {proof}") };
-    let job = stage.ask(&["job", "show", name])?;
+    let job = stage.ask(&["job", "show", &proof])?;
     let state = job.pointer("/properties/state").and_then(Value::as_str).unwrap_or_default();
     stage.check("the proof's job", "Cancelled", state, state == "Cancelled");
     Ok(())
