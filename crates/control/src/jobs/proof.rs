@@ -18,14 +18,14 @@ use std::path::PathBuf;
 use switchback_model::{
     Instance, JobRequest, Phase, ProofInHand, ProofOutcome, ProtectedItem, Sandbox, VerifyRequest,
 };
-use switchback_sites::{DiskOrigin, NewDisk, NewMachine, Nic, Power, Sight, Site, SiteError};
+use switchback_sites::{NewMachine, Nic, Power, Sight, Site, SiteError};
 
 use self::finding::{Pattern, Seen, judge, plain};
 use super::failover::{target, target_gone};
 use super::point::choose;
-use super::protect::{disks_differ, protected_disks};
 use super::shutdown::{Manner, ensure_off};
 use super::step::{Outcome, Step, Work, failure};
+use super::test_failover::{disks_over, images_of};
 use crate::items::points;
 use crate::records::Versioned;
 use crate::{ControlError, ErrorKind};
@@ -163,9 +163,7 @@ fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         return Ok(way);
     }
     let sandbox = sandbox_of(&item).ok_or_else(no_sandbox)?;
-    let images: Option<Vec<PathBuf>> = target(work, &item)?
-        .and_then(|target| target.replica(&sandbox.replica)?.views.get(&sandbox.view).cloned());
-    let Some(images) = images else {
+    let Some(images) = images_of(work, &item, &sandbox.view)? else {
         let waits = "waiting for the recovery point to be shown";
         return work.wait_for(waits, VIEW_LIMIT_S, || {
             failure(
@@ -195,17 +193,7 @@ fn machine(
     images: Vec<PathBuf>,
     site: &dyn Site,
 ) -> Result<NewMachine, ControlError> {
-    let side = item.protection.passive();
     let like = site.machine(item.passive().id.as_deref().unwrap_or_default())?;
-    let roomiest = site.datastores()?.into_iter().max_by_key(|datastore| datastore.free);
-    let datastore = roomiest.map(|datastore| datastore.name).unwrap_or_default();
-    let protected = protected_disks(item, side, &like)
-        .ok_or_else(|| disks_differ(item, side, "bring them back to what they were"))?;
-    let disks = images.into_iter().zip(protected).map(|(image, disk)| NewDisk {
-        size: disk.size,
-        serial: disk.serial.clone(),
-        origin: DiskOrigin::Over { image, datastore: datastore.clone() },
-    });
     Ok(NewMachine {
         id: sandbox.id.clone(),
         name: format!("{} (proof)", item.name),
@@ -213,7 +201,7 @@ fn machine(
         cpus: like.cpus,
         memory_mib: like.memory_mib,
         boot: like.boot.clone(),
-        disks: disks.collect(),
+        disks: disks_over(item, site, &like, images)?,
         nics: like.nics.iter().map(|nic| Nic { mac: nic.mac.clone(), network: None }).collect(),
         beside: None,
         mark: Some(mark(work, item)),

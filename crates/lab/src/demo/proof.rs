@@ -86,8 +86,9 @@ fn seen(proof: &Value) -> &str {
     proof.pointer("/properties/outcome/seen").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// Whether a picture has been saved, and what it shows is not all of one colour: such a picture is smaller than a line of text in one.
+/// Whether a picture has been saved, and shows something.
 fn check_picture(stage: &mut Stage, what: &str, file: &str) -> anyhow::Result<()> {
+    /// Bytes. Of an empty screen in text mode it takes less.
     const SHOWS_SOMETHING: usize = 2_000;
     let picture = fs::read(file).with_context(|| format!("there is no picture {file}"))?;
     let is_one = picture.starts_with(PNG) && picture.len() > SHOWS_SOMETHING;

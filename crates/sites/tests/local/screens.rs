@@ -1,7 +1,5 @@
 //! What is seen of a machine from outside: here, of a BIOS that finds nothing to boot from.
 
-#![expect(clippy::unwrap_used, reason = "whatever fails, fails the test")]
-
 use std::thread;
 use std::time::{Duration, Instant};
 
