@@ -10,7 +10,7 @@ use crate::bench::Bench;
 const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
-fn a_screen_is_seen_as_a_picture_and_as_text() {
+fn guest_screen_is_seen_as_a_picture_and_as_text() {
     let bench = Bench::new();
     let site = bench.open();
     let origin = DiskOrigin::Empty { datastore: "main".to_owned() };
