@@ -15,6 +15,7 @@ mod jobs;
 mod machines;
 mod network_mappings;
 pub(crate) mod program;
+mod proofs;
 mod servers;
 mod sign_in;
 mod sites;
@@ -99,6 +100,7 @@ fn operations() -> Vec<Operation> {
         groups::operations(),
         network_mappings::operations(),
         machines::operations(),
+        proofs::operations(),
         jobs::operations(),
         backup::operations(),
         tokens::operations(),

@@ -52,7 +52,7 @@ use std::sync::Arc;
 
 use axum::routing::MethodFilter;
 
-pub(crate) use answer::{Answer, REQUEST_ID};
+pub(crate) use answer::{Answer, PNG, REQUEST_ID};
 pub(crate) use call::{Call, base_of, parse_query};
 pub(crate) use error::ArmError;
 pub use id::Vault;

@@ -33,7 +33,7 @@ pub(crate) enum Standing {
 }
 
 /// Actions on something, by the last segment of the path, that an Operator may do: what Azure's role "Site Recovery Operator" may.
-const OPERATOR_ACTIONS: [&str; 12] = [
+const OPERATOR_ACTIONS: [&str; 13] = [
     "applyrecoverypoint",
     "cancel",
     "failovercancel",
@@ -46,6 +46,8 @@ const OPERATOR_ACTIONS: [&str; 12] = [
     "testfailover",
     "testfailovercleanup",
     "unplannedfailover",
+    // Ours: it changes nothing.
+    "verify",
 ];
 /// Types, by their segment, that only a Contributor may even look at: they tell who has access.
 const CONTRIBUTOR_TYPES: [&str; 5] =
@@ -148,6 +150,9 @@ mod tests {
             (Method::POST, format!("{item}/reprotect"), Operator),
             (Method::POST, "replicationjobs/1/cancel".into(), Operator),
             (Method::POST, format!("{item}/remove"), Contributor),
+            (Method::POST, "switchbackprotectedmachines/web01/verify".into(), Operator),
+            (Method::GET, "switchbackprotectedmachines/web01/proofs/1/picture".into(), Reader),
+            (Method::PUT, "switchbackprotectedmachines/web01/proving".into(), Contributor),
             (Method::POST, format!("{item}/somethingnew"), Contributor),
             (Method::PUT, item.to_owned(), Contributor),
             (Method::DELETE, "replicationpolicies/pg1".into(), Contributor),

@@ -19,6 +19,7 @@ use serde_json::{Map, Value, json};
 use self::contract::Contract;
 use self::operation::{Description, Outcome};
 use crate::additions::{descriptions, is_public, route_of};
+use crate::arm::PNG;
 use crate::arm::VERSIONS;
 use crate::routes::Served;
 use crate::{additions, arm};
@@ -166,8 +167,8 @@ fn responses(outcome: &Outcome) -> Value {
         Outcome::Other("application/json") => {
             json!({ "200": with("application/json", json!({ "type": "object" })) })
         }
-        Outcome::Other("application/octet-stream") => {
-            json!({ "200": with("application/octet-stream", json!({ "type": "string", "format": "binary" })) })
+        Outcome::Other(media_type @ ("application/octet-stream" | PNG)) => {
+            json!({ "200": with(media_type, json!({ "type": "string", "format": "binary" })) })
         }
         Outcome::Other(media_type) => json!({ "200": with(media_type, schema::text()) }),
         Outcome::Accepted => json!({ "202": response("Accepted") }),

@@ -11,7 +11,7 @@ use switchback_model::component::{
     AgentDesired, Answer, Desired, GuestPlatform, MasterTargetDesired, NetworkProfile, ProcessServerDesired,
     ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State, StoragePath,
 };
-use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Side};
+use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Seq, Side};
 
 use crate::backup::Superseded;
 use crate::opening::{Containers, blob_place};
@@ -232,9 +232,18 @@ impl Facts {
             retention: self.group(item).map(|group| group.policy.retention.clone()).unwrap_or_default(),
             mode,
             purge: false,
-            views: item.test.iter().map(|test| (test.view.clone(), test.seq)).collect(),
+            views: views(item, path),
         }
     }
+}
+
+/// The points that are to be shown: of a test failover and of a proof.
+fn views(item: &ProtectedItem, path: &ReplicationPath) -> BTreeMap<String, Seq> {
+    let test = item.test.iter().map(|test| (test.view.clone(), test.seq));
+    let sandbox = item.proving.in_hand.iter().filter_map(|proof| proof.sandbox.as_ref());
+    // What a former proof has left may stand on the replica of another direction.
+    let sandbox = sandbox.filter(|sandbox| sandbox.replica == path.replica);
+    test.chain(sandbox.map(|sandbox| (sandbox.view.clone(), sandbox.seq))).collect()
 }
 
 /// The disks of a machine that its agent is to send.

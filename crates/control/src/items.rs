@@ -8,7 +8,7 @@ use switchback_identity::Role;
 use switchback_model::azure::MachinePlan;
 use switchback_model::component::{Activity, ReplicationState};
 use switchback_model::{
-    JobError, ObjectName, Operation, Phase, ProtectedItem, RecoveryPoint, Side, UnixMillis,
+    JobError, ObjectName, Operation, Phase, ProtectedItem, RecoveryPoint, Side, UnixMillis, Verdict,
 };
 use switchback_store::Kind;
 
@@ -250,6 +250,7 @@ fn reasons(
         let cause = "the network between the sites is cut or too slow, or a server is down";
         reasons.tell(Health::Critical, "rpo.exceeded", message, cause, "see the other reasons");
     }
+    reasons_of_proofs(&mut reasons, item);
     let state = agent.and_then(StoredReport::agent);
     let failure = state.and_then(|state| state.replication.as_ref()?.failure.as_ref());
     for problem in state.iter().flat_map(|state| &state.problems).chain(failure) {
@@ -257,6 +258,31 @@ fn reasons(
         reasons.tell(health, &problem.code, problem.message.clone(), "", "");
     }
     reasons.0
+}
+
+/// The last proof of a point of its present replica has not passed.
+fn reasons_of_proofs(reasons: &mut Reasons, item: &ProtectedItem) {
+    let replica = item.replication.as_ref().map(|path| &path.replica);
+    let Some(last) = item.proving.last.as_ref().filter(|last| Some(&last.replica) == replica) else { return };
+    let (name, seq, seen) = (&item.name, last.seq, &last.seen);
+    let look = format!("look at it with `switchback machine proofs {name} --picture FILE`");
+    match last.verdict {
+        Verdict::Passed => {}
+        Verdict::Failed => reasons.tell(
+            Health::Warning,
+            "proof.failed",
+            format!("recovery point {seq} of {name} has failed its proof: {seen}"),
+            "the machine would not come up from this point, or the probe does not fit it",
+            &format!("{look}; verify older points to find one that works, mend the machine, then verify a new point"),
+        ),
+        Verdict::Inconclusive => reasons.tell(
+            Health::Warning,
+            "proof.inconclusive",
+            format!("the proof of recovery point {seq} of {name} tells nothing: {seen}"),
+            "the machine writes nothing to its serial console, or the sandbox itself was not well",
+            &format!("{look}; let the machine use its serial console (console=ttyS0), or give it a probe, then verify again"),
+        ),
+    }
 }
 
 /// What on the way from the machine to its replica is not well.

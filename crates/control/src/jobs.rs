@@ -13,6 +13,7 @@ pub(crate) mod next;
 mod plan;
 mod point;
 mod process_server;
+pub(crate) mod proof;
 pub(crate) mod protect;
 mod reprotect;
 mod shutdown;
@@ -55,6 +56,7 @@ fn steps_of(job: &Job) -> Result<Vec<Step>, ControlError> {
         JobRequest::Plan { operation, .. } => plan::steps(job, operation)?,
         JobRequest::DeployServer(_) => deployment::steps(),
         JobRequest::RetireServer { .. } => deployment::retire_steps(),
+        JobRequest::Verify(_) => proof::steps(),
     })
 }
 
@@ -272,7 +274,7 @@ impl Control {
                 Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
                 Err(error) => Err(error),
             },
-            JobRequest::Protect(request) => match self.stored_item(&request.name) {
+            JobRequest::Protect(_) | JobRequest::Verify(_) => match self.stored_item(job.request.object()) {
                 Ok(item) => item
                     .value
                     .held
@@ -292,6 +294,7 @@ impl Control {
             JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => {
                 return self.lock_deployment_again(job);
             }
+            JobRequest::Verify(request) => return self.mark_proof(&request.item, job),
             JobRequest::Operate { item: name, .. } => {
                 let Versioned { value: mut item, version } = self.stored_item(name)?;
                 if let Some(other) = item.job {

@@ -29,6 +29,7 @@
 //! | `readiness` | whether machines could fail over and come home |
 //! | `guests` | whether guests are ready for where they may wake up |
 //! | `cost` | what machines cost at Azure |
+//! | `proofs` | recovery points that are proved in a sandbox |
 //! | `background` | threads that look again and again |
 //! | `backup` | backups, restores, and which of two servers is the one |
 
@@ -50,6 +51,7 @@ mod moments;
 mod opening;
 mod physical;
 mod program;
+mod proofs;
 mod readiness;
 mod reconcile;
 mod records;

@@ -66,6 +66,7 @@ impl Control {
         }
         self.tell_orphans(seen, &mut batch)?;
         self.records().commit(batch)?;
+        self.begin_due_proof()?;
         if seen.rounds.is_multiple_of(PRUNE_EVERY) {
             let before = format!("{:015}", self.now().0.saturating_sub(KEEP_MS));
             for kind in [Kind::Event, Kind::Audit] {

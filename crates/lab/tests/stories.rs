@@ -48,6 +48,11 @@ fn guest_that_was_a_physical_server_comes_home_from_azure_whatever_happens_there
     play(Story::AzureFaults);
 }
 
+#[test]
+fn guest_points_are_proved_in_a_sandbox_and_one_of_a_broken_machine_fails() {
+    play(Story::Proof);
+}
+
 fn play(story: Story) {
     let ledger = Path::new(env!("CARGO_BIN_EXE_switchback-ledger"));
     let directory = tempfile::Builder::new().prefix("switchback-story-").tempdir_in("/var/tmp").unwrap();

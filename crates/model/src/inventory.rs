@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::azure::{AzureKind, MachinePlan};
 use crate::{
-    Consistency, Epoch, JobId, MachineId, ObjectName, Protection, ReplicaName, RetentionPolicy, Seq, Side,
-    UnixMillis,
+    Consistency, Epoch, JobId, MachineId, ObjectName, Protection, Proving, ReplicaName, RetentionPolicy, Seq,
+    Side, UnixMillis,
 };
 
 /// A site: a place that machines run at.
@@ -276,6 +276,9 @@ pub struct ProtectedItem {
     /// When a test failover last succeeded.
     #[serde(default)]
     pub last_test_failover: Option<UnixMillis>,
+    /// How its recovery points are proved, and how that stands.
+    #[serde(default)]
+    pub proving: Proving,
     /// The job that works on it: another is refused.
     #[serde(default)]
     pub job: Option<JobId>,
@@ -331,6 +334,7 @@ impl ProtectedItem {
             stale_seen: None,
             last_failover: None,
             last_test_failover: None,
+            proving: Proving::default(),
             job: None,
             held: None,
         }

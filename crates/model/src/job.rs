@@ -15,7 +15,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, ObjectName, Operation, PointChoice, ServerRequest, UnixMillis};
+use crate::{JobId, ObjectName, Operation, PointChoice, ServerRequest, UnixMillis, VerifyRequest};
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,8 @@ pub enum JobRequest {
         /// Its name.
         server: ObjectName,
     },
+    /// Boot a recovery point of a protected machine in a sandbox.
+    Verify(Box<VerifyRequest>),
 }
 
 impl JobRequest {
@@ -91,6 +93,7 @@ impl JobRequest {
             Self::Plan { plan, .. } => plan,
             Self::DeployServer(request) => &request.name,
             Self::RetireServer { server } => server,
+            Self::Verify(request) => &request.item,
         }
     }
 }

@@ -22,6 +22,7 @@ mod inventory;
 mod job;
 mod plan;
 mod point;
+mod proof;
 mod protection;
 mod readiness;
 mod reason;
@@ -45,6 +46,10 @@ pub use job::{
 };
 pub use plan::{ActionKind, PlanAction, PlanGroup, RecoveryPlan};
 pub use point::{Consistency, RecoveryPoint, UnixMillis};
+pub use proof::{
+    PROBE_LIMIT_MS, PROBE_LIMITS_MS, PROVE_EVERY_MS_MIN, Probe, Proof, ProofInHand, ProofOutcome, Proving,
+    Sandbox, Verdict, VerifyRequest,
+};
 pub use protection::{Illegal, Operation, Phase, Protection, Side};
 pub use readiness::{CheckState, Readiness, ReadinessCheck, verdict};
 pub use reason::ResyncReason;

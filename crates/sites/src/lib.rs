@@ -112,6 +112,17 @@ pub struct Nic {
     pub network: Option<String>,
 }
 
+/// What can be seen of a machine that runs, from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sight {
+    /// A picture of its screen, as PNG.
+    pub picture: Vec<u8>,
+    /// What stands on its screen, where that is in text mode; else nothing.
+    pub text: String,
+    /// Requests of its disks that have failed: not the guest's fault, but that of what is below them.
+    pub failed_requests: u64,
+}
+
 /// A machine to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMachine {
@@ -414,6 +425,20 @@ pub trait Site: Send + Sync + Debug {
     /// # Errors
     /// [`SiteError`].
     fn console(&self, id: &str, bytes_max: usize) -> Result<String, SiteError>;
+
+    /// Whether its machines can be sandboxes, in which recovery points are proved: over images of somebody else, without a network, and looked at from outside
+    /// ([`Site::look`]).
+    fn has_sandboxes(&self) -> bool {
+        false
+    }
+
+    /// Looks at the screen of a machine that runs.
+    ///
+    /// # Errors
+    /// [`SiteError`]: it does not run, or this kind of site has no way to.
+    fn look(&self, id: &str) -> Result<Sight, SiteError> {
+        Err(SiteError::failed(format!("looking at {id}"), "this kind of site has no way to"))
+    }
 }
 
 /// Why a site did not do what it was asked.

@@ -8,6 +8,7 @@
 //!              lock, run.lock     who changes it; that it runs                       (locks)
 //!              qmp.sock           the way to its QEMU                                (monitor)
 //!              console.log        what it wrote to its serial console
+//!              screen.…           what is seen of its screen, for a moment              (screen)
 //!              qemu.log           what QEMU said at its last start                   (process)
 //!   DATASTORE/ID/disk-N.raw       its disks                                          (images)
 //!                disk-N.M.qcow2   layers over them                                   (snapshots)
@@ -26,6 +27,7 @@ mod making;
 mod monitor;
 mod power;
 mod process;
+mod screen;
 mod settings;
 mod snapshots;
 mod toml_file;
@@ -47,7 +49,7 @@ use description::Description;
 use locks::FileLock;
 use toml_file::TomlFile;
 
-use crate::{Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, Site, SiteError};
+use crate::{Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, Sight, Site, SiteError};
 
 const SITE: &str = "site.toml";
 const MACHINES: &str = "machines";
@@ -363,5 +365,13 @@ impl Site for LocalSite {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()), // never started
             Err(error) => Err(SiteError::failed(format!("reading the console of {id}"), error)),
         }
+    }
+
+    fn has_sandboxes(&self) -> bool {
+        true
+    }
+
+    fn look(&self, id: &str) -> Result<Sight, SiteError> {
+        self.see(id)
     }
 }

@@ -62,11 +62,15 @@ pub enum Kind {
     Account,
     /// The configuration server's own: its vault's name, what it was last told.
     Setting,
+    /// A proof of a recovery point; its key is `MACHINE/ID`, and sorts by time.
+    Proof,
+    /// The picture of a proof; same key.
+    Picture,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Site,
         Self::Server,
         Self::Deployment,
@@ -81,6 +85,8 @@ impl Kind {
         Self::Token,
         Self::Account,
         Self::Setting,
+        Self::Proof,
+        Self::Picture,
     ];
 
     /// What it is called in databases and backups: never changes.
@@ -101,6 +107,8 @@ impl Kind {
             Self::Token => "token",
             Self::Account => "account",
             Self::Setting => "setting",
+            Self::Proof => "proof",
+            Self::Picture => "picture",
         }
     }
 

@@ -149,6 +149,14 @@ impl Client {
         Ok(String::from_utf8_lossy(&answer.body).into_owned())
     }
 
+    /// A resource that is neither text nor JSON.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn bytes(&self, id: &str) -> Result<Vec<u8>, ClientError> {
+        Ok(self.send(Method::GET, &versioned(id, &[]), None).await?.body)
+    }
+
     /// All elements of a list, page by page; with `enough`, not many more than so many.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use switchback_control::cost::Cost;
 use switchback_control::{Control, ItemView};
 use switchback_model::{Instance, ItemOperation, ReadinessCheck, Side, verdict};
 
+use super::proofs;
 use crate::arm::{Answer, ArmError, Call, job_name, page, page_at_once, resource, show_time};
 use crate::openapi::operation::{Operation, begin, get as show_one, get_page, post};
 use crate::openapi::schema::{object, resource as schema, text};
@@ -59,9 +60,16 @@ pub(crate) fn points(control: &Control, call: &Call) -> Result<Answer, ArmError>
     let points = control.recovery_points(&name)?.into_iter();
     let points = points.map(|point| (format!("{:020}", u64::MAX - point.seq.0), point)).collect();
     let machine = call.vault.addition("switchbackProtectedMachines", name.as_str());
+    let proofs = control.proofs(&name)?;
     Answer::of(&page(call, points, |point| {
+        // Numbers of points come again in another replica; with their time they do not.
+        let proof = proofs.iter().find(|proof| {
+            let proved = &proof.outcome;
+            (proved.seq, proved.point_time) == (point.seq, point.time)
+        });
         let properties = json!({
             "seq": point.seq, "time": show_time(point.time), "consistency": point.consistency, "multiVmTag": point.group_tag,
+            "proof": proof.map(|proof| json!({ "id": job_name(proof.outcome.id), "verdict": proof.outcome.verdict })),
         });
         let seq = point.seq.to_string();
         resource(
@@ -174,6 +182,7 @@ fn show(call: &Call, view: &ItemView) -> Result<Value, ArmError> {
         "staleSeen": item.stale_seen.map(show_time),
         "lastFailover": item.last_failover.map(show_time),
         "lastTestFailover": item.last_test_failover.map(show_time),
+        "lastProof": item.proving.last.as_ref().map(proofs::show_outcome),
         "job": item.job.map(job_name),
         "held": item.held,
         "health": view.health,

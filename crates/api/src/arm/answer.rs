@@ -23,6 +23,8 @@ use super::id::job_name;
 pub(crate) const ASYNC_OPERATION: HeaderName = HeaderName::from_static("azure-asyncoperation");
 /// What tells one request from another; of an operation, its job's id.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-request-id");
+/// The media type of pictures.
+pub(crate) const PNG: &str = "image/png";
 /// Seconds between two looks at an operation. The service says 30; ours are often done in less.
 pub(crate) const RETRY_AFTER_S: u64 = 2;
 
@@ -35,6 +37,8 @@ pub(crate) enum Answer {
     InProgress(Value),
     /// 200 with plain text.
     Text(String),
+    /// 200 with a picture: PNG.
+    Picture(Vec<u8>),
     /// 202: a job works on it.
     Accepted {
         /// The resource that it works on.
@@ -65,6 +69,7 @@ impl Answer {
                 ([(header::RETRY_AFTER, RETRY_AFTER_S.to_string())], Json(status)).into_response()
             }
             Self::Text(text) => text.into_response(),
+            Self::Picture(png) => ([(header::CONTENT_TYPE, PNG)], png).into_response(),
             Self::NoContent => StatusCode::NO_CONTENT.into_response(),
             Self::Accepted { resource, job } => {
                 let mut response = Response::new(Body::empty());

@@ -17,6 +17,7 @@ pub(crate) const fn scenario(request: &JobRequest) -> (&'static str, &'static st
         JobRequest::Protect(_) => return ("EnableDr", "Enable replication"),
         JobRequest::DeployServer(_) => return ("DeployProcessServer", "Deploy process server"),
         JobRequest::RetireServer { .. } => return ("RetireProcessServer", "Remove process server"),
+        JobRequest::Verify(_) => return ("VerifyRecoveryPoint", "Verify recovery point"),
         JobRequest::Operate { operation, .. } | JobRequest::Plan { operation, .. } => operation,
     };
     match operation {
@@ -236,14 +237,17 @@ pub(crate) const fn target_type(request: &JobRequest) -> &'static str {
     match request {
         JobRequest::Plan { .. } => "RecoveryPlan",
         JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => "ProcessServer",
-        JobRequest::Protect(_) | JobRequest::Operate { .. } => "ProtectionEntity",
+        JobRequest::Protect(_) | JobRequest::Operate { .. } | JobRequest::Verify(_) => "ProtectionEntity",
     }
 }
 
 /// `customDetails` by what the job does. `target` is the resource's id, where it still is.
 pub(crate) fn custom_details(control: &Control, job: &Job, target: Option<&str>) -> Value {
     let operation = match &job.request {
-        JobRequest::Protect(_) | JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => None,
+        JobRequest::Protect(_)
+        | JobRequest::DeployServer(_)
+        | JobRequest::RetireServer { .. }
+        | JobRequest::Verify(_) => None,
         JobRequest::Operate { operation, .. } | JobRequest::Plan { operation, .. } => Some(operation),
     };
     let affected = json!({ "objectName": job.request.object().as_str(), "by": job.by });

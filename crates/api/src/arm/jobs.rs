@@ -146,7 +146,7 @@ fn show(
             let is_there = control.deployment(object).is_ok();
             is_there.then(|| call.vault.addition(deployed_servers::KIND, object.as_str()))
         }
-        JobRequest::Protect(_) | JobRequest::Operate { .. } => {
+        JobRequest::Protect(_) | JobRequest::Operate { .. } | JobRequest::Verify(_) => {
             control.item(object).ok().map(|view| call.vault.protected_item(&view.item.home.site, object))
         }
     };

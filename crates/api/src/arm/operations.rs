@@ -99,7 +99,7 @@ pub(crate) fn result(control: &Control, call: &Call) -> Result<Answer, ArmError>
     let object = job.request.object().clone();
     let param = match job.request {
         JobRequest::Plan { .. } => "plan",
-        JobRequest::Protect(_) | JobRequest::Operate { .. } => "item",
+        JobRequest::Protect(_) | JobRequest::Operate { .. } | JobRequest::Verify(_) => "item",
         JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => "made",
     };
     if call.name(param).ok().as_ref() != Some(&object) {
@@ -113,7 +113,7 @@ pub(crate) fn result(control: &Control, call: &Call) -> Result<Answer, ArmError>
         JobState::NotStarted | JobState::InProgress | JobState::Suspended => {
             let resource = match job.request {
                 JobRequest::Plan { .. } => call.vault.plan(&object),
-                JobRequest::Protect(_) | JobRequest::Operate { .. } => {
+                JobRequest::Protect(_) | JobRequest::Operate { .. } | JobRequest::Verify(_) => {
                     call.vault.protected_item(&call.name("site")?, &object)
                 }
                 JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => {
@@ -138,15 +138,17 @@ fn of_success(control: &Control, call: &Call, job: &Job, object: &ObjectName) ->
         },
         JobRequest::RetireServer { .. }
         | JobRequest::Operate { operation: ItemOperation::Disable { .. }, .. } => Ok(Answer::NoContent),
-        JobRequest::Protect(_) | JobRequest::Operate { .. } => match control.item(object) {
-            Ok(view) => {
-                let around = protected_items::Around::load(control)?;
-                Ok(Answer::Ok(protected_items::show(control, call, &around, &view)?))
+        JobRequest::Protect(_) | JobRequest::Operate { .. } | JobRequest::Verify(_) => {
+            match control.item(object) {
+                Ok(view) => {
+                    let around = protected_items::Around::load(control)?;
+                    Ok(Answer::Ok(protected_items::show(control, call, &around, &view)?))
+                }
+                // Its protection has ended since.
+                Err(error) if error.kind == ErrorKind::NotFound => Ok(Answer::NoContent),
+                Err(error) => Err(error.into()),
             }
-            // Its protection has ended since.
-            Err(error) if error.kind == ErrorKind::NotFound => Ok(Answer::NoContent),
-            Err(error) => Err(error.into()),
-        },
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::schema;
+use crate::arm::PNG;
 use crate::service::Handler;
 
 /// Larger numbers make no sense, and some of them are refused.
@@ -109,6 +110,11 @@ pub(crate) fn get_page(
 /// Shows plain text.
 pub(crate) fn get_text(path: &'static str, handler: Handler, summary: &'static str) -> Operation {
     operation("get", path, handler, summary, Outcome::Other("text/plain"))
+}
+
+/// Shows a picture.
+pub(crate) fn get_picture(path: &'static str, handler: Handler, summary: &'static str) -> Operation {
+    operation("get", path, handler, summary, Outcome::Other(PNG))
 }
 
 /// Makes or changes something.

@@ -131,6 +131,7 @@ pub(crate) fn protected_machine() -> Value {
         ("staleSeen", or_null(time())),
         ("lastFailover", or_null(time())),
         ("lastTestFailover", or_null(time())),
+        ("lastProof", or_null(proof_outcome())),
         ("job", or_null(text())),
         ("held", or_null(held)),
         ("health", health()),
@@ -164,7 +165,46 @@ pub(crate) fn recovery_point() -> Value {
         ("time", time()),
         ("consistency", consistency()),
         ("multiVmTag", or_null(text())),
+        ("proof", or_null(object([("id", text()), ("verdict", verdict())]))),
     ])
+}
+
+fn verdict() -> Value {
+    choice(&["passed", "failed", "inconclusive"])
+}
+
+fn proof_outcome() -> Value {
+    let outcome = object([
+        ("id", text()),
+        ("seq", count()),
+        ("pointTime", time()),
+        ("started", time()),
+        ("ended", time()),
+        ("verdict", verdict()),
+        ("seen", text()),
+    ]);
+    titled("SwitchbackProofOutcome", outcome)
+}
+
+/// What is looked for; without a pattern, a login prompt.
+pub(crate) fn probe() -> Value {
+    titled("SwitchbackProbe", object([("pattern?", or_null(text())), ("limitMs?", count())]))
+}
+
+/// The properties of a proof.
+pub(crate) fn proof() -> Value {
+    object([
+        ("outcome", proof_outcome()),
+        ("replica", text()),
+        ("probe", probe()),
+        ("console", text()),
+        ("pictureBytes", count()),
+    ])
+}
+
+/// How a machine's points are proved.
+pub(crate) fn proving() -> Value {
+    object([("probe", probe()), ("everyMs", count()), ("begun", or_null(time())), ("job", or_null(text()))])
 }
 
 pub(crate) fn readiness() -> Value {

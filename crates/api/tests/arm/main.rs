@@ -17,6 +17,7 @@ mod kinds;
 mod operations;
 mod pages;
 mod plans;
+mod proofs;
 mod round;
 mod schemathesis;
 mod server;

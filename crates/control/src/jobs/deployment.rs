@@ -208,7 +208,7 @@ fn chooses(request: &JobRequest) -> bool {
         JobRequest::Operate { operation, .. } | JobRequest::Plan { operation, .. } => {
             matches!(operation, ItemOperation::Reprotect(_) | ItemOperation::SwitchProcessServer { .. })
         }
-        JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => false,
+        JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } | JobRequest::Verify(_) => false,
     }
 }
 

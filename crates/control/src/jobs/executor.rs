@@ -385,6 +385,7 @@ impl Control {
             JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => {
                 self.free_deployment(&job.value, state, &mut batch)?;
             }
+            JobRequest::Verify(request) => self.free_proof(&request.item, id, &mut batch)?,
             request => match self.stored_item(request.object()) {
                 // It is not protected, so it is not kept: whatever had been made for it has been undone.
                 Ok(item)
@@ -429,6 +430,7 @@ pub(crate) fn describe(request: &JobRequest) -> String {
         JobRequest::Protect(_) => "enable protection".into(),
         JobRequest::DeployServer(_) => "deploying the process server".into(),
         JobRequest::RetireServer { .. } => "removing the process server".into(),
+        JobRequest::Verify(_) => "verify recovery point".into(),
         JobRequest::Operate { operation, .. } | JobRequest::Plan { operation, .. } => {
             operation.operation().map_or_else(|| "clean-up".into(), |operation| operation.to_string())
         }

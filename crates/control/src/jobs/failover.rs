@@ -20,6 +20,7 @@ use switchback_model::{
 };
 
 use super::point::{choose, record_of};
+use super::proof;
 use super::shutdown::{Manner, ensure_off, switch_itself_off};
 use super::step::{Outcome, Step, Work, failure};
 use crate::items::points;
@@ -131,6 +132,9 @@ pub(crate) fn chosen(work: &Work<'_>, item: &ProtectedItem) -> Result<RecoveryPo
 
 /// The master target must be there, and have the point.
 fn check(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    if let Some(wait) = proof::make_way(work)? {
+        return Ok(wait);
+    }
     let item = work.item()?.value;
     if target(work, &item)?.is_none() {
         return work
@@ -201,6 +205,9 @@ fn synchronize(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 }
 
 fn check_planned(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    if let Some(wait) = proof::make_way(work)? {
+        return Ok(wait);
+    }
     let item = work.item()?.value;
     let now = work.now();
     let agent = work.control.agent_report(&item.agent, &item.active().system_uuid)?;

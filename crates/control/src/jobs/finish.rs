@@ -94,6 +94,9 @@ fn resynchronize(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 }
 
 fn end_replication(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    if let Some(wait) = super::proof::make_way(work)? {
+        return Ok(wait);
+    }
     let mut item = work.item()?;
     if let Some(path) = &item.value.replication {
         work.set_note("master-target", path.master_target.clone());
@@ -180,6 +183,7 @@ fn forget(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
             work.batch.replace(Kind::Plan, plan.value.name.key(), plan.version, &plan.value);
         }
     }
+    work.control.forget_proofs(name, work.batch)?;
     work.batch.delete(Kind::Item, name.key(), Expect::Version(item.version));
     Ok(Outcome::done())
 }

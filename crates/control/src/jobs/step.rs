@@ -130,6 +130,7 @@ impl Work<'_> {
         let name = match &self.job.request {
             JobRequest::Protect(request) => &request.name,
             JobRequest::Operate { item, .. } => item,
+            JobRequest::Verify(request) => &request.item,
             JobRequest::Plan { .. } | JobRequest::DeployServer(_) | JobRequest::RetireServer { .. } => {
                 let message = "the job is about no machine";
                 return Err(ControlError::new(ErrorKind::Internal, "job.no-item", message));

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use switchback_model::{Operation, TestCopy};
-use switchback_sites::{DiskOrigin, NewDisk, NewMachine, Nic};
+use switchback_model::{Operation, ProtectedItem, TestCopy};
+use switchback_sites::{DiskOrigin, Machine, NewDisk, NewMachine, Nic, Site};
 
 use super::failover::{chosen, target, target_gone};
 use super::protect::{disks_differ, mapped_networks, protected_disks};
@@ -53,11 +53,7 @@ fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let Some(copy) = &item.test else {
         return Err(ControlError::new(ErrorKind::Internal, "test.no-copy", "no test failover is in hand"));
     };
-    let images: Option<Vec<PathBuf>> = target(work, &item)?.and_then(|target| {
-        let replica = target.replica(&item.replication.as_ref()?.replica)?.clone();
-        replica.views.get(&copy.view).cloned()
-    });
-    let Some(images) = images else {
+    let Some(images) = images_of(work, &item, &copy.view)? else {
         return work
             .wait_for("waiting for the recovery point to be shown", VIEW_LIMIT_S, || target_gone(&item));
     };
@@ -66,20 +62,6 @@ fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let like = site.machine(passive.id.as_deref().unwrap_or_default())?;
     let source = work.site(&active.site)?.machine(active.id.as_deref().unwrap_or_default())?;
     let networks = mapped_networks(work, &source, &active.site, &passive.site, true)?;
-    let datastore = site
-        .datastores()?
-        .into_iter()
-        .max_by_key(|datastore| datastore.free)
-        .map(|datastore| datastore.name)
-        .unwrap_or_default();
-    let side = item.protection.passive();
-    let protected = protected_disks(&item, side, &like)
-        .ok_or_else(|| disks_differ(&item, side, "bring them back to what they were"))?;
-    let disks = images.into_iter().zip(protected).map(|(image, disk)| NewDisk {
-        size: disk.size,
-        serial: disk.serial.clone(),
-        origin: DiskOrigin::Over { image, datastore: datastore.clone() },
-    });
     let machine = NewMachine {
         id: copy.id.clone(),
         name: format!("{} (test)", item.name),
@@ -87,13 +69,44 @@ fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         cpus: like.cpus,
         memory_mib: like.memory_mib,
         boot: like.boot.clone(),
-        disks: disks.collect(),
+        disks: disks_over(&item, &*site, &like, images)?,
         nics: networks.into_iter().map(|network| Nic { mac: String::new(), network }).collect(),
         beside: None,
         mark: Some(format!("{} test", item.machine)),
     };
     site.create_machine(&machine)?;
     Ok(Outcome::Done(copy.id.clone()))
+}
+
+/// The images of a view, once the master target shows it.
+pub(super) fn images_of(
+    work: &Work<'_>,
+    item: &ProtectedItem,
+    view: &str,
+) -> Result<Option<Vec<PathBuf>>, ControlError> {
+    let Some(target) = target(work, item)? else { return Ok(None) };
+    let replica = item.replication.as_ref().and_then(|path| target.replica(&path.replica));
+    Ok(replica.and_then(|replica| replica.views.get(view).cloned()))
+}
+
+/// Disks like those of the passive instance, over the images of a view, in the datastore with most room.
+pub(super) fn disks_over(
+    item: &ProtectedItem,
+    site: &dyn Site,
+    like: &Machine,
+    images: Vec<PathBuf>,
+) -> Result<Vec<NewDisk>, ControlError> {
+    let roomiest = site.datastores()?.into_iter().max_by_key(|datastore| datastore.free);
+    let datastore = roomiest.map(|datastore| datastore.name).unwrap_or_default();
+    let side = item.protection.passive();
+    let protected = protected_disks(item, side, like)
+        .ok_or_else(|| disks_differ(item, side, "bring them back to what they were"))?;
+    let disks = images.into_iter().zip(protected).map(|(image, disk)| NewDisk {
+        size: disk.size,
+        serial: disk.serial.clone(),
+        origin: DiskOrigin::Over { image, datastore: datastore.clone() },
+    });
+    Ok(disks.collect())
 }
 
 fn start(work: &mut Work<'_>) -> Result<Outcome, ControlError> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use switchback_model::ReadinessCheck;
 use switchback_sites::{
-    Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, ServerPlan, Site, SiteError, Target,
+    Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, ServerPlan, Sight, Site, SiteError,
+    Target,
 };
 
 /// A site in memory.
@@ -26,6 +27,11 @@ pub(crate) struct MemorySite {
     pub(crate) findings: Mutex<Vec<ReadinessCheck>>,
     /// Process servers that were made here, by name.
     pub(crate) servers: Mutex<BTreeMap<String, ServerPlan>>,
+    /// What sandboxes write to their console, and what is to be seen of them.
+    pub(crate) sandboxes_say: Mutex<String>,
+    pub(crate) sight: Mutex<Sight>,
+    /// It is of another kind.
+    pub(crate) without_sandboxes: Mutex<bool>,
     /// Neither makes nor removes process servers.
     pub(crate) refuses_servers: Mutex<bool>,
 }
@@ -102,6 +108,11 @@ impl MemorySite {
     pub(crate) fn set_power(&self, id: &str, power: Power) {
         self.machines().get_mut(id).unwrap().power = power;
     }
+}
+
+/// A machine in which a recovery point is proved.
+pub(crate) fn is_sandbox(machine: &Machine) -> bool {
+    machine.mark.as_ref().is_some_and(|mark| mark.contains(" proof "))
 }
 
 fn off(machine: &Machine, action: &str) -> Result<(), SiteError> {
@@ -244,8 +255,17 @@ impl Site for MemorySite {
             Ok(())
         })
     }
-    fn console(&self, _id: &str, _bytes_max: usize) -> Result<String, SiteError> {
-        Ok(String::new())
+    fn console(&self, id: &str, _bytes_max: usize) -> Result<String, SiteError> {
+        let machine = self.machine(id)?;
+        let says = self.sandboxes_say.lock().unwrap().clone();
+        Ok(if is_sandbox(&machine) && machine.power == Power::On { says } else { String::new() })
+    }
+    fn has_sandboxes(&self) -> bool {
+        !*self.without_sandboxes.lock().unwrap()
+    }
+    fn look(&self, id: &str) -> Result<Sight, SiteError> {
+        self.machine(id)?;
+        Ok(self.sight.lock().unwrap().clone())
     }
     fn deploy_server(&self, plan: &ServerPlan) -> Result<String, SiteError> {
         self.takes_servers()?;

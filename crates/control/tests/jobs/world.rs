@@ -32,7 +32,7 @@ use switchback_model::{
 use switchback_sites::{Machine, Nic, Power, Site};
 use switchback_store::{Snapshot, SqliteStore, Store, StoreError};
 
-pub(crate) use memory_site::MemorySite;
+pub(crate) use memory_site::{MemorySite, is_sandbox};
 
 #[derive(Debug, Default)]
 pub(crate) struct Seconds(AtomicU64);
@@ -353,11 +353,9 @@ impl World {
         }
         self.newcomers();
         let sites = [self.home.clone(), self.recovery.clone(), self.hardware.clone()];
-        for machine in sites
-            .iter()
-            .flat_map(|site| site.all())
-            .filter(|machine| machine.power == Power::On && !machine.id.contains("test"))
-        {
+        for machine in sites.iter().flat_map(|site| site.all()).filter(|machine| {
+            machine.power == Power::On && !machine.id.contains("test") && !is_sandbox(machine)
+        }) {
             self.agent(&machine);
         }
     }
@@ -422,6 +420,10 @@ impl World {
             let moves = actual.reached != Some(wanted.mode) && wanted.mode != ReplicaMode::Remove;
             let has_all = wanted.targets.iter().all(|path| here.has(&format!("uuid-{name}"), path));
             assert!(!moves || has_all, "{name} has not got the disks of {}", wanted.replica);
+            let dropped = actual.views.keys().any(|view| !wanted.views.contains_key(view));
+            assert!(!dropped || !here.all().iter().any(is_sandbox), "a sandbox stands on what is unmounted");
+            let stands = matches!(wanted.mode, ReplicaMode::StandAt { .. });
+            assert!(!stands || wanted.views.is_empty(), "a replica goes nowhere while a point is shown");
             (actual.epoch, actual.reached) = (wanted.epoch, Some(wanted.mode));
             actual.views = wanted
                 .views

@@ -45,6 +45,9 @@ struct Arguments {
     /// Play the main story with Microsoft's SDK for Azure Site Recovery (Python) instead of the command line
     #[arg(long, group = "story")]
     sdk: bool,
+    /// Play proofs of recovery points in a sandbox instead: of points that work, and of one from after the machine was broken
+    #[arg(long, group = "story")]
+    proof: bool,
     /// Leave everything running at the end, and print how to look around
     #[arg(long)]
     keep: bool,
@@ -92,6 +95,7 @@ fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         (arguments.azure, Story::Azure),
         (arguments.azure_faults, Story::AzureFaults),
         (arguments.sdk, Story::Sdk),
+        (arguments.proof, Story::Proof),
     ];
     let story =
         stories.into_iter().find(|(is_asked, _)| *is_asked).map_or(Story::WholeCycle, |(_, story)| story);

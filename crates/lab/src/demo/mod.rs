@@ -21,6 +21,7 @@
 //! | `azure_faults` | the eighth: a physical server, and what happens at Azure meanwhile |
 //! | `physical` | the sixth: a physical server becomes a virtual machine |
 //! | `sdk` | the ninth: the main story, driven by Microsoft's SDK |
+//! | `proof` | the tenth: recovery points are proved in a sandbox |
 //! | `vmware_faults` | the fifth: what happens at the vCenter while a machine is replicated to it |
 
 mod azure;
@@ -30,6 +31,7 @@ mod esx;
 mod faults;
 mod physical;
 mod places;
+mod proof;
 mod roles;
 mod screen;
 mod sdk;
@@ -86,6 +88,8 @@ pub enum Story {
     Azure,
     /// A physical server is replicated to Azure whatever happens there, and comes home as a virtual machine.
     AzureFaults,
+    /// Recovery points are booted in a sandbox: those that work, and one from after the machine was broken.
+    Proof,
     /// A physical server is failed over, switching itself off, and comes home as a new virtual machine of a vCenter.
     Physical,
     /// What is asked for in the main story is asked for by Microsoft's SDK for Azure Site Recovery: machine by machine, then by a recovery plan.
@@ -109,6 +113,7 @@ pub fn run(options: &Options, screen: Screen) -> (Table, anyhow::Result<()>) {
         Story::AzureFaults => azure_faults::play(&mut stage),
         Story::Physical => physical::play(&mut stage),
         Story::Sdk => sdk::play(&mut stage),
+        Story::Proof => proof::play(&mut stage),
     };
     stage.end(played.is_ok() && options.keep);
     (stage.into_table(), played)

@@ -152,7 +152,7 @@ impl Stage {
         self.options.directory.join("logs")
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.options.directory.join(name).to_string_lossy().into_owned()
     }
 

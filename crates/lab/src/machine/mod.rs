@@ -118,6 +118,8 @@ pub struct DemoMachine {
     pub ledger: PathBuf,
     /// Its mobility agent; without one it is not protected.
     pub agent: Option<AgentSettings>,
+    /// A script that its agent calls before app-consistent points.
+    pub pre_freeze: Option<&'static str>,
 }
 
 /// What machines boot with.
@@ -155,6 +157,7 @@ impl DemoMachine {
             workload: format!("--serve 0.0.0.0:{}", crate::ledger::PORT),
             ledger: ledger.to_owned(),
             agent,
+            pre_freeze: None,
         }
     }
 
@@ -168,6 +171,7 @@ impl DemoMachine {
             workload: "--follow-interface eth1 --follow-host 11".to_owned(),
             ledger: ledger.to_owned(),
             agent,
+            pre_freeze: None,
         }
     }
 

@@ -57,6 +57,9 @@ pub(super) fn lay_out(machine: &DemoMachine, tree: &Path) -> Result<(), MachineE
         program(&agent.program, "switchback", tree)?;
         write(tree, "etc/switchback/passphrase", SECRET, agent.passphrase.as_bytes())?;
     }
+    if let Some(script) = machine.pre_freeze {
+        write(tree, "etc/switchback/pre-freeze", PROGRAM, script.as_bytes())?;
+    }
     write(tree, "etc/lab/machine", PLAIN, settings(machine).as_bytes())?;
     write(tree, "etc/hostname", PLAIN, format!("{}\n", machine.name).as_bytes())
 }

@@ -84,21 +84,20 @@ fn identity(id: &str, machine: &Description) -> Vec<String> {
     arguments.extend(fixed.map(str::to_owned));
     arguments.extend(["-qmp".to_owned(), format!("unix:{SOCKET},server=on,wait=off")]);
     arguments.extend(["-chardev".to_owned(), format!("file,id=console,path={CONSOLE},append=on")]);
-    arguments.extend(["-serial", "chardev:console"].map(str::to_owned));
+    arguments.extend(["-serial", "chardev:console", "-vga", "std"].map(str::to_owned));
     arguments
 }
 
 fn boot(machine: &Description, settings: &SiteSettings) -> Vec<OsString> {
     match &machine.boot {
-        Boot::Bios => vec!["-vga".into(), "std".into()],
+        Boot::Bios => Vec::new(),
         Boot::Uefi => {
             let flash = |path: &Path, name: &str, read_only: bool| {
                 let node = json!({ "driver": "raw", "node-name": name, "read-only": read_only,
                     "file": { "driver": "file", "filename": path, "auto-read-only": true } });
                 ["-blockdev".into(), OsString::from(node.to_string())]
             };
-            let mut arguments: Vec<OsString> = vec!["-vga".into(), "std".into()];
-            arguments.extend(flash(&settings.uefi.code, "uefi-code", true));
+            let mut arguments: Vec<OsString> = flash(&settings.uefi.code, "uefi-code", true).into();
             arguments.extend(flash(Path::new(UEFI_VARIABLES), "uefi-variables", false));
             arguments.extend(["-machine".into(), "pflash0=uefi-code,pflash1=uefi-variables".into()]);
             arguments

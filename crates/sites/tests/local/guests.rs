@@ -318,6 +318,7 @@ fn guest_on_a_full_datastore_stands_still_and_goes_on() {
         assert!(started.elapsed() < BOOT_LIMIT, "the guest is told of no error");
         thread::sleep(Duration::from_millis(50));
     }
+    assert!(site.look("web01").expect("it listens").failed_requests > 0, "that is not the guest's fault");
     fs::remove_file(full.join("filler")).expect("it is there");
     site.power_on("web01").expect("it goes on");
     let mut line = String::new();

@@ -3,4 +3,5 @@
 mod bench;
 mod guests;
 mod promises;
+mod screens;
 mod snapshots;

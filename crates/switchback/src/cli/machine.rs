@@ -2,6 +2,7 @@
 
 mod cost;
 pub(super) mod operate;
+mod proofs;
 mod protect;
 mod readiness;
 mod wait;
@@ -15,6 +16,7 @@ use serde_json::Value;
 
 use self::cost::CostArgs;
 use self::operate::OperateCommand;
+use self::proofs::{ProofsArgs, ProvingArgs, VerifyArgs};
 use self::protect::ProtectArgs;
 use self::readiness::ReadinessArgs;
 use self::wait::WaitedArgs;
@@ -58,6 +60,8 @@ const SHOW: &[Field] = &[
     time("Agent seen", &["/properties/agentSeen"]),
     time("Last failover", &["/properties/lastFailover"]),
     time("Last test failover", &["/properties/lastTestFailover"]),
+    plain("Last proof", &["/properties/lastProof/verdict"]),
+    time("Last proof of", &["/properties/lastProof/pointTime"]),
     time("Stale copy seen", &["/properties/staleSeen"]),
     plain("Could fail over", &["/properties/readiness/failover"]),
     plain("Could come home", &["/properties/readiness/failback"]),
@@ -114,6 +118,12 @@ enum MachineCommand {
     Cost(CostArgs),
     #[command(flatten)]
     Operate(Box<OperateCommand>),
+    /// Boot a recovery point in a sandbox without a network, and tell whether it comes up; the exit code tells, too. Nothing of the machine or its replication is touched
+    Verify(Box<VerifyArgs>),
+    /// List the proofs of a machine's recovery points, the newest first; show one; save its picture
+    Proofs(ProofsArgs),
+    /// Show or change what is looked for when a machine's points are proved, and how often that is done by itself
+    Proving(ProvingArgs),
     /// Let a machine go that a restored configuration server holds, because its view of it is right
     Release {
         /// The machine
@@ -154,6 +164,9 @@ pub(crate) fn run(args: &MachineArgs) -> anyhow::Result<ExitCode> {
         MachineCommand::Readiness(args) => readiness::run(&session, args).await,
         MachineCommand::Cost(args) => cost::run(&session, args).await,
         MachineCommand::Operate(command) => operate::run(&session, command).await,
+        MachineCommand::Verify(args) => proofs::verify(&session, args).await,
+        MachineCommand::Proofs(args) => proofs::proofs(&session, args).await,
+        MachineCommand::Proving(args) => proofs::proving(&session, args).await,
         MachineCommand::Release { machine, confirm } => {
             let found = find(&session, machine).await?;
             confirm.confirm(&format!(

@@ -13,6 +13,7 @@ const POINTS: &[Field] = &[
     time("TIME", &["/properties/time"]),
     plain("CONSISTENCY", &["/properties/consistency"]),
     plain("MULTI-VM", &["/properties/multiVmTag"]),
+    plain("PROOF", &["/properties/proof/verdict"]),
 ];
 const EVENTS: &[Field] = &[
     time("TIME", &["/properties/timeOfOccurrence"]),

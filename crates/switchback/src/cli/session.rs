@@ -66,6 +66,11 @@ impl WaitArgs {
     pub(crate) const fn until(wait_limit: u64) -> Self {
         Self { wait: true, no_wait: false, wait_limit }
     }
+
+    /// Whether the job is to be left alone.
+    pub(crate) const fn is_not_wished(&self) -> bool {
+        self.no_wait
+    }
 }
 
 /// Longest certificate file in bytes.
@@ -240,7 +245,7 @@ impl Session {
                 }
                 Ok(ExitCode::SUCCESS)
             }
-            Reply::Started(operation) if wait.no_wait => {
+            Reply::Started(operation) if wait.is_not_wished() => {
                 match self.format {
                     OutputFormat::Json => print!("{}", render::json(&self.job(&operation).await?)),
                     OutputFormat::Table => {
