@@ -51,7 +51,16 @@ pub(crate) enum Then {
 impl Act {
     /// An action on a resource; its `properties`.
     pub(crate) fn post(path: String, properties: Value, then: Then) -> Self {
-        Self { method: Method::POST, path, body: serde_json::json!({ "properties": properties }), then }
+        Self::with(Method::POST, path, properties, then)
+    }
+
+    /// A resource is made, or made otherwise; its `properties`.
+    pub(crate) fn put(path: String, properties: Value, then: Then) -> Self {
+        Self::with(Method::PUT, path, properties, then)
+    }
+
+    fn with(method: Method, path: String, properties: Value, then: Then) -> Self {
+        Self { method, path, body: serde_json::json!({ "properties": properties }), then }
     }
 }
 

@@ -9,6 +9,7 @@ mod machine;
 mod machines;
 mod overview;
 mod plans;
+mod protect;
 mod servers;
 mod settings;
 mod sites;
@@ -31,6 +32,7 @@ pub(crate) fn routes() -> Router<Arc<Portal>> {
         overview::routes(),
         machines::routes(),
         machine::routes(),
+        protect::routes(),
         plans::routes(),
         jobs::routes(),
         servers::routes(),

@@ -7,7 +7,7 @@ use std::fmt::Display;
 use askama::Template;
 use askama::filters::HtmlSafe;
 use switchback_control::Health;
-use switchback_model::{CheckState, Phase, UnixMillis};
+use switchback_model::{CheckState, ItemOperation, JobRequest, JobState, Phase, UnixMillis};
 
 use crate::failure::Failure;
 use crate::layout::Frame;
@@ -84,6 +84,17 @@ pub(crate) fn verdict(state: Option<CheckState>) -> Badge {
     }
 }
 
+/// One check of readiness.
+pub(crate) fn check_badge(state: CheckState) -> Badge {
+    let tone = match state {
+        CheckState::Passed => Tone::Good,
+        CheckState::Warning => Tone::Warning,
+        CheckState::Unknown => Tone::Plain,
+        CheckState::Failed => Tone::Bad,
+    };
+    badge(tone, state)
+}
+
 pub(crate) fn phase(phase: Phase) -> Badge {
     let tone = match phase {
         Phase::Protected => Tone::Good,
@@ -91,6 +102,31 @@ pub(crate) fn phase(phase: Phase) -> Badge {
         Phase::FailedOver | Phase::Committed => Tone::Warning,
     };
     badge(tone, phase)
+}
+
+pub(crate) fn job_badge(state: JobState) -> Badge {
+    match state {
+        JobState::NotStarted => badge(Tone::Plain, "waits for its turn"),
+        JobState::InProgress => badge(Tone::Busy, "in progress"),
+        JobState::Suspended => badge(Tone::Warning, "waits for a person"),
+        JobState::Succeeded => badge(Tone::Good, "succeeded"),
+        JobState::Failed => badge(Tone::Bad, "failed"),
+        JobState::Cancelled => badge(Tone::Plain, "cancelled"),
+    }
+}
+
+/// What a job does, in words.
+pub(crate) fn job_title(request: &JobRequest) -> String {
+    let operation = |operation: &ItemOperation| {
+        operation.operation().map_or_else(|| "clean-up".to_owned(), |operation| operation.to_string())
+    };
+    match request {
+        JobRequest::Protect(request) => format!("protect {}", request.name),
+        JobRequest::Operate { item, operation: wanted } => format!("{} of {item}", operation(wanted)),
+        JobRequest::Plan { plan, operation: wanted } => format!("{} of the plan {plan}", operation(wanted)),
+        JobRequest::DeployServer(request) => format!("deploy the process server {}", request.name),
+        JobRequest::RetireServer { server } => format!("retire the process server {server}"),
+    }
 }
 
 #[derive(Template)]
