@@ -58,7 +58,8 @@ impl List {
     }
 
     pub(crate) fn caption(&self) -> String {
-        let (what, total, found) = (self.what, self.total, self.found);
+        let (total, found) = (self.total, self.found);
+        let what = if total == 1 { self.what.trim_end_matches('s') } else { self.what };
         if found == total { format!("{total} {what}") } else { format!("{found} of {total} {what}") }
     }
 
@@ -116,5 +117,6 @@ mod tests {
         assert!(list.finds(&["web01", "<B>&"]) && !list.finds(&["web01"]));
         assert_eq!(list.sorted("rpo"), "/portal/things?q=WEB%20%3Cb%3E%26&sort=rpo");
         assert_eq!(list.caption(), "0 of 120 things");
+        assert_eq!(List { total: 1, found: 1, ..list }.caption(), "1 thing");
     }
 }

@@ -112,7 +112,7 @@ async function cycle(page) {
     await page.reload();
     await operate(page, 'planned-failover', async () => {
         await page.getByRole('button', { name: 'Planned failback' }).waitFor();
-        await page.getByText('from recovery home to home').waitFor();
+        await page.getByText('from recovery to home, its home').waitFor();
         await look(page, 'failback');
     });
     await offered(page, 'commit');

@@ -34,7 +34,7 @@ pub(super) fn name_of(operation: Option<Operation>, view: &ItemView) -> String {
 pub(super) fn towards(view: &ItemView) -> String {
     let (active, passive) = (&view.item.active().site, &view.item.passive().site);
     match view.item.protection.passive() {
-        Side::Home => format!("from {active} home to {passive}"),
+        Side::Home => format!("from {active} to {passive}, its home"),
         Side::Away => format!("from {active} to the recovery site {passive}"),
     }
 }
