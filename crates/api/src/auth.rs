@@ -108,23 +108,32 @@ pub(crate) fn refuse(refusal: ArmError) -> Response {
     response
 }
 
-/// Whether the caller may.
-pub(crate) fn authorise(caller: &Caller, method: &Method, path: &str) -> Result<(), ArmError> {
-    let needed = role_needed(method, path);
-    let message = match &caller.standing {
-        Standing::Role(role) if *role >= needed => return Ok(()),
-        Standing::Role(role) => {
-            format!("the token {} has the role {role:?}; {method} {path} needs {needed:?}", caller.name)
-        }
+/// What the caller may do in general.
+pub(crate) fn role_of(caller: &Caller) -> Result<AccessRole, ArmError> {
+    match &caller.standing {
+        Standing::Role(role) => Ok(*role),
         Standing::NoRole(looked_at) => {
             let message = format!("the token of {} is good, but has no role here: {looked_at}", caller.name);
-            return Err(ArmError::new(StatusCode::FORBIDDEN, "AuthorizationFailed", message)
+            Err(forbidden(message)
                 .cause("its issuer gives this user or application nothing that a role is mapped to")
-                .remedy("let the issuer give it such a role or group, or map one that it has with `switchback sign-in set`"));
+                .remedy("let the issuer give it such a role or group, or map one that it has with `switchback sign-in set`"))
         }
-    };
-    Err(ArmError::new(StatusCode::FORBIDDEN, "AuthorizationFailed", message)
-        .remedy(format!("use a token with the role {needed:?}")))
+    }
+}
+
+/// Whether the caller may.
+pub(crate) fn authorise(caller: &Caller, method: &Method, path: &str) -> Result<(), ArmError> {
+    let (role, needed) = (role_of(caller)?, role_needed(method, path));
+    if role >= needed {
+        return Ok(());
+    }
+    let message =
+        format!("the token {} has the role {role:?}; {method} {path} needs {needed:?}", caller.name);
+    Err(forbidden(message).remedy(format!("use a token with the role {needed:?}")))
+}
+
+fn forbidden(message: String) -> ArmError {
+    ArmError::new(StatusCode::FORBIDDEN, "AuthorizationFailed", message)
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ mod routes;
 mod service;
 mod sign_in;
 
-pub use arm::Vault;
+pub use arm::{Refusal, Vault, point_name};
 pub use clients::ClientLimits;
 pub use config::{ApiConfig, ApiLimits};
-pub use service::router;
+pub use service::{Identity, Service, router};
 pub use sign_in::SignInLimits;

@@ -16,10 +16,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 use switchback_control::Control;
 use switchback_identity::network_of;
+use switchback_model::AccessRole;
 use tokio::sync::Semaphore;
 
 use crate::additions::program::DOWNLOADS_MAX;
-use crate::arm::{self, Answer, ArmError, Call};
+use crate::arm::{self, Answer, ArmError, Call, Refusal, Vault};
 use crate::auth::{Caller, Standing};
 use crate::body::{self, BodyError};
 use crate::clients::{Client, Clients, Place};
@@ -48,27 +49,74 @@ pub(crate) struct Api {
     requests: AtomicU64,
 }
 
+/// The API: one for all that ask through it, however they come, so that its limits are the limits of all of them. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Service {
+    api: Arc<Api>,
+}
+
+impl Service {
+    /// The API over a control plane.
+    #[must_use]
+    pub fn new(control: Control, config: ApiConfig) -> Self {
+        let api = Arc::new(Api {
+            in_hand: Arc::new(Semaphore::new(config.limits.requests_max)),
+            clients: Clients::new(config.limits.client),
+            sign_ins: SignIns::new(config.limits.sign_in),
+            blocking: Semaphore::new(config.limits.blocking_max),
+            downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
+            requests: AtomicU64::new(0),
+            control,
+            config,
+        });
+        Self { api }
+    }
+
+    /// As a router, to be served over TLS.
+    pub fn router(&self) -> axum::Router {
+        let routes = arm::routes()
+            .merge(crate::additions::routes())
+            .into_axum()
+            .fallback(unknown_path)
+            .layer(from_fn_with_state(Arc::clone(&self.api), guard))
+            .with_state(Arc::clone(&self.api));
+        // Routes are matched before any layer of their router runs, so the path is normalised outside of it.
+        axum::Router::new().fallback_service(
+            tower::ServiceBuilder::new().map_request(arm::normalise_request).service(routes),
+        )
+    }
+
+    /// The vault that everything is in.
+    #[must_use]
+    pub fn vault(&self) -> &Vault {
+        &self.api.config.vault
+    }
+
+    /// Whose token it is that came from an address, for those who show something without asking the API for it. Counted as a request of that client,
+    /// and a token that is not good as a failure of the address.
+    ///
+    /// # Errors
+    /// As a request with this token would be refused.
+    pub async fn identify(&self, address: IpAddr, token: &str) -> Result<Identity, Refusal> {
+        let (caller, place) = self.api.enter(address, token).await?;
+        let role = auth::role_of(&caller)?;
+        Ok(Identity { name: caller.name, role, _place: place })
+    }
+}
+
+/// Whoever has shown a token. Until it is dropped, a request of that client is in hand.
+#[derive(Debug)]
+pub struct Identity {
+    /// The token's name, or `SIGN-IN/WHO`.
+    pub name: String,
+    /// What that one may do.
+    pub role: AccessRole,
+    _place: Place,
+}
+
 /// The API as a router, to be served over TLS.
 pub fn router(control: Control, config: ApiConfig) -> axum::Router {
-    let api = Arc::new(Api {
-        in_hand: Arc::new(Semaphore::new(config.limits.requests_max)),
-        clients: Clients::new(config.limits.client),
-        sign_ins: SignIns::new(config.limits.sign_in),
-        blocking: Semaphore::new(config.limits.blocking_max),
-        downloads: Arc::new(Semaphore::new(DOWNLOADS_MAX)),
-        requests: AtomicU64::new(0),
-        control,
-        config,
-    });
-    let routes = arm::routes()
-        .merge(crate::additions::routes())
-        .into_axum()
-        .fallback(unknown_path)
-        .layer(from_fn_with_state(Arc::clone(&api), guard))
-        .with_state(api);
-    // Routes are matched before any layer of their router runs, so the path is normalised outside of it.
-    axum::Router::new()
-        .fallback_service(tower::ServiceBuilder::new().map_request(arm::normalise_request).service(routes))
+    Service::new(control, config).router()
 }
 
 /// The methods of a path.
@@ -184,12 +232,19 @@ impl Api {
             return Ok((None, self.clients.admit(&Client::Address(network_of(address)))?));
         }
         let secret = auth::bearer(request.headers())?;
+        let (caller, place) = self.enter(address, &secret).await?;
+        request.extensions_mut().insert(caller.clone());
+        Ok((Some(caller), place))
+    }
+
+    /// Whose token it is, counted among that one's requests.
+    async fn enter(self: &Arc<Self>, address: IpAddr, secret: &str) -> Result<(Caller, Place), ArmError> {
         let caller = {
-            let _place = self.clients.enter_unknown(address, &secret)?;
-            self.identify(&secret).await
+            let _place = self.clients.enter_unknown(address, secret)?;
+            self.identify(secret).await
         };
         match &caller {
-            Ok(_) => self.clients.succeeded(&secret),
+            Ok(_) => self.clients.succeeded(secret),
             Err(refusal) if refusal.status == StatusCode::UNAUTHORIZED => {
                 tracing::warn!(%address, reason = refusal.error.message, "refused: no valid token");
                 self.clients.failed(address);
@@ -198,8 +253,7 @@ impl Api {
         }
         let caller = caller?;
         let place = self.clients.admit(&caller.client)?;
-        request.extensions_mut().insert(caller.clone());
-        Ok((Some(caller), place))
+        Ok((caller, place))
     }
 
     /// Whose token it is: one of ours, or an issuer's.

@@ -28,6 +28,7 @@
 //! | `physical` | servers without a hypervisor |
 //! | `readiness` | whether machines could fail over and come home |
 //! | `guests` | whether guests are ready for where they may wake up |
+//! | `samples` | how replication went in the last hours |
 //! | `cost` | what machines cost at Azure |
 //! | `proofs` | recovery points that are proved in a sandbox |
 //! | `background` | threads that look again and again |
@@ -56,6 +57,7 @@ mod readiness;
 mod reconcile;
 mod records;
 mod reports;
+mod samples;
 mod sign_in;
 mod storage_path;
 #[cfg(test)]
@@ -80,6 +82,7 @@ pub(crate) use install_script::InstallScript;
 pub use items::Protected;
 pub use jobs::executor::{Crash, Turn};
 pub use program::Program;
+pub use samples::Sample;
 pub use sign_in::{RoleMapping, SignIn};
 pub use views::{DiscoveredMachine, Health, ItemView, ServerView};
 
@@ -140,6 +143,7 @@ struct Inner {
     readiness: Mutex<BTreeMap<String, switchback_model::Readiness>>,
     /// What agents have sent, as of the last looks.
     traffic: Mutex<cost::measured::Traffic>,
+    samples: Mutex<samples::Samples>,
     at_work: jobs::executor::AtWork,
     /// What belongs into backups beside the store.
     home: OnceLock<backup::ServerHome>,
@@ -184,6 +188,7 @@ impl Control {
                 moments: moments::Moments::default(),
                 readiness: Mutex::default(),
                 traffic: Mutex::default(),
+                samples: Mutex::default(),
                 at_work: jobs::executor::AtWork::default(),
                 home: OnceLock::new(),
                 install_source: OnceLock::new(),

@@ -191,7 +191,7 @@ impl Control {
     ///
     /// # Errors
     /// A physical server's site names none.
-    pub(crate) fn landing_site(&self, item: &ProtectedItem, side: Side) -> Result<ObjectName, ControlError> {
+    pub fn landing_site(&self, item: &ProtectedItem, side: Side) -> Result<ObjectName, ControlError> {
         let instance = item.instance(side);
         match self.site_kind(&instance.site)? {
             SiteKind::Physical { comes_home_to: Some(home) } => Ok(home),

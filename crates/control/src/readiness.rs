@@ -38,6 +38,9 @@ pub(crate) fn watch(control: &Control) -> Result<Background, ControlError> {
         if let Err(error) = control.facts().and_then(|facts| control.measure_traffic(&facts)) {
             tracing::warn!(%error, "what is replicated cannot be measured for the moment");
         }
+        if let Err(error) = control.take_samples() {
+            tracing::warn!(%error, "how machines are cannot be sampled for the moment");
+        }
         if let Err(error) = control.check_readiness() {
             tracing::error!(%error, "the readiness of machines cannot be checked for the moment");
         }
@@ -78,6 +81,12 @@ impl Control {
                 self.add_event(batch, &event);
             }
         }
+    }
+
+    /// All checks as of the last look, a minute ago at most. `None`: there was none yet.
+    #[must_use]
+    pub fn last_readiness(&self, name: &ObjectName) -> Option<Readiness> {
+        self.known_readiness().get(&name.key()).cloned()
     }
 
     /// The verdicts as of the last look: for failing over, and for coming home. `None`: there was none yet.

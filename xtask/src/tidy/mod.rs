@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 /// Directories that hold nothing written by hand.
-const SKIPPED_DIRECTORIES: [&str; 5] = [".git", "target", "bench-results", "corpus", "artifacts"];
+const SKIPPED_DIRECTORIES: [&str; 6] = [".git", "target", "bench-results", "corpus", "artifacts", "vendored"];
 
 /// One file of the repository, as the rules see it.
 #[derive(Debug)]

@@ -10,6 +10,31 @@ use serde::Serialize;
 use switchback_control::{ControlError, ErrorKind};
 use switchback_model::JobError;
 
+/// A refusal, for those who ask without HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{status}: {error}")]
+pub struct Refusal {
+    /// The HTTP status it would be.
+    pub status: StatusCode,
+    /// What failed, why, and what to do.
+    pub error: Box<JobError>,
+    /// Seconds after which trying again makes sense.
+    pub retry_after_s: Option<u64>,
+}
+
+impl From<ArmError> for Refusal {
+    fn from(refusal: ArmError) -> Self {
+        let ArmError { status, error, retry_after_s } = refusal;
+        Self { status, error, retry_after_s }
+    }
+}
+
+impl From<ControlError> for Refusal {
+    fn from(error: ControlError) -> Self {
+        ArmError::from(error).into()
+    }
+}
+
 /// A refusal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{status}: {error}")]

@@ -64,12 +64,15 @@ impl Vault {
         format!("{}/replicationProtectionContainers/{}", self.fabric(site), container_name(site))
     }
 
-    pub(crate) fn protectable_item(&self, site: &ObjectName, machine: &str) -> String {
+    /// A machine that can be protected, by its id at its site.
+    #[must_use]
+    pub fn protectable_item(&self, site: &ObjectName, machine: &str) -> String {
         format!("{}/replicationProtectableItems/{}", self.container(site), encode(machine))
     }
 
-    /// `home` is the machine's home site: an item stays in the container it was first protected in.
-    pub(crate) fn protected_item(&self, home: &ObjectName, item: &ObjectName) -> String {
+    /// A protected machine. `home` is its home site: an item stays in the container it was first protected in.
+    #[must_use]
+    pub fn protected_item(&self, home: &ObjectName, item: &ObjectName) -> String {
         format!("{}/replicationProtectedItems/{item}", self.container(home))
     }
 
@@ -81,15 +84,21 @@ impl Vault {
         format!("{}/replicationProtectionContainerMappings/{mapping}", self.container(home))
     }
 
-    pub(crate) fn policy(&self, name: &str) -> String {
+    /// A policy: a protection group, in the contract's words.
+    #[must_use]
+    pub fn policy(&self, name: &str) -> String {
         self.child("replicationPolicies", name)
     }
 
-    pub(crate) fn plan(&self, name: &ObjectName) -> String {
+    /// A recovery plan.
+    #[must_use]
+    pub fn plan(&self, name: &ObjectName) -> String {
         self.child("replicationRecoveryPlans", name.as_str())
     }
 
-    pub(crate) fn job(&self, id: JobId) -> String {
+    /// A job.
+    #[must_use]
+    pub fn job(&self, id: JobId) -> String {
         self.child("replicationJobs", &job_name(id))
     }
 
@@ -116,7 +125,8 @@ impl Vault {
     }
 
     /// One of our additions.
-    pub(crate) fn addition(&self, kind: &str, name: &str) -> String {
+    #[must_use]
+    pub fn addition(&self, kind: &str, name: &str) -> String {
         self.child(kind, name)
     }
 }
@@ -196,7 +206,8 @@ pub(crate) fn group_of_policy<'a>(groups: &'a [ProtectionGroup], name: &str) -> 
 
 /// A recovery point's name: its number, and a digest of what it is. The number alone may come again (a point that was rolled back, the other
 /// direction's history), and a failover to a point that somebody looked up earlier must never mean another one.
-pub(crate) fn point_name(machine: MachineId, seq: Seq, time: UnixMillis) -> String {
+#[must_use]
+pub fn point_name(machine: MachineId, seq: Seq, time: UnixMillis) -> String {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&machine.0).update(&seq.0.to_le_bytes()).update(&time.0.to_le_bytes());
     format!("{seq}-{}", hex(&hasher.finalize().as_bytes()[..8]))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use switchback_api::listener::{Limits, ListenerConfig, serve};
 use switchback_api::{ApiConfig, ApiLimits, Vault, router};
-use switchback_control::Turn;
+use switchback_control::{Control, Turn};
 use switchback_disk::SystemClock;
 use switchback_identity::tls::control_server_config;
 use switchback_identity::{
@@ -45,6 +45,11 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start() -> Self {
+        Self::serving(router)
+    }
+
+    /// With what users reach over a control plane. Others include this file, by its path, too.
+    pub(crate) fn serving(web: fn(Control, ApiConfig) -> axum::Router) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -62,7 +67,7 @@ impl Server {
         let token = world.control.create_token(&"sdk".parse().unwrap(), AccessRole::Contributor).unwrap();
         let token_file = directory.path().join("token");
         std::fs::write(&token_file, &*token).unwrap();
-        let (url, authority, listening) = listen(&runtime, &world, directory.path());
+        let (url, authority, listening) = listen(&runtime, (&world, web), directory.path());
         let (stop, scripts) = (Arc::new(AtomicBool::new(false)), world.scripts.clone());
         let world = std::thread::spawn({
             let stop = stop.clone();
@@ -102,7 +107,7 @@ fn live(mut world: World, stop: &AtomicBool) {
 
 fn listen(
     runtime: &tokio::runtime::Runtime,
-    world: &World,
+    (world, web_of): (&World, fn(Control, ApiConfig) -> axum::Router),
     directory: &Path,
 ) -> (String, PathBuf, oneshot::Sender<()>) {
     let clock = Arc::new(SystemClock);
@@ -126,7 +131,7 @@ fn listen(
         authority: authority.clone(),
         enrolment: Arc::new(EnrolmentService::new(authority, EnrolmentPolicy::default())),
         service: Arc::new(world.control.clone()),
-        web: router(world.control.clone(), api),
+        web: web_of(world.control.clone(), api),
         limits: Limits::default(),
     };
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();

@@ -14,7 +14,7 @@ use switchback_sites::{
 /// A site in memory.
 #[derive(Debug, Default)]
 pub(crate) struct MemorySite {
-    machines: Mutex<BTreeMap<String, Machine>>,
+    pub(crate) machines: Mutex<BTreeMap<String, Machine>>,
     /// Machines whose disks a master target has, and the machine that this runs in.
     lent: Mutex<BTreeMap<String, String>>,
     /// Creating a machine fails with this.

@@ -110,6 +110,8 @@ pub(crate) struct World {
     pub(crate) guest_for: Option<GuestPlatform>,
     /// What process servers that are made here are given.
     pub(crate) install_source: Option<InstallSource>,
+    /// What agents call their operating system.
+    pub(crate) system: String,
     /// They come up, and do not enrol.
     pub(crate) newcomers_fail: bool,
     _directory: tempfile::TempDir,
@@ -209,6 +211,7 @@ impl World {
             guest: Vec::new(),
             guest_for: None,
             install_source: None,
+            system: "Linux".into(),
             newcomers_fail: false,
             storage_path: ReadinessCheck::passed("master-target.network-path", "W", "as chosen"),
             storage_paths: Vec::new(),
@@ -436,13 +439,13 @@ impl World {
     }
 
     fn agent(&mut self, machine: &Machine) {
-        let (known, hidden_disks) = (self.replicas.clone(), self.hidden_disks);
+        let (known, hidden_disks, system) = (self.replicas.clone(), self.hidden_disks, self.system.clone());
         let guest = if self.guest_for.is_some() { self.guest.clone() } else { Vec::new() };
         let state = |replication| AgentState {
             system_uuid: machine.system_uuid.clone(),
             platform: String::new(),
             hostname: "web01".into(),
-            system: "Linux".into(),
+            system: system.clone(),
             boot_id: "boot".into(),
             hardware: HardwareFacts::default(),
             powering_off: None,

@@ -1,4 +1,4 @@
-//! `switchback configuration-server`: the control plane, its API, and the site's certificate authority, on one port.
+//! `switchback configuration-server`: the control plane, its API and portal, and the site's certificate authority, on one port.
 //!
 //! # Its directory
 //! ```text
@@ -28,7 +28,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use switchback_api::listener::{Limits, ListenerConfig, serve};
-use switchback_api::{ApiConfig, ApiLimits, ClientLimits, Vault};
+use switchback_api::{ApiConfig, ApiLimits, ClientLimits, Service, Vault};
 use switchback_control::backup::ServerHome;
 use switchback_control::backup::restore::check_finished;
 use switchback_control::{Control, ControlConfig, InstallSource, Program};
@@ -39,6 +39,7 @@ use switchback_identity::{
     WebCertificate,
 };
 use switchback_model::{AccessRole, ObjectName};
+use switchback_portal::PortalLimits;
 use switchback_store::{SqliteStore, Store};
 use switchback_transport::RenewalTask;
 
@@ -230,7 +231,7 @@ async fn listen(
         authority: Arc::clone(&authority),
         enrolment: Arc::new(EnrolmentService::new(Arc::clone(&authority), enrolment)),
         service: Arc::new(control.clone()),
-        web: switchback_api::router(control, api),
+        web: switchback_portal::router(control.clone(), Service::new(control, api), PortalLimits::default()),
         limits: Limits::default(),
     };
     let handle = tokio::runtime::Handle::current();

@@ -1,0 +1,50 @@
+//! The pages, one file for each tab. A page reads the control plane and renders; a form of it becomes a request of the API (`action`).
+//!
+//! A new page is a line in its tab's `routes`: [`crate::visit::page`] for one that only shows, [`crate::visit::form`] for one with a form of its own.
+
+mod events;
+mod jobs;
+mod list;
+mod machine;
+mod machines;
+mod overview;
+mod plans;
+mod protect;
+mod servers;
+mod settings;
+mod sites;
+mod widgets;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::Extension;
+use axum::response::Response;
+
+use crate::Portal;
+use crate::failure::Failure;
+use crate::layout;
+use crate::visit::Visit;
+
+/// All pages behind the gate.
+pub(crate) fn routes() -> Router<Arc<Portal>> {
+    let tabs = [
+        overview::routes(),
+        machines::routes(),
+        machine::routes(),
+        protect::routes(),
+        plans::routes(),
+        jobs::routes(),
+        servers::routes(),
+        sites::routes(),
+        events::routes(),
+        settings::routes(),
+    ];
+    tabs.into_iter().fold(Router::new(), Router::merge)
+}
+
+/// For an address that no page has.
+pub(crate) async fn not_found(Extension(visit): Extension<Visit>) -> Response {
+    let failure = Failure::not_found("page", &visit.here).remedy("begin at the overview");
+    layout::failed(Some(&Visit { here: crate::HOME.into(), ..visit }), &failure)
+}

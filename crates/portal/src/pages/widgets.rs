@@ -1,0 +1,142 @@
+//! Small things that are on many pages: badges, moments, and the words and colours of states.
+//!
+//! Invariant: what is marked as safe HTML here is a template, which has escaped what is in it.
+
+use std::fmt::Display;
+
+use askama::Template;
+use askama::filters::HtmlSafe;
+use switchback_control::Health;
+use switchback_model::{CheckState, ItemOperation, JobRequest, JobState, Phase, UnixMillis};
+
+use crate::failure::Failure;
+use crate::layout::Frame;
+use crate::shown;
+
+/// How good something is: a badge's colour, which is never all that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Good,
+    Warning,
+    Bad,
+    Busy,
+    Plain,
+}
+
+impl Tone {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Warning => "warning",
+            Self::Bad => "bad",
+            Self::Busy => "busy",
+            Self::Plain => "plain",
+        }
+    }
+}
+
+/// A word with a colour.
+#[derive(Clone, Debug, Template)]
+#[template(path = "badge.html")]
+pub(crate) struct Badge {
+    kind: &'static str,
+    text: String,
+}
+
+impl HtmlSafe for Badge {}
+
+pub(crate) fn badge(tone: Tone, text: impl Display) -> Badge {
+    Badge { kind: tone.as_str(), text: text.to_string() }
+}
+
+/// A moment by its age, with the whole of it for those who point at it.
+#[derive(Clone, Debug, Template)]
+#[template(path = "moment.html")]
+pub(crate) struct Moment {
+    iso: String,
+    text: String,
+    ago: String,
+}
+
+impl HtmlSafe for Moment {}
+
+pub(crate) fn moment(at: UnixMillis, now: UnixMillis) -> Moment {
+    let shown::Moment { text, iso, ago } = shown::Moment::of(at, now);
+    Moment { iso, text, ago }
+}
+
+pub(crate) fn health(health: Health) -> Badge {
+    match health {
+        Health::Normal => badge(Tone::Good, "normal"),
+        Health::Warning => badge(Tone::Warning, "warning"),
+        Health::Critical => badge(Tone::Bad, "critical"),
+    }
+}
+
+/// What readiness says of a direction; `None`: nothing was looked at yet.
+pub(crate) fn verdict(state: Option<CheckState>) -> Badge {
+    match state {
+        Some(CheckState::Passed) => badge(Tone::Good, "ready"),
+        Some(CheckState::Warning) => badge(Tone::Warning, "ready, with warnings"),
+        Some(CheckState::Unknown) => badge(Tone::Plain, "unknown"),
+        Some(CheckState::Failed) => badge(Tone::Bad, "not ready"),
+        None => badge(Tone::Plain, "not checked yet"),
+    }
+}
+
+/// One check of readiness.
+pub(crate) fn check_badge(state: CheckState) -> Badge {
+    let tone = match state {
+        CheckState::Passed => Tone::Good,
+        CheckState::Warning => Tone::Warning,
+        CheckState::Unknown => Tone::Plain,
+        CheckState::Failed => Tone::Bad,
+    };
+    badge(tone, state)
+}
+
+pub(crate) fn phase(phase: Phase) -> Badge {
+    let tone = match phase {
+        Phase::Protected => Tone::Good,
+        Phase::Enabling | Phase::Reprotecting => Tone::Busy,
+        Phase::FailedOver | Phase::Committed => Tone::Warning,
+    };
+    badge(tone, phase)
+}
+
+pub(crate) fn job_badge(state: JobState) -> Badge {
+    match state {
+        JobState::NotStarted => badge(Tone::Plain, "waits for its turn"),
+        JobState::InProgress => badge(Tone::Busy, "in progress"),
+        JobState::Suspended => badge(Tone::Warning, "waits for a person"),
+        JobState::Succeeded => badge(Tone::Good, "succeeded"),
+        JobState::Failed => badge(Tone::Bad, "failed"),
+        JobState::Cancelled => badge(Tone::Plain, "cancelled"),
+    }
+}
+
+/// What a job does, in words.
+pub(crate) fn job_title(request: &JobRequest) -> String {
+    let operation = |operation: &ItemOperation| {
+        operation.operation().map_or_else(|| "clean-up".to_owned(), |operation| operation.to_string())
+    };
+    match request {
+        JobRequest::Protect(request) => format!("protect {}", request.name),
+        JobRequest::Operate { item, operation: wanted } => format!("{} of {item}", operation(wanted)),
+        JobRequest::Plan { plan, operation: wanted } => format!("{} of the plan {plan}", operation(wanted)),
+        JobRequest::DeployServer(request) => format!("deploy the process server {}", request.name),
+        JobRequest::RetireServer { server } => format!("retire the process server {server}"),
+    }
+}
+
+#[derive(Template)]
+#[template(path = "empty.html")]
+struct Empty {
+    frame: Frame,
+    command: &'static str,
+}
+
+/// A page that says nothing yet, and which command does.
+pub(crate) fn empty(frame: Frame, command: &'static str) -> Result<String, Failure> {
+    Ok(Empty { frame, command }.render()?)
+}

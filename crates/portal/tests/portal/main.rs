@@ -1,0 +1,10 @@
+//! The portal as a browser without scripts sees it, over a real control plane, its SQLite store and the real API; sites and components are simulated.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod browser;
+mod pages;
+mod security;
+#[path = "../../../control/tests/jobs/world.rs"]
+#[expect(dead_code, reason = "the control plane's tests need more of it")]
+mod world;
