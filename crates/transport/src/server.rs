@@ -44,7 +44,7 @@ pub trait SessionHandler: Send + Sync + 'static {
 pub struct Limits {
     /// Connections with a proven peer at once.
     pub connections_max: usize,
-    /// Of these, from one component.
+    /// Of these, from one component. A process server forwards for many machines, over a connection for each: it may have them all.
     pub per_peer_max: usize,
     /// Connections in their handshake, or enrolling, at once; more wait in the kernel's queue.
     pub handshakes_max: usize,
@@ -246,8 +246,10 @@ async fn shake_hands(server: &Server, stream: TcpStream, address: SocketAddr) ->
     let Ok(connection) = server.connections.clone().try_acquire_owned() else {
         return Err(io::Error::other(format!("there are {} connections already", limits.connections_max)));
     };
-    let Some(permit) = server.registry.count(&peer, limits.per_peer_max) else {
-        return Err(io::Error::other(format!("{peer} has {} connections already", limits.per_peer_max)));
+    let per_peer_max =
+        if peer.role == Role::ProcessServer { limits.connections_max } else { limits.per_peer_max };
+    let Some(permit) = server.registry.count(&peer, per_peer_max) else {
+        return Err(io::Error::other(format!("{peer} has {per_peer_max} connections already")));
     };
     let slot = Slot { _connection: connection, _peer: permit };
     Ok(Some(Proven { stream, activity, peer, address, slot }))

@@ -222,6 +222,17 @@ fn what_the_handler_refuses_reaches_the_client_and_the_connection_limit_holds() 
     });
 }
 
+/// It forwards for more machines than any one component has.
+#[test]
+fn a_process_server_has_a_connection_for_each_machine() {
+    let site = Site::with(|config| config.limits.per_peer_max = 2);
+    let mut config = site.config(site.address);
+    config.credentials = site.live(Role::ProcessServer);
+    let sessions: Vec<_> =
+        (1..=20).map(|writer| RemoteSession::connect(config.clone(), request(writer)).unwrap()).collect();
+    assert_eq!((sessions.len(), site.replicas.sessions()), (20, 20));
+}
+
 #[test]
 fn only_some_roles_get_sessions() {
     let site = Site::new();
