@@ -59,7 +59,7 @@ pub use error::Refusal;
 pub use id::{Vault, point_name};
 pub(crate) use id::{guid, job_name, parse_job};
 pub(crate) use operations::result as operation_result;
-pub(crate) use page::page;
+pub(crate) use page::{page, page_at_once};
 pub(crate) use path::{decode, encode, normalise, normalise_request};
 pub(crate) use resource::resource;
 pub(crate) use time::show as show_time;

@@ -41,9 +41,18 @@ pub struct ClientLimits {
 impl Default for ClientLimits {
     /// 32 in hand; 400 in a row and 100 a second; 60 failures in a row and one a second.
     fn default() -> Self {
+        Self::of_requests_per_second(100)
+    }
+}
+
+impl ClientLimits {
+    /// The default, but for requests: so many a second, from 1 to 1,000, and four times as many in a row.
+    #[must_use]
+    pub fn of_requests_per_second(count: u32) -> Self {
+        let count = count.clamp(1, 1000);
         Self {
             in_hand_max: 32,
-            requests: Allowance { burst: 400, refill_ms: 10 },
+            requests: Allowance { burst: count * 4, refill_ms: u64::from(1000_u32.div_ceil(count)) },
             failures: Allowance { burst: 60, refill_ms: 1000 },
         }
     }

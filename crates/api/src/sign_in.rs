@@ -93,6 +93,25 @@ impl SignIns {
     }
 }
 
+/// Tries a sign-in out, apart from what is in memory: how many keys its issuer has, and whose a token is.
+///
+/// # Errors
+/// What callers with such a token are told: first of the issuer's keys, then of the token.
+pub(crate) async fn try_out(
+    sign_in: &SignIn,
+    token: Option<&str>,
+    now: UnixMillis,
+) -> Result<(usize, Option<Result<Caller, ArmError>>), ArmError> {
+    let apart = SignIns::new(SignInLimits::default());
+    let issuer = apart.keys.of(sign_in).map_err(|detail| unavailable(sign_in, &detail, None))?;
+    let keys = issuer.ask_now().await.map_err(|detail| unavailable(sign_in, &detail, None))?;
+    let caller = match token {
+        Some(token) => Some(apart.identify(token, std::slice::from_ref(sign_in), now).await),
+        None => None,
+    };
+    Ok((keys, caller))
+}
+
 /// A token that is refused, whatever is the matter with it.
 fn refused(message: impl Into<String>) -> ArmError {
     ArmError::new(StatusCode::UNAUTHORIZED, INVALID, message)

@@ -1,5 +1,6 @@
 //! Sites, servers, machines, protection groups, network mappings: what there is, as users arrange it.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
 
 use switchback_identity::{PeerIdentity, Role};
@@ -11,7 +12,7 @@ use switchback_store::{Expect, Kind};
 
 use crate::deployments::Deployment;
 use crate::records::{Batch, Versioned};
-use crate::reports::StoredReport;
+use crate::reports::{StoredReport, component_of};
 use crate::{Control, ControlError, DiscoveredMachine, ErrorKind, Health, ServerView};
 
 /// Shortest and longest interval of recovery points in milliseconds that make sense.
@@ -157,20 +158,51 @@ impl Control {
     /// # Errors
     /// Those of the store.
     pub fn servers(&self) -> Result<Vec<ServerView>, ControlError> {
-        let enrolments: Vec<Enrolment> = values(self.records().all(Kind::Server)?);
-        let mut reports = Vec::new();
+        self.servers_if(|_| true)
+    }
+
+    /// Those of them that are wanted; of others no report is looked at.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn servers_if(
+        &self,
+        is_wanted: impl Fn(&PeerIdentity) -> bool,
+    ) -> Result<Vec<ServerView>, ControlError> {
+        let mut enrolments: Vec<Enrolment> = values(self.records().all(Kind::Server)?);
+        enrolments.retain(|enrolment| is_wanted(&enrolment.identity));
+        let wanted: HashSet<String> =
+            enrolments.iter().map(|enrolment| server_key(&enrolment.identity)).collect();
+        // An agent has a report for each machine that it has run in.
+        let mut newest: HashMap<String, StoredReport> = HashMap::new();
         for role in [Role::Source, Role::ProcessServer, Role::Target] {
-            reports.extend(self.reports_of(role)?);
+            if !enrolments.iter().any(|enrolment| enrolment.identity.role == role) {
+                continue;
+            }
+            for report in self.reports_of_if(role, |key| wanted.contains(component_of(key)))? {
+                let key = server_key(&report.peer);
+                if newest.get(&key).is_none_or(|known| known.received <= report.received) {
+                    newest.insert(key, report);
+                }
+            }
         }
         let now = self.now();
-        let views = enrolments.into_iter().map(|enrolment| {
-            let newest = reports
-                .iter()
-                .filter(|report| report.peer == enrolment.identity)
-                .max_by_key(|report| report.received);
+        let view = |enrolment: Enrolment| {
+            let newest = newest.get(&server_key(&enrolment.identity));
             server_view(enrolment, newest, now)
-        });
-        Ok(views.collect())
+        };
+        Ok(enrolments.into_iter().map(view).collect())
+    }
+
+    /// The identities of all components that have enrolled: what is to be shown is chosen among these, and looked at then.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn enrolled_servers(&self) -> Result<Vec<PeerIdentity>, ControlError> {
+        Ok(values::<Enrolment>(self.records().all(Kind::Server)?)
+            .into_iter()
+            .map(|server| server.identity)
+            .collect())
     }
 
     /// Forgets a component, so that its certificate is not renewed any more.

@@ -1,6 +1,8 @@
 //! Protected machines as they are shown: what is stored, together with what agents, process servers and master targets last said.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::Deref;
+use std::sync::Arc;
 
 use switchback_identity::Role;
 use switchback_model::azure::MachinePlan;
@@ -15,8 +17,20 @@ use crate::desired::Facts;
 use crate::inventory::busy;
 use crate::jobs::failover::plan_of;
 use crate::records::{Batch, Versioned};
-use crate::reports::StoredReport;
+use crate::reports::{StoredReport, agent_key};
 use crate::{Control, ControlError, ErrorKind, Health, ItemView};
+
+/// All protected machines as they were stored at one moment.
+#[derive(Clone, Debug)]
+pub struct Protected(Arc<Facts>);
+
+impl Deref for Protected {
+    type Target = [ProtectedItem];
+
+    fn deref(&self) -> &[ProtectedItem] {
+        &self.0.items
+    }
+}
 
 impl Control {
     /// All protected machines.
@@ -24,19 +38,35 @@ impl Control {
     /// # Errors
     /// Those of the store.
     pub fn items(&self) -> Result<Vec<ItemView>, ControlError> {
+        self.views(self.protected()?.iter())
+    }
+
+    /// All protected machines as they are stored: what is to be shown is chosen among these, and looked at then.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn protected(&self) -> Result<Protected, ControlError> {
+        Ok(Protected(self.cached_facts()?))
+    }
+
+    /// Machines as they are shown, in their order. Nothing is asked for that concerns others.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn views<'a>(
+        &self,
+        items: impl IntoIterator<Item = &'a ProtectedItem>,
+    ) -> Result<Vec<ItemView>, ControlError> {
         let facts = self.cached_facts()?;
+        let key = |item: &ProtectedItem| agent_key(&item.agent, &item.active().system_uuid);
+        let items: Vec<(String, &ProtectedItem)> = items.into_iter().map(|item| (key(item), item)).collect();
+        let wanted: HashSet<&str> = items.iter().map(|(key, _)| key.as_str()).collect();
         // All at once: one by one, a thousand agents are a thousand questions to the store.
-        let agents = self.reports_of(Role::Source)?;
-        let agents: HashMap<_, _> = agents
-            .iter()
-            .filter_map(|stored| {
-                Some(((stored.peer.name.as_str(), stored.agent()?.system_uuid.as_str()), stored))
-            })
-            .collect();
-        let agent = |item: &ProtectedItem| {
-            agents.get(&(item.agent.as_str(), item.active().system_uuid.as_str())).copied()
-        };
-        Ok(facts.items.iter().map(|item| self.view(&facts, item, agent(item))).collect())
+        let agents = self.reports_of_if(Role::Source, |key| wanted.contains(key))?;
+        let agents: HashMap<String, &StoredReport> =
+            agents.iter().map(|stored| (stored.key(), stored)).collect();
+        let view = |(key, item): &(String, &ProtectedItem)| self.view(&facts, item, agents.get(key).copied());
+        Ok(items.iter().map(view).collect())
     }
 
     /// One protected machine.

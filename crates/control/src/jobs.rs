@@ -178,24 +178,26 @@ impl Control {
         Ok(())
     }
 
-    /// Jobs, newest first; of one machine or plan, in some states.
+    /// The newest `count` jobs that are kept, newest first: of one machine or plan; older than `after`, by their ids, which sort by time. Of so many that a thousand
+    /// are looked at, no more are looked at than are needed.
     ///
     /// # Errors
     /// Those of the store.
     pub fn jobs(
         &self,
         object: Option<&ObjectName>,
-        states: &[JobState],
-        limit: usize,
+        after: Option<JobId>,
+        count: usize,
+        keep: impl Fn(&Job) -> bool,
     ) -> Result<Vec<Job>, ControlError> {
         let query = Query {
             descending: true,
             owner: object.map(ObjectName::key),
+            after: after.map(|id| id.to_string()),
             limit: LIST_MAX,
             ..Query::all(Kind::Job)
         };
-        let jobs = self.records().list::<Job>(&query)?.into_iter().map(|job| job.value);
-        Ok(jobs.filter(|job| states.is_empty() || states.contains(&job.state)).take(limit).collect())
+        self.records().first(query, count, keep)
     }
 
     /// One job.

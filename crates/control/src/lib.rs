@@ -75,6 +75,7 @@ use switchback_store::Store;
 pub use deployments::{Deployment, InstallSource, PROGRAM_PATH};
 pub use error::{ControlError, ErrorKind};
 pub(crate) use install_script::InstallScript;
+pub use items::Protected;
 pub use jobs::executor::{Crash, Turn};
 pub use program::Program;
 pub use sign_in::{RoleMapping, SignIn};

@@ -60,7 +60,7 @@ impl Control {
             let reasons = view.reasons.iter().map(|reason| (reason.code.clone(), reason.to_string()));
             self.tell_changes(seen, &mut batch, view.item.name.as_str(), view.health, reasons.collect());
         }
-        for view in self.servers()?.into_iter().filter(|view| view.identity.role != Role::Source) {
+        for view in self.servers_if(|identity| identity.role != Role::Source)? {
             let reasons = view.reasons.iter().map(|reason| (reason.code.clone(), reason.to_string()));
             self.tell_changes(seen, &mut batch, &view.identity.to_string(), view.health, reasons.collect());
         }

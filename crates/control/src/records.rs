@@ -73,11 +73,13 @@ impl Records {
         self.store.list(query)?.iter().map(parse).collect()
     }
 
-    /// All whose keys begin with `prefix`. What comes after them is not read beyond a page, and not parsed.
+    /// All whose keys begin with `prefix` and are wanted. What comes after them is not read beyond a page; no other is parsed, which is what costs
+    /// most of reading it.
     pub(crate) fn below<T: DeserializeOwned>(
         &self,
         kind: Kind,
         prefix: &str,
+        is_wanted: impl Fn(&str) -> bool,
     ) -> Result<Vec<T>, ControlError> {
         let mut found = Vec::new();
         let mut after = prefix.to_owned();
@@ -88,13 +90,42 @@ impl Records {
                 if !record.key.starts_with(prefix) {
                     return Ok(found);
                 }
-                found.push(parse(record)?.value);
+                if is_wanted(&record.key) {
+                    found.push(parse(record)?.value);
+                }
             }
             match page.last() {
                 Some(last) if page.len() == PAGE_LEN => after.clone_from(&last.key),
                 _ => return Ok(found),
             }
         }
+    }
+
+    /// The first `count` of a query that are kept, of those that its limit reaches; what comes after them is not read beyond a page.
+    pub(crate) fn first<T: DeserializeOwned>(
+        &self,
+        query: Query,
+        count: usize,
+        keep: impl Fn(&T) -> bool,
+    ) -> Result<Vec<T>, ControlError> {
+        let (mut found, mut left, mut after) = (Vec::new(), query.limit, query.after.clone());
+        while left > 0 && found.len() < count {
+            let limit = left.min(PAGE_LEN);
+            let page = self.store.list(&Query { after, limit, ..query.clone() })?;
+            for record in &page {
+                let value = parse(record)?.value;
+                if keep(&value) {
+                    found.push(value);
+                }
+            }
+            if page.len() < limit {
+                break;
+            }
+            left -= limit;
+            after = page.last().map(|last| last.key.clone());
+        }
+        found.truncate(count);
+        Ok(found)
     }
 
     /// Does all of a batch or nothing.
@@ -174,7 +205,7 @@ impl Batch {
 mod tests {
     use std::sync::Arc;
 
-    use switchback_store::{Expect, Kind, SqliteStore};
+    use switchback_store::{Expect, Kind, Query, SqliteStore};
 
     use super::{Batch, PAGE_LEN, Records};
 
@@ -191,7 +222,31 @@ mod tests {
             batch.put(Kind::Report, key, Expect::Absent, &"no number");
         }
         records.commit(batch).unwrap();
-        assert_eq!(records.below::<usize>(Kind::Report, "b/").unwrap(), all);
-        assert_eq!(records.below::<usize>(Kind::Report, "d/").unwrap(), [0_usize; 0]);
+        assert_eq!(records.below::<usize>(Kind::Report, "b/", |_| true).unwrap(), all);
+        assert_eq!(records.below::<usize>(Kind::Report, "d/", |_| true).unwrap(), [0_usize; 0]);
+        let wanted = |key: &str| key.ends_with("/000") || key.ends_with("/249");
+        assert_eq!(records.below::<usize>(Kind::Report, "b/", wanted).unwrap(), [0, 249]);
+    }
+
+    #[test]
+    fn the_first_that_are_kept_are_found_as_far_as_the_query_reaches() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::new(Arc::new(SqliteStore::open(directory.path().join("store.db")).unwrap()));
+        let mut batch = Batch::default();
+        for number in 0..=PAGE_LEN * 3 {
+            batch.put(Kind::Job, format!("{number:03}"), Expect::Absent, &number);
+        }
+        records.commit(batch).unwrap();
+        let newest = |limit, after: Option<&str>| {
+            let query =
+                Query { descending: true, limit, after: after.map(Into::into), ..Query::all(Kind::Job) };
+            let kept = |number: &usize| number.is_multiple_of(PAGE_LEN);
+            records.first::<usize>(query, 3, kept).unwrap()
+        };
+        assert_eq!(newest(1000, None), [300, 200, 100]);
+        assert_eq!(newest(1000, Some("200")), [100, 0]);
+        assert_eq!(newest(200, None), [300, 200]);
+        assert_eq!(newest(201, None), [300, 200, 100]);
+        assert_eq!(newest(0, None), [0; 0]);
     }
 }

@@ -39,6 +39,14 @@ impl StoredReport {
         now.0.saturating_sub(self.received.0) <= DEAD_AFTER_MS
     }
 
+    /// Its key in the store. Instances of one machine share an identity: agents are told apart by the machine they run in.
+    pub(crate) fn key(&self) -> String {
+        match self.agent() {
+            Some(agent) => agent_key(self.peer.name.as_str(), &agent.system_uuid),
+            None => format!("{}/{}", self.peer.role, self.peer.name),
+        }
+    }
+
     pub(crate) fn serves(&self, site: &ObjectName) -> bool {
         self.report.site.eq_ignore_ascii_case(site.as_str())
     }
@@ -70,16 +78,13 @@ impl StoredReport {
     }
 }
 
-/// Instances of one machine share an identity: agents are told apart by the machine they run in.
-fn key_of(peer: &PeerIdentity, state: &State) -> String {
-    match state {
-        State::Agent(agent) => agent_key(peer.name.as_str(), &agent.system_uuid),
-        _ => format!("{}/{}", peer.role, peer.name),
-    }
-}
-
 pub(crate) fn agent_key(name: &str, system_uuid: &str) -> String {
     format!("{}/{name}/{system_uuid}", Role::Source)
+}
+
+/// `ROLE/NAME` of a report's key.
+pub(crate) fn component_of(key: &str) -> &str {
+    key.match_indices('/').nth(1).map_or(key, |(end, _)| &key[..end])
 }
 
 fn role_of(state: &State) -> Role {
@@ -105,9 +110,9 @@ impl Control {
             return Err(self.supersede(report.incarnation, &peer.to_string())?);
         }
         self.check_not_superseded()?;
-        let key = key_of(peer, &report.state);
-        let before: Option<Versioned<StoredReport>> = self.records().find(Kind::Report, &key)?;
         let stored = StoredReport { peer: peer.clone(), received: self.now(), report };
+        let key = stored.key();
+        let before: Option<Versioned<StoredReport>> = self.records().find(Kind::Report, &key)?;
         let mut batch = Batch::default();
         batch.put(Kind::Report, key, Expect::Any, &stored);
         // Not through `Records::commit`: what follows from a report for others is told below, and a thousand agents report.
@@ -169,7 +174,16 @@ impl Control {
 
     /// The last reports of all components of a role.
     pub(crate) fn reports_of(&self, role: Role) -> Result<Vec<StoredReport>, ControlError> {
-        self.records().below(Kind::Report, &format!("{role}/"))
+        self.reports_of_if(role, |_| true)
+    }
+
+    /// Those of them whose keys are wanted.
+    pub(crate) fn reports_of_if(
+        &self,
+        role: Role,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<StoredReport>, ControlError> {
+        self.records().below(Kind::Report, &format!("{role}/"), is_wanted)
     }
 
     /// The last report of a process server or master target.

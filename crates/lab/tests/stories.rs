@@ -34,6 +34,11 @@ fn guest_that_was_a_physical_server_comes_home_as_a_virtual_machine() {
 }
 
 #[test]
+fn guest_machines_go_and_come_home_by_microsofts_sdk() {
+    play(Story::Sdk);
+}
+
+#[test]
 fn guest_fails_over_to_azure_and_comes_home() {
     play(Story::Azure);
 }

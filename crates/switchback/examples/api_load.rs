@@ -23,8 +23,9 @@ use switchback_model::component::{
     ReplicaActual, ReplicaMode, ReplicationState, Report, State,
 };
 use switchback_model::{
-    Consistency, Epoch, Instance, MachineId, ObjectName, Phase, ProtectedItem, RecoveryPoint, ReplicaName,
-    ReplicationPath, ReplicationPolicy, Seq, Site, SiteKind, UnixMillis,
+    Consistency, Epoch, Instance, ItemOperation, Job, JobRequest, JobState, MachineId, ObjectName, Phase,
+    PointChoice, ProtectedItem, RecoveryPoint, ReplicaName, ReplicationPath, ReplicationPolicy, Seq, Site,
+    SiteKind, Task, TaskState, UnixMillis,
 };
 use switchback_sites::{LocalSite, SiteSettings};
 use switchback_store::testing::PostgresServer;
@@ -34,6 +35,8 @@ const MACHINES: u32 = 1000;
 const DISKS: u32 = 5;
 /// Recovery points of each machine.
 const POINTS: u64 = 24;
+/// Jobs that have ended.
+const JOBS: u32 = 1000;
 /// Machines that share a process server and a master target.
 const PER_SERVER: u32 = 100;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -57,7 +60,12 @@ fn main() -> anyhow::Result<()> {
     let mut command = Command::new(program);
     command.args(["configuration-server", "--name", "cs", "--advertise", "127.0.0.1", "--listen"]);
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    command.arg(format!("127.0.0.1:{port}")).arg("--data").arg(&data).stdout(Stdio::null());
+    command
+        .arg(format!("127.0.0.1:{port}"))
+        .args(["--client-requests-per-second", "1000"])
+        .arg("--data")
+        .arg(&data)
+        .stdout(Stdio::null());
     command.env("SWITCHBACK_LOG", "warn").stderr(fs::File::create(directory.join("server.log"))?);
     if let Some(location) = &location {
         let file = directory.join("database");
@@ -103,7 +111,7 @@ impl Server {
 /// What is asked: what it is called, its path below the vault, its query.
 type Asked = (&'static str, String, &'static [(&'static str, &'static str)]);
 
-fn requests_of(container: &str) -> [Asked; 8] {
+fn requests_of(container: &str) -> [Asked; 12] {
     let item = format!("{container}/replicationProtectedItems/machine0500");
     let (items, ours) = ("replicationProtectedItems", "switchbackProtectedMachines");
     [
@@ -114,7 +122,15 @@ fn requests_of(container: &str) -> [Asked; 8] {
         ("get", item.clone(), &[]),
         ("get, ours", format!("{ours}/machine0500"), &[]),
         ("recovery points of one", format!("{item}/recoveryPoints"), &[]),
-        ("all servers", "switchbackServers".into(), &[]),
+        ("servers: the first 200", "switchbackServers".into(), &[]),
+        ("jobs: the newest 200", "replicationJobs".into(), &[]),
+        (
+            "filter: jobs of one machine",
+            "replicationJobs".into(),
+            &[("$filter", "targetObjectName eq 'machine0500'")],
+        ),
+        ("fabrics", "replicationFabrics".into(), &[]),
+        ("containers", "replicationFabrics/home/replicationProtectionContainers".into(), &[]),
     ]
 }
 
@@ -216,7 +232,51 @@ fn fill(directory: &Path, store: Arc<dyn Store>) -> anyhow::Result<()> {
             report(&control, Role::Source, &machine(number), "", state)?;
         }
     }
-    Ok(())
+    let jobs = (0..JOBS).map(|number| job(number, now)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(store.commit(&jobs).map(drop)?)
+}
+
+/// A job that made a test failover of a machine, an hour ago or more.
+fn job(number: u32, now: UnixMillis) -> anyhow::Result<Change> {
+    let item: ObjectName = machine(number % MACHINES).parse()?;
+    let created = UnixMillis(now.0 - 3_600_000 - u64::from(number) * 1000);
+    let task = |name: &str| Task {
+        name: name.into(),
+        friendly_name: format!("{name} of a machine"),
+        state: TaskState::Succeeded,
+        started: Some(created),
+        ended: Some(created),
+        progress: None,
+        message: "done as it was asked for".into(),
+        error: None,
+        jobs: Vec::new(),
+    };
+    let job = Job {
+        // Ids sort by time.
+        id: format!("{:012x}7000800000000{number:07x}", created.0).parse()?,
+        request: JobRequest::Operate {
+            item: item.clone(),
+            operation: ItemOperation::TestFailover { point: PointChoice::Latest },
+        },
+        state: JobState::Succeeded,
+        tasks: ["Check", "Prepare", "Create", "Start", "Report"].map(task).into(),
+        by: "admin".into(),
+        created,
+        started: Some(created),
+        ended: Some(created),
+        undoing: None,
+        cancel_requested: false,
+        parent: None,
+        notes: Default::default(),
+    };
+    Ok(Change::Put {
+        kind: Kind::Job,
+        key: job.id.to_string(),
+        owner: Some(item.key()),
+        expect: Expect::Absent,
+        body: serde_json::to_string(&job)?,
+        due: None,
+    })
 }
 
 fn report(control: &Control, role: Role, name: &str, site: &str, state: State) -> anyhow::Result<()> {

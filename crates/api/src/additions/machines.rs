@@ -7,7 +7,7 @@ use switchback_control::cost::Cost;
 use switchback_control::{Control, ItemView};
 use switchback_model::{Instance, ItemOperation, ReadinessCheck, Side, verdict};
 
-use crate::arm::{Answer, ArmError, Call, job_name, page, resource, show_time};
+use crate::arm::{Answer, ArmError, Call, job_name, page, page_at_once, resource, show_time};
 use crate::openapi::operation::{Operation, begin, get as show_one, get_page, post};
 use crate::openapi::schema::{object, resource as schema, text};
 use crate::openapi::shared;
@@ -42,8 +42,11 @@ pub(crate) fn operations() -> Vec<Operation> {
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let items = control.items()?.into_iter().map(|view| (view.item.name.key(), view)).collect();
-    Answer::of(&page(call, items, |view| show(call, &view))?)
+    let items = control.protected()?;
+    let items = items.iter().map(|item| (item.name.key(), item)).collect();
+    Answer::of(&page_at_once(call, items, |shown| {
+        control.views(shown)?.iter().map(|view| show(call, view)).collect()
+    })?)
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {

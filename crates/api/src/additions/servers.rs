@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 use switchback_control::{Control, ServerView};
+use switchback_identity::PeerIdentity;
 use switchback_model::component::State;
 
-use crate::arm::{Answer, ArmError, Call, page, resource, show_time};
+use crate::arm::{Answer, ArmError, Call, page_at_once, resource, show_time};
 use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page};
 use crate::openapi::schema::{count, list as many, object, or_null, problem, resource as schema, text, time};
 use crate::openapi::shared::health;
@@ -45,8 +46,12 @@ pub(crate) fn operations() -> Vec<Operation> {
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let servers = control.servers()?.into_iter().map(|server| (name(&server), server)).collect();
-    Answer::of(&page(call, servers, |server| show(call, &server))?)
+    let servers = control.enrolled_servers()?.into_iter().map(|server| (name(&server), server)).collect();
+    Answer::of(&page_at_once(call, servers, |shown| {
+        let mut views = control.servers_if(|server| shown.contains(server))?;
+        views.sort_by_cached_key(|view| name(&view.identity));
+        views.iter().map(|view| show(call, view)).collect()
+    })?)
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
@@ -64,11 +69,11 @@ pub(crate) fn delete(control: &Control, call: &Call) -> Result<Answer, ArmError>
 
 fn find(control: &Control, call: &Call) -> Result<Option<ServerView>, ArmError> {
     let wanted = call.text("server");
-    Ok(control.servers()?.into_iter().find(|server| name(server).eq_ignore_ascii_case(wanted)))
+    Ok(control.servers_if(|server| name(server).eq_ignore_ascii_case(wanted))?.pop())
 }
 
-fn name(server: &ServerView) -> String {
-    format!("{}.{}", server.identity.role.as_str(), server.identity.name.as_str())
+fn name(server: &PeerIdentity) -> String {
+    format!("{}.{}", server.role.as_str(), server.name.as_str())
 }
 
 fn show(call: &Call, server: &ServerView) -> Result<Value, ArmError> {
@@ -97,6 +102,6 @@ fn show(call: &Call, server: &ServerView) -> Result<Value, ArmError> {
         "reasons": server.reasons,
         "state": state,
     });
-    let name = name(server);
+    let name = name(&server.identity);
     resource(call.vault.addition("switchbackServers", &name), &name, "switchbackServers", properties)
 }

@@ -1,13 +1,18 @@
-//! `switchbackSignIn`: whose tokens are taken beside our own, and what they are worth. One resource for each issuer; nothing in it is secret.
+//! `switchbackSignIn`: whose tokens are taken beside our own, and what they are worth. One resource for each issuer; nothing in it is secret. It can be tried out.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use switchback_control::{Control, ErrorKind, RoleMapping, SignIn};
 
+use tokio::runtime::Handle;
+
 use crate::arm::{Answer, ArmError, Call, page, resource};
-use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, put as make};
-use crate::openapi::schema::{choice, list as list_of, object, resource as schema, text};
-use crate::sign_in::keys;
+use crate::auth::Standing;
+use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, post, put as make};
+use crate::openapi::schema::{
+    choice, count, list as list_of, object, or_null, problem, resource as schema, text,
+};
+use crate::sign_in::{keys, try_out};
 
 const TYPE: &str = "switchbackSignIn";
 /// Where Entra ID has an application's roles.
@@ -49,12 +54,27 @@ pub(crate) fn operations() -> Vec<Operation> {
     };
     let shown = || schema("SwitchbackSignIn", properties("claim"));
     let one = "switchbackSignIn/{sign_in}";
+    let tested = object([
+        ("keys", or_null(count())),
+        ("problem", or_null(problem())),
+        ("name", or_null(text())),
+        ("role", or_null(choice(&["Reader", "Operator", "Contributor"]))),
+        ("withoutRole", or_null(text())),
+    ]);
+    let tested = schema("SwitchbackSignInTest", tested);
     vec![
         get_page(TYPE, list, "Whose tokens are taken beside our own.", shown()),
         show_one(one, get, "An issuer of tokens, and what they are worth.", shown()),
         make(one, put, "Makes an issuer known, or changes what its tokens are worth.", shown())
             .takes(properties("claim?")),
         remove(one, delete, "Takes an issuer's tokens no more."),
+        post(
+            "switchbackSignIn/{sign_in}/test",
+            test,
+            "Asks the issuer for its keys now, and judges a token by them.",
+            tested,
+        )
+        .takes(object([("token?", text())])),
     ]
 }
 
@@ -64,10 +84,13 @@ pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    Ok(Answer::Ok(show(call, find(control, call)?)?))
+}
+
+fn find(control: &Control, call: &Call) -> Result<SignIn, ArmError> {
     let name = call.name("sign_in")?;
     let found = control.sign_ins()?.into_iter().find(|sign_in| sign_in.name == name);
-    let found = found.ok_or_else(|| ArmError::not_found("sign-in", name.as_str()))?;
-    Ok(Answer::Ok(show(call, found)?))
+    found.ok_or_else(|| ArmError::not_found("sign-in", name.as_str()))
 }
 
 /// Makes or replaces one. The issuer is not asked: it may be down today, and its first token tells.
@@ -86,6 +109,43 @@ pub(crate) fn delete(control: &Control, call: &Call) -> Result<Answer, ArmError>
         Err(error) if error.kind != ErrorKind::NotFound => Err(error.into()),
         _ => Ok(Answer::NoContent),
     }
+}
+
+#[derive(Default, Deserialize)]
+struct Test {
+    #[serde(default)]
+    properties: TestProperties,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TestProperties {
+    /// A secret: it goes nowhere but to the judgement.
+    token: Option<String>,
+}
+
+/// What is found wrong is what is asked for, and no refusal of the request.
+pub(crate) fn test(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let TestProperties { token } = call.json_if_any::<Test>()?.properties;
+    let sign_in = find(control, call)?;
+    // Handlers run on threads that may block; an issuer has a limited time to answer.
+    let tried = Handle::current().block_on(try_out(&sign_in, token.as_deref(), call.now));
+    let (keys, caller, problem) = match tried {
+        Ok((keys, None)) => (Some(keys), None, None),
+        Ok((keys, Some(Ok(caller)))) => (Some(keys), Some(caller), None),
+        Ok((keys, Some(Err(refusal)))) => (Some(keys), None, Some(refusal.error)),
+        Err(refusal) => (None, None, Some(refusal.error)),
+    };
+    let (role, without_role) = match caller.as_ref().map(|caller| &caller.standing) {
+        Some(Standing::Role(role)) => (Some(*role), None),
+        Some(Standing::NoRole(looked_at)) => (None, Some(looked_at)),
+        None => (None, None),
+    };
+    let name = caller.as_ref().map(|caller| &caller.name);
+    let properties =
+        json!({ "keys": keys, "problem": problem, "name": name, "role": role, "withoutRole": without_role });
+    let id = format!("{}/test", call.vault.addition(TYPE, sign_in.name.as_str()));
+    Ok(Answer::Ok(resource(id, "test", "switchbackSignIn/test", properties)?))
 }
 
 fn show(call: &Call, sign_in: SignIn) -> Result<Value, ArmError> {

@@ -3,8 +3,8 @@
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchback_control::{Control, ItemView};
-use switchback_model::{ObjectName, ProtectionGroup, Site};
+use switchback_control::Control;
+use switchback_model::{ObjectName, ProtectedItem, ProtectionGroup, Site};
 
 use super::answer::Answer;
 use super::call::Call;
@@ -40,7 +40,7 @@ struct DiscoverProperties {
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let site = find(control, call)?;
-    Ok(Answer::Ok(show(call, &site, &control.groups()?, &control.items()?)?))
+    Ok(Answer::Ok(show(call, &site, &control.groups()?, &control.protected()?)?))
 }
 
 /// Finds the container that is there, as a client does that makes sure of it.
@@ -66,13 +66,13 @@ pub(crate) fn discover(control: &Control, call: &Call) -> Result<Answer, ArmErro
             .cause(format!("the site {} has {} machines, none of that name", site.name, machines.len()))
             .remedy("register it at the site; it is then found by itself"));
     }
-    Ok(Answer::Ok(show(call, &site, &control.groups()?, &control.items()?)?))
+    Ok(Answer::Ok(show(call, &site, &control.groups()?, &control.protected()?)?))
 }
 
 /// Of a fabric, or of all.
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let sites = fabrics::asked_for(control, call)?;
-    let (groups, items) = (control.groups()?, control.items()?);
+    let (groups, items) = (control.groups()?, control.protected()?);
     let sites = sites.into_iter().map(|site| (site.name.key(), site)).collect();
     Answer::of(&page(call, sites, |site| show(call, &site, &groups, &items))?)
 }
@@ -103,13 +103,18 @@ pub(crate) fn site_of_id(control: &Control, id: &str) -> Result<Option<ObjectNam
         .find(|site| container_name(site).eq_ignore_ascii_case(&wanted)))
 }
 
-fn show(call: &Call, site: &Site, groups: &[ProtectionGroup], items: &[ItemView]) -> Result<Value, ArmError> {
+fn show(
+    call: &Call,
+    site: &Site,
+    groups: &[ProtectionGroup],
+    items: &[ProtectedItem],
+) -> Result<Value, ArmError> {
     let paired = groups.iter().any(|group| group.source_site == site.name);
     let properties = Properties {
         fabric_friendly_name: site.name.to_string(),
         friendly_name: site.name.to_string(),
         fabric_type: "VMware",
-        protected_item_count: items.iter().filter(|view| view.item.home.site == site.name).count(),
+        protected_item_count: items.iter().filter(|item| item.home.site == site.name).count(),
         pairing_status: if paired { "Paired" } else { "NotPaired" },
         role: if paired { "Primary" } else { "" },
     };

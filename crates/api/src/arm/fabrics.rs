@@ -1,10 +1,13 @@
 //! `replicationFabrics`: our sites. A fabric exists once the configuration server knows its site; the contract has no way to make a
 //! VMware one, so a PUT finds one that is there and makes none: see `switchbackSites`.
 
+use std::collections::HashSet;
+
 use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchback_control::{Control, Health, ServerView};
+use switchback_control::{Control, Health, Protected, ServerView};
+use switchback_identity::Role;
 use switchback_model::{Account, ItemOperation, JobError, ObjectName, Site};
 use switchback_sites::Datastore;
 
@@ -60,14 +63,14 @@ struct RunAsAccount {
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let servers = control.servers()?;
+    let around = Around::load(control)?;
     let sites = control.sites()?.into_iter().map(|site| (site.name.key(), site)).collect();
-    Answer::of(&page(call, sites, |site| show_site(control, call, &servers, &site))?)
+    Answer::of(&page(call, sites, |site| show_site(control, call, &around, &site))?)
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let site = find(control, call)?;
-    Ok(Answer::Ok(show_site(control, call, &control.servers()?, &site)?))
+    Ok(Answer::Ok(show_site(control, call, &Around::load(control)?, &site)?))
 }
 
 /// `FabricCreationInput` of the contract, as far as it is looked at.
@@ -146,8 +149,9 @@ pub(crate) fn reassociate_gateway(control: &Control, call: &Call) -> Result<Answ
                     .is_some_and(|id| id.eq_ignore_ascii_case(name.as_str()))
             })
     };
-    let items = control.items()?.into_iter().map(|view| view.item);
+    let items = control.protected()?;
     let machines: Vec<_> = items
+        .iter()
         .filter(|item| item.active().site == site.name && named(&item.name))
         .filter(|item| {
             let path = item.replication.as_ref();
@@ -195,20 +199,38 @@ pub(super) fn look_at(control: &Control, site: &ObjectName) -> (Vec<Datastore>, 
     }
 }
 
-fn show_site(control: &Control, call: &Call, servers: &[ServerView], site: &Site) -> Result<Value, ArmError> {
+/// What fabrics are shown with: looked up once for all of a list.
+struct Around {
+    servers: Vec<ServerView>,
+    /// The names of the agents that have enrolled.
+    agents: HashSet<String>,
+    items: Protected,
+}
+
+impl Around {
+    fn load(control: &Control) -> Result<Self, ArmError> {
+        let agents = control.enrolled_servers()?.into_iter().filter(|server| server.role == Role::Source);
+        Ok(Self {
+            servers: control.servers_if(|server| server.role != Role::Source)?,
+            agents: agents.map(|agent| agent.name.to_string()).collect(),
+            items: control.protected()?,
+        })
+    }
+}
+
+fn show_site(control: &Control, call: &Call, around: &Around, site: &Site) -> Result<Value, ArmError> {
     // A site that does not answer is still a fabric, in bad health.
     let (datastores, failure) = look_at(control, &site.name);
-    let serving = servers::of_site(servers, &site.name, &datastores);
+    let serving = servers::of_site(&around.servers, &site.name, &datastores);
     let mut health = serving.health.unwrap_or(Health::Normal);
     let mut errors = serving.errors;
     if let Some(failure) = failure {
         health = Health::Critical;
         errors.extend(health_errors(&[failure], health));
     }
-    let items = control.items()?;
-    let here = items.iter().filter(|view| view.item.active().site == site.name);
-    let (protected, agents) = here.fold((0_usize, 0_usize), |(protected, agents), view| {
-        (protected + 1, agents + usize::from(view.agent_seen.is_some()))
+    let here = around.items.iter().filter(|item| item.active().site == site.name);
+    let (protected, agents) = here.fold((0_usize, 0_usize), |(protected, agents), item| {
+        (protected + 1, agents + usize::from(around.agents.contains(&item.agent)))
     });
     let properties = Properties {
         friendly_name: site.name.to_string(),

@@ -15,7 +15,7 @@ use super::filter::Filter;
 use super::id::job_name;
 use super::job_details::{self, AsrTask, JobErrorDetails, scenario};
 use super::operations::find_job;
-use super::page::{newest_first, page};
+use super::page::{len_max, page, token};
 use super::resource::resource;
 use super::time;
 use crate::additions::deployed_servers;
@@ -23,8 +23,6 @@ use crate::additions::deployed_servers;
 /// What a list can be filtered by: the contract's `JobQueryParameter`, and the name of what a job is about.
 const FILTERS: [&str; 6] =
     ["startTime", "endTime", "jobStatus", "jobName", "affectedObjectTypes", "targetObjectName"];
-/// Newest jobs that a list reaches back to.
-const LIST_MAX: usize = 1000;
 const STATES: [JobState; 6] = [
     JobState::NotStarted,
     JobState::InProgress,
@@ -84,15 +82,30 @@ pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
             .ok_or_else(|| ArmError::invalid(format!("{title} is no time: {text:?}"))),
     };
     let (from, to) = (moment("startTime")?, moment("endTime")?);
-    let jobs = control.jobs(object.as_ref(), &states, LIST_MAX)?.into_iter().filter(|job| {
-        from.is_none_or(|from| job.created >= from)
+    let is_asked_for = |job: &Job| {
+        states.contains(&job.state)
+            && from.is_none_or(|from| job.created >= from)
             && to.is_none_or(|to| job.created <= to)
             && filter.allows("jobName", scenario(&job.request).0)
             && filter.allows("affectedObjectTypes", job_details::target_type(&job.request))
-    });
-    let jobs = jobs.map(|job| (newest_first(job.created.0, &job.id.to_string()), job)).collect();
+    };
+    let after = token(call).map(id_of_key).transpose()?;
+    // One more than the page has: then there is another.
+    let jobs = control.jobs(object.as_ref(), after, len_max(call)? + 1, is_asked_for)?;
+    let jobs = jobs.into_iter().map(|job| (key(job.id), job)).collect();
     // Jobs that are part of a task are looked up for a single job only.
     Answer::of(&page(call, jobs, |job| show(control, call, &job, |_| None))?)
+}
+
+/// A key that sorts as the store has jobs, newest first: their ids sort by time.
+fn key(id: JobId) -> String {
+    JobId(id.0.map(|byte| !byte)).to_string()
+}
+
+fn id_of_key(token: &str) -> Result<JobId, ArmError> {
+    let key: JobId =
+        token.parse().map_err(|_| ArmError::invalid(format!("there is no page after {token:?}")))?;
+    Ok(JobId(key.0.map(|byte| !byte)))
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {

@@ -35,28 +35,45 @@ pub(crate) fn newest_first(time_ms: u64, id: &str) -> String {
 /// The page that the call asks for; only its elements are rendered.
 pub(crate) fn page<T>(
     call: &Call,
-    mut elements: Vec<Keyed<T>>,
-    mut render: impl FnMut(T) -> Result<Value, ArmError>,
+    elements: Vec<Keyed<T>>,
+    render: impl FnMut(T) -> Result<Value, ArmError>,
 ) -> Result<Page, ArmError> {
-    let len_max = match call.query(TAKE) {
-        None => call.page_len_max(),
+    page_at_once(call, elements, |shown| shown.into_iter().map(render).collect())
+}
+
+/// The same where what the page's elements are rendered from is looked up for all of them at once. `render` keeps their order.
+pub(crate) fn page_at_once<T>(
+    call: &Call,
+    mut elements: Vec<Keyed<T>>,
+    render: impl FnOnce(Vec<T>) -> Result<Vec<Value>, ArmError>,
+) -> Result<Page, ArmError> {
+    let len_max = len_max(call)?;
+    elements.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let first = token(call).map_or(0, |token| elements.partition_point(|(key, _)| key.as_str() <= token));
+    let more = elements.len() > first + len_max;
+    let (keys, shown): (Vec<String>, Vec<T>) = elements.into_iter().skip(first).take(len_max).unzip();
+    let next_link = keys.last().filter(|_| more).map(|key| {
+        call.link_to_self(&[("$filter", call.query("$filter")), (TAKE, call.query(TAKE)), (TOKEN, Some(key))])
+    });
+    Ok(Page { value: render(shown)?, next_link })
+}
+
+/// Most elements of the page that the call asks for.
+pub(crate) fn len_max(call: &Call) -> Result<usize, ArmError> {
+    match call.query(TAKE) {
+        None => Ok(call.page_len_max()),
         Some(take) => take
             .parse()
             .ok()
             .filter(|take| *take > 0)
             .map(|take: usize| take.min(call.page_len_max()))
-            .ok_or_else(|| ArmError::invalid(format!("{TAKE} must be a number from 1, not {take:?}")))?,
-    };
-    elements.sort_by(|(one, _), (other, _)| one.cmp(other));
-    let token = call.query(TOKEN).or_else(|| call.query(&TOKEN[1..]));
-    let first = token.map_or(0, |token| elements.partition_point(|(key, _)| key.as_str() <= token));
-    let more = elements.len() > first + len_max;
-    let shown: Vec<_> = elements.into_iter().skip(first).take(len_max).collect();
-    let next_link = shown.last().filter(|_| more).map(|(key, _)| {
-        call.link_to_self(&[("$filter", call.query("$filter")), (TAKE, call.query(TAKE)), (TOKEN, Some(key))])
-    });
-    let value = shown.into_iter().map(|(_, element)| render(element)).collect::<Result<_, _>>()?;
-    Ok(Page { value, next_link })
+            .ok_or_else(|| ArmError::invalid(format!("{TAKE} must be a number from 1, not {take:?}"))),
+    }
+}
+
+/// The key after which the page begins that the call asks for.
+pub(crate) fn token(call: &Call) -> Option<&str> {
+    call.query(TOKEN).or_else(|| call.query(&TOKEN[1..]))
 }
 
 /// A query of these pairs, encoded, leading `&` included; those without a value are left out.

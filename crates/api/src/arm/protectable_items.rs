@@ -1,9 +1,12 @@
 //! `replicationProtectableItems`: the machines that a site has, protected or not. A machine's name here is its id at its site.
 
+use std::collections::BTreeSet;
+use std::slice;
+
 use serde::Serialize;
 use serde_json::Value;
 use switchback_control::{Control, DiscoveredMachine, Health, ItemView};
-use switchback_model::{Side, Site, SiteKind};
+use switchback_model::{ObjectName, Side, Site, SiteKind};
 use switchback_sites::{MachineDisk, Power};
 
 use super::answer::Answer;
@@ -12,7 +15,7 @@ use super::containers;
 use super::error::ArmError;
 use super::filter::Filter;
 use super::health::{HealthError, health_errors};
-use super::page::page;
+use super::page::page_at_once;
 use super::resource::resource;
 use super::state;
 
@@ -56,14 +59,16 @@ struct Disk {
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let site = containers::find(control, call)?;
     let filter = Filter::parse(call.query("$filter"), &["state"])?;
-    let items = control.items()?;
     let machines = control
         .machines(&site.name)?
         .into_iter()
         .filter(|found| filter.allows("state", status(found)))
         .map(|found| (found.machine.id.clone(), found))
         .collect();
-    Answer::of(&page(call, machines, |found| show(call, &site, &found, &items))?)
+    Answer::of(&page_at_once(call, machines, |shown: Vec<DiscoveredMachine>| {
+        let views = views(control, &shown)?;
+        shown.iter().map(|found| show(call, &site, found, &views)).collect()
+    })?)
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
@@ -72,7 +77,13 @@ pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let found =
         control.machines(&site.name)?.into_iter().find(|found| found.machine.id.eq_ignore_ascii_case(id));
     let found = found.ok_or_else(|| ArmError::not_found("protectable item", id))?;
-    Ok(Answer::Ok(show(call, &site, &found, &control.items()?)?))
+    Ok(Answer::Ok(show(call, &site, &found, &views(control, slice::from_ref(&found))?)?))
+}
+
+/// Of the protected machines among them.
+fn views(control: &Control, shown: &[DiscoveredMachine]) -> Result<Vec<ItemView>, ArmError> {
+    let names: BTreeSet<&ObjectName> = shown.iter().filter_map(|found| found.item.as_ref()).collect();
+    Ok(control.views(control.protected()?.iter().filter(|item| names.contains(&item.name)))?)
 }
 
 const fn status(found: &DiscoveredMachine) -> &'static str {

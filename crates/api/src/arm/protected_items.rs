@@ -6,7 +6,7 @@ use serde_json::Value;
 use switchback_control::{Control, Health, ItemView};
 use switchback_model::azure::MachinePlan;
 use switchback_model::component::InterfaceSettings;
-use switchback_model::{ObjectName, ProtectRequest, ProtectionGroup, Side, SiteKind};
+use switchback_model::{ObjectName, ProtectRequest, ProtectedItem, ProtectionGroup, Side, SiteKind};
 
 use super::answer::Answer;
 use super::call::Call;
@@ -16,7 +16,7 @@ use super::filter::Filter;
 use super::health::{HealthError, health_errors, show as show_health};
 use super::id::{named_segment, point_name, policy_name};
 use super::job_details::CurrentScenario;
-use super::page::page;
+use super::page::page_at_once;
 use super::policies;
 use super::replication_details::details;
 use super::resource::resource;
@@ -96,8 +96,7 @@ pub(crate) fn list_all(control: &Control, call: &Call) -> Result<Answer, ArmErro
         .get("recoveryPlanName")
         .map(|plan| control.plan(&super::call::name(plan)?).map_err(ArmError::from))
         .transpose()?;
-    let items = control.items()?.into_iter().filter(|view| {
-        let item = &view.item;
+    let is_asked_for = |item: &ProtectedItem| {
         let server = item.replication.as_ref().map_or("", |path| path.process_server.as_str());
         filter.allows("sourceFabricName", item.home.site.as_str())
             && filter.allows("instanceType", state::provider(state::pair_target(&item.protection)))
@@ -105,17 +104,13 @@ pub(crate) fn list_all(control: &Control, call: &Call) -> Result<Answer, ArmErro
             && in_plan
                 .as_ref()
                 .is_none_or(|plan| plan.groups.iter().any(|group| group.machines.contains(&item.name)))
-    });
-    show_list(control, call, items.collect())
+    };
+    show_list(control, call, is_asked_for)
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let site = containers::find(control, call)?;
-    show_list(
-        control,
-        call,
-        control.items()?.into_iter().filter(|view| view.item.home.site == site.name).collect(),
-    )
+    show_list(control, call, |item| item.home.site == site.name)
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
@@ -190,10 +185,17 @@ pub(crate) fn find(control: &Control, call: &Call) -> Result<ItemView, ArmError>
     Ok(view)
 }
 
-fn show_list(control: &Control, call: &Call, items: Vec<ItemView>) -> Result<Answer, ArmError> {
-    let around = Around::load(control)?;
-    let items = items.into_iter().map(|view| (view.item.name.key(), view)).collect();
-    Answer::of(&page(call, items, |view| show(control, call, &around, &view))?)
+/// The items that are asked for; those of the page alone are looked at.
+fn show_list(
+    control: &Control,
+    call: &Call,
+    is_asked_for: impl Fn(&ProtectedItem) -> bool,
+) -> Result<Answer, ArmError> {
+    let (around, items) = (Around::load(control)?, control.protected()?);
+    let items = items.iter().filter(|item| is_asked_for(item)).map(|item| (item.name.key(), item)).collect();
+    Answer::of(&page_at_once(call, items, |shown| {
+        control.views(shown)?.iter().map(|view| show(control, call, &around, view)).collect()
+    })?)
 }
 
 /// What items are shown with: looked up once for all of a list.

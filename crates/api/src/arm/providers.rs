@@ -51,7 +51,7 @@ pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
 
 fn show(control: &Control, call: &Call, site: &Site) -> Result<Value, ArmError> {
     let reasons: Vec<_> = fabrics::look_at(control, &site.name).1.into_iter().collect();
-    let items = control.items()?;
+    let items = control.protected()?;
     let properties = Properties {
         fabric_type: "VMware",
         friendly_name: site.name.to_string(),
@@ -61,7 +61,7 @@ fn show(control: &Control, call: &Call, site: &Site) -> Result<Value, ArmError> 
         fabric_friendly_name: site.name.to_string(),
         last_heart_beat: time::show(call.now),
         connection_status: if reasons.is_empty() { "Connected" } else { "Disconnected" },
-        protected_item_count: items.iter().filter(|view| view.item.home.site == site.name).count(),
+        protected_item_count: items.iter().filter(|item| item.home.site == site.name).count(),
         allowed_scenarios: ["Refresh"],
         health_error_details: health_errors(&reasons, Health::Critical),
     };

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use switchback_control::{Control, ItemView};
-use switchback_model::{JobRequest, JobState, ObjectName, RecoveryPlan};
+use switchback_model::{Job, JobRequest, JobState, ObjectName, ProtectedItem, RecoveryPlan};
 
 use super::answer::Answer;
 use super::call::{Call, name};
@@ -146,9 +146,8 @@ pub(crate) fn show(control: &Control, call: &Call, plan: &RecoveryPlan) -> Resul
 
 /// The plan's machines that are there.
 pub(crate) fn machines(control: &Control, plan: &RecoveryPlan) -> Result<Vec<ItemView>, ArmError> {
-    let mut views = control.items()?;
-    views.retain(|view| plan.groups.iter().any(|group| group.machines.contains(&view.item.name)));
-    Ok(views)
+    let is_in = |item: &&ProtectedItem| plan.groups.iter().any(|group| group.machines.contains(&item.name));
+    Ok(control.views(control.protected()?.iter().filter(is_in))?)
 }
 
 /// What all machines of a plan allow: the operations of a plan are done with each.
@@ -166,6 +165,6 @@ fn allowed(views: &[ItemView]) -> Vec<&'static str> {
 
 /// How the newest job of a plan stands.
 fn last_job(control: &Control, plan: &RecoveryPlan) -> Result<Option<JobState>, ArmError> {
-    let jobs = control.jobs(Some(&plan.name), &[], 10)?;
-    Ok(jobs.iter().find(|job| matches!(job.request, JobRequest::Plan { .. })).map(|job| job.state))
+    let of_plan = |job: &Job| matches!(job.request, JobRequest::Plan { .. });
+    Ok(control.jobs(Some(&plan.name), None, 1, of_plan)?.pop().map(|job| job.state))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 use switchback_control::{Control, Health};
+use switchback_identity::Role;
 use switchback_model::JobError;
 
 use super::answer::Answer;
@@ -76,7 +77,7 @@ pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let sites = control.sites()?;
     let mut fabrics = Issues::new("replicationFabrics", "FabricInfrastructure");
     fabrics.count = sites.len();
-    let servers = control.servers()?;
+    let servers = control.servers_if(|server| server.role != Role::Source)?;
     for site in &sites {
         let id = guid(&["site", &site.name.key()]);
         let here = servers.iter().filter(|server| {

@@ -168,6 +168,14 @@ impl Issuer {
         }
     }
 
+    /// Asks the issuer now, however lately it was asked: how many keys it has that signatures are checked by, or why that cannot be told.
+    pub(super) async fn ask_now(&self) -> Result<usize, String> {
+        let _asking = self.asking.lock().await;
+        self.ask().await;
+        let state = self.state();
+        state.failure.clone().map_or(Ok(state.keys.len()), Err)
+    }
+
     fn may_ask(&self) -> bool {
         self.state().tried.is_none_or(|tried| tried.elapsed() >= self.limits.ask_every)
     }

@@ -15,11 +15,13 @@ mod inventory;
 mod issuer;
 mod kinds;
 mod operations;
+mod pages;
 mod plans;
 mod round;
 mod schemathesis;
 mod server;
 mod sign_in;
+mod terraform;
 #[path = "../../../control/tests/jobs/world.rs"]
 #[expect(dead_code, reason = "the control plane's tests need more of it")]
 mod world;

@@ -143,9 +143,9 @@ impl Server {
         self.raw("GET", link, Some(&self.token), Vec::new()).await
     }
 
-    /// A long-running operation to its end, as the contract's clients do it; returns the status and the final answer.
+    /// A long-running operation to its end, as the contract's clients do it; returns the status and the final answer. `Null`: without a body.
     pub(crate) async fn operate(&mut self, method: &str, path: &str, body: Value) -> (Value, Answered) {
-        let accepted = self.call(method, path, Some(body)).await;
+        let accepted = self.call(method, path, Some(body).filter(|body| !body.is_null())).await;
         assert_eq!(accepted.status, 202, "{method} {path}: {:#}", accepted.body);
         assert!(accepted.body.is_null());
         let (status_link, location) =

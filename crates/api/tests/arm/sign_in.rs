@@ -441,3 +441,42 @@ async fn sign_ins_are_resources_of_contributors() {
     }
     assert_eq!(rig.server.call("GET", path, None).await.status, 404);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sign_in_is_tried_out_with_and_without_a_token() {
+    let rig = Rig::new().await;
+    let test = async |path: &str, token: Option<&str>| {
+        let body = json!({ "properties": token.map_or(json!({}), |token| json!({ "token": token })) });
+        rig.server.call("POST", &format!("switchbackSignIn/{path}/test"), Some(body)).await
+    };
+    let found = async |token: Option<&str>| test("entra", token).await.body["properties"].clone();
+    let nobody = json!({ "keys": 1, "problem": null, "name": null, "role": null, "withoutRole": null });
+    assert_eq!(found(None).await, nobody);
+    let operator = found(Some(&rig.token(&rig.claims("Dr.Operate")))).await;
+    assert_eq!(
+        (&operator["name"], &operator["role"]),
+        (&json!("entra/alice@example.com"), &json!("Operator"))
+    );
+    let nothing = found(Some(&rig.token(&rig.claims("Dr.Other")))).await;
+    assert_eq!((&nothing["role"], &nothing["problem"]), (&Value::Null, &Value::Null));
+    assert!(nothing["withoutRole"].as_str().unwrap().contains("Dr.Other"), "{nothing:#}");
+    let mut claims = rig.claims("Dr.Read");
+    claims["aud"] = "api://another".into();
+    let foreign = found(Some(&rig.token(&claims))).await;
+    assert!(foreign["problem"]["message"].as_str().unwrap().contains("api://another"), "{foreign:#}");
+    assert_eq!((&foreign["keys"], &foreign["name"]), (&json!(1), &Value::Null));
+    // It is asked now, whatever is in memory.
+    let good = rig.token(&rig.claims("Dr.Read"));
+    assert_eq!(rig.read(&good).await.status, 200);
+    rig.issuer.is(Mood::Down);
+    assert_eq!(rig.read(&good).await.status, 200, "its key is in memory");
+    let down = found(Some(&good)).await;
+    assert_eq!(
+        (&down["keys"], &down["problem"]["code"]),
+        (&Value::Null, &json!("IssuerUnavailable")),
+        "{down:#}"
+    );
+    assert_eq!(test("nobody", None).await.status, 404);
+    let reader = rig.server.raw("POST", &uri("switchbackSignIn/entra/test"), Some(&good), Vec::new()).await;
+    assert_eq!(reader.status, 403);
+}

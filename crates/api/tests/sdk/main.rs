@@ -2,7 +2,7 @@
 //! API reviews, judges every exchange by the contract's whole document.
 //!
 //! Sites and components are simulated (`control/tests/jobs/world.rs`) and go on by themselves while the client waits. What the client does
-//! is in `client.py`, one function for each chapter, and in `client.cjs`.
+//! is in `client.py` and the files beside it, one function for each chapter, and in `client.cjs`. `crates/lab` has the same script drive real guests.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -38,6 +38,7 @@ fn client(server: &Server, api_version: &str, recorded: &Path, chapters: &[&str]
         .args([&server.authority, recorded])
         .args(chapters)
         .env("SWITCHBACK_TOKEN_FILE", &server.token_file)
+        .env("SWITCHBACK_SCRIPTS", &server.scripts)
         .output()
         .unwrap()
 }
@@ -62,7 +63,7 @@ fn the_sdk_for_python_goes_all_the_way_round_and_every_exchange_is_valid() {
 #[test]
 fn the_sdk_for_python_takes_a_recovery_plan_there_and_back() {
     let recorded = tempfile::tempdir().unwrap();
-    run("2024-04-01", recorded.path(), &["inventory", "plan", "end"]);
+    run("2024-04-01", recorded.path(), &["inventory", "operations", "plan", "end"]);
     validation::check(recorded.path(), 40);
 }
 

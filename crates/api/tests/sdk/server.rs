@@ -33,6 +33,8 @@ pub(crate) struct Server {
     pub(crate) authority: PathBuf,
     /// A file with a Contributor's token.
     pub(crate) token_file: PathBuf,
+    /// Where recovery plans' scripts are looked for; a client may make it.
+    pub(crate) scripts: PathBuf,
     stop: Arc<AtomicBool>,
     world: Option<JoinHandle<()>>,
     /// Dropped: the listener ends.
@@ -61,7 +63,7 @@ impl Server {
         let token_file = directory.path().join("token");
         std::fs::write(&token_file, &*token).unwrap();
         let (url, authority, listening) = listen(&runtime, &world, directory.path());
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, scripts) = (Arc::new(AtomicBool::new(false)), world.scripts.clone());
         let world = std::thread::spawn({
             let stop = stop.clone();
             move || live(world, &stop)
@@ -70,6 +72,7 @@ impl Server {
             url,
             authority,
             token_file,
+            scripts,
             stop,
             world: Some(world),
             _listening: listening,

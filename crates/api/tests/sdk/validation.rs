@@ -56,12 +56,24 @@ fn check_each(traffic: &Path) -> BTreeSet<&'static str> {
     asked
 }
 
+/// The contract with each discriminator said once: a definition that says again the one of what it is built upon is, to `oav`, no kind of that any more, and
+/// it finds no `JobTaskDetails` among the kinds of `TaskTypeDetails`. All kinds of both are then looked for where the contract has them used.
+fn contract_for_oav() -> Value {
+    let mut contract: Value = serde_json::from_str(include_str!("../contract/2024-04-01.json")).unwrap();
+    for definition in contract["definitions"].as_object_mut().unwrap().values_mut() {
+        let definition = definition.as_object_mut().unwrap();
+        if definition.contains_key("allOf") {
+            definition.remove("discriminator");
+        }
+    }
+    contract
+}
+
 /// The report of `oav`.
 fn oav(recorded: &Path, traffic: &Path) -> Value {
     let document = recorded.join(PLACE).join("service.json");
     std::fs::create_dir_all(recorded.join(PLACE)).unwrap();
-    std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/contract/2024-04-01.json"), &document)
-        .unwrap();
+    std::fs::write(&document, contract_for_oav().to_string()).unwrap();
     let report: PathBuf = recorded.join("report.json");
     let output = Command::new("node")
         .args([lab("oav"), "validate-traffic".into()])

@@ -147,7 +147,7 @@ impl Control {
     /// and has met the other one, says so.
     fn may_work(&self) -> Result<bool, ControlError> {
         Ok(self.superseded()?.is_none()
-            && (self.inner.heard.load(Ordering::Relaxed) || self.servers()?.is_empty()))
+            && (self.inner.heard.load(Ordering::Relaxed) || self.enrolled_servers()?.is_empty()))
     }
 
     /// Claims a job that is due, and does one step of it.

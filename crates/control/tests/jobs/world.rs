@@ -78,6 +78,8 @@ pub(crate) struct World {
     pub(crate) control: Control,
     pub(crate) clock: Arc<Seconds>,
     store: Arc<SqliteStore>,
+    /// Where recovery plans' scripts are looked for; nobody has made it.
+    pub(crate) scripts: PathBuf,
     pub(crate) home: Arc<MemorySite>,
     pub(crate) recovery: Arc<MemorySite>,
     /// What no site has: physical servers.
@@ -115,7 +117,12 @@ pub(crate) struct World {
     _directory: tempfile::TempDir,
 }
 
-fn control(store: &Arc<SqliteStore>, clock: &Arc<Seconds>, sites: [Arc<MemorySite>; 2]) -> Control {
+fn control(
+    store: &Arc<SqliteStore>,
+    clock: &Arc<Seconds>,
+    scripts: &Path,
+    sites: [Arc<MemorySite>; 2],
+) -> Control {
     let [home, recovery] = sites;
     let opener = move |kind: &SiteKind,
                        _: switchback_control::SiteCredentials|
@@ -131,7 +138,7 @@ fn control(store: &Arc<SqliteStore>, clock: &Arc<Seconds>, sites: [Arc<MemorySit
         store: store.clone(),
         clock: clock.clone(),
         owner: "cs".into(),
-        scripts: PathBuf::from("/nonexistent"),
+        scripts: scripts.to_owned(),
         opener: Arc::new(opener),
     };
     Control::open(config).unwrap()
@@ -174,7 +181,8 @@ impl World {
         let store = Arc::new(SqliteStore::open(directory.path().join("store.db")).unwrap());
         let (clock, home, recovery) =
             (Arc::<Seconds>::default(), Arc::<MemorySite>::default(), Arc::<MemorySite>::default());
-        let control = control(&store, &clock, [home.clone(), recovery.clone()]);
+        let scripts = directory.path().join("scripts");
+        let control = control(&store, &clock, &scripts, [home.clone(), recovery.clone()]);
         let home_kind = SiteKind::Local { directory: "/home".into() };
         for (name, kind) in [("home", home_kind), ("recovery", recovery_kind)] {
             control.add_site(&SiteRecord { name: name.parse().unwrap(), kind }).unwrap();
@@ -187,6 +195,7 @@ impl World {
             control,
             clock,
             store,
+            scripts,
             home,
             recovery,
             hardware: Arc::default(),
@@ -229,7 +238,8 @@ impl World {
 
     /// The configuration server was killed and starts again.
     pub(crate) fn restart(&mut self) {
-        self.control = control(&self.store, &self.clock, [self.home.clone(), self.recovery.clone()]);
+        let sites = [self.home.clone(), self.recovery.clone()];
+        self.control = control(&self.store, &self.clock, &self.scripts, sites);
         if let Some(source) = &self.install_source {
             self.control.offers(source.clone());
         }

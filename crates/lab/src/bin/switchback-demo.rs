@@ -42,6 +42,9 @@ struct Arguments {
     /// Play a physical server's failover to Azure with what happens there meanwhile, and its way home as a virtual machine
     #[arg(long, group = "story")]
     azure_faults: bool,
+    /// Play the main story with Microsoft's SDK for Azure Site Recovery (Python) instead of the command line
+    #[arg(long, group = "story")]
+    sdk: bool,
     /// Leave everything running at the end, and print how to look around
     #[arg(long)]
     keep: bool,
@@ -88,6 +91,7 @@ fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         (arguments.physical, Story::Physical),
         (arguments.azure, Story::Azure),
         (arguments.azure_faults, Story::AzureFaults),
+        (arguments.sdk, Story::Sdk),
     ];
     let story =
         stories.into_iter().find(|(is_asked, _)| *is_asked).map_or(Story::WholeCycle, |(_, story)| story);

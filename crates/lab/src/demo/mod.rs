@@ -20,6 +20,7 @@
 //! | `azure` | the seventh: home is a vCenter, recovery is Azure |
 //! | `azure_faults` | the eighth: a physical server, and what happens at Azure meanwhile |
 //! | `physical` | the sixth: a physical server becomes a virtual machine |
+//! | `sdk` | the ninth: the main story, driven by Microsoft's SDK |
 //! | `vmware_faults` | the fifth: what happens at the vCenter while a machine is replicated to it |
 
 mod azure;
@@ -31,6 +32,7 @@ mod physical;
 mod places;
 mod roles;
 mod screen;
+mod sdk;
 mod stage;
 mod story;
 mod table;
@@ -86,6 +88,8 @@ pub enum Story {
     AzureFaults,
     /// A physical server is failed over, switching itself off, and comes home as a new virtual machine of a vCenter.
     Physical,
+    /// What is asked for in the main story is asked for by Microsoft's SDK for Azure Site Recovery: machine by machine, then by a recovery plan.
+    Sdk,
 }
 
 /// Plays the demo. Returns what was verified, and how far it came: an error is what it cannot go on after; a check that does not hold is in the
@@ -104,6 +108,7 @@ pub fn run(options: &Options, screen: Screen) -> (Table, anyhow::Result<()>) {
         Story::Azure => azure::play(&mut stage),
         Story::AzureFaults => azure_faults::play(&mut stage),
         Story::Physical => physical::play(&mut stage),
+        Story::Sdk => sdk::play(&mut stage),
     };
     stage.end(played.is_ok() && options.keep);
     (stage.into_table(), played)

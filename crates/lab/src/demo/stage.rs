@@ -142,6 +142,16 @@ impl Stage {
         }
     }
 
+    /// Variables that tell a program of the user's where the server is.
+    pub(super) fn user_environment(&self) -> &[(String, String)] {
+        self.command_line.environment()
+    }
+
+    /// Where logs are.
+    pub(super) fn logs(&self) -> PathBuf {
+        self.options.directory.join("logs")
+    }
+
     fn path(&self, name: &str) -> String {
         self.options.directory.join(name).to_string_lossy().into_owned()
     }
@@ -250,8 +260,7 @@ impl Stage {
             ("SWITCHBACK_TOKEN_FILE", token),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        let logs = self.options.directory.join("logs");
-        self.command_line = CommandLine::new(&self.options.switchback, environment, &logs);
+        self.command_line = CommandLine::new(&self.options.switchback, environment, &self.logs());
         self.wait("the configuration server answers", FOLLOW_LIMIT, |stage| {
             Ok(stage.command_line.json(&["site", "list"], ASK_LIMIT).ok())
         })?;
@@ -408,7 +417,7 @@ impl Stage {
                 bail!(
                     "waited {} s in vain until {what}; the logs are in {}",
                     limit.as_secs(),
-                    self.options.directory.join("logs").display()
+                    self.logs().display()
                 );
             }
             std::thread::sleep(LOOK_INTERVAL);

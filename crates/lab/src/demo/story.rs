@@ -14,7 +14,7 @@ use crate::ledger::{Book, causes_are_held};
 use crate::machine::{BootFiles, DemoMachine};
 
 pub(super) const GROUP: &str = "PG1";
-const TWIN: &str = "PG1_Failback";
+const TWIN_SUFFIX: &str = "_Failback";
 pub(super) const PLAN: &str = "everything";
 /// Points that are seen to come before the disaster.
 const POINTS_MIN: u64 = 3;
@@ -34,15 +34,21 @@ pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
     found_sites(stage)?;
     make_machines(stage)?;
     protect(stage)?;
-    let disaster = strike(stage)?;
+    let disaster =
+        strike(stage, by(&["plan", "failover", PLAN, "--unplanned", "--point", "latest-multi-vm", "--yes"]))?;
     measure_loss(stage, disaster)?;
     commit(stage, At::Recovery)?;
     raise_the_dead(stage)?;
-    reprotect(stage, At::Recovery)?;
-    fail_back(stage)?;
+    reprotect(stage, At::Recovery, GROUP, by(&["plan", "reprotect", PLAN, "--yes"]))?;
+    fail_back(stage, by(&["plan", "failover", PLAN, "--planned", "--yes"]))?;
     commit(stage, At::Home)?;
-    reprotect(stage, At::Home)?;
+    reprotect(stage, At::Home, GROUP, by(&["plan", "reprotect", PLAN, "--yes"]))?;
     look_at_the_end(stage)
+}
+
+/// Something is asked for with a command, which is followed to the end of its job.
+fn by<'a>(words: &'a [&'a str]) -> impl FnOnce(&mut Stage) -> anyhow::Result<()> + 'a {
+    |stage| stage.job(words).map(drop)
 }
 
 pub(super) fn found_sites(stage: &mut Stage) -> anyhow::Result<()> {
@@ -127,7 +133,9 @@ pub(super) fn protect(stage: &mut Stage) -> anyhow::Result<()> {
     let groups = stage.note(&["group", "list"])?;
     let names: Vec<&str> =
         groups.as_array().into_iter().flatten().filter_map(|group| group["name"].as_str()).collect();
-    stage.check("the failback group appears by itself", TWIN, names.join(", "), names.contains(&TWIN));
+    let twin = twin_of(GROUP);
+    let found = names.contains(&twin.as_str());
+    stage.check("the failback group appears by itself", twin, names.join(", "), found);
     for cast in CAST {
         begin_to_protect(stage, cast)?;
     }
@@ -153,6 +161,10 @@ pub(super) fn protect(stage: &mut Stage) -> anyhow::Result<()> {
     let tag = wait_for_shared_point(stage)?;
     stage.screen.say(&format!("multi-VM recovery point {tag}: both machines, one moment"));
     Ok(())
+}
+
+pub(super) fn twin_of(group: &str) -> String {
+    format!("{group}{TWIN_SUFFIX}")
 }
 
 /// Asks for a machine's protection; [`wait_until_protected`] waits for it.
@@ -202,7 +214,7 @@ fn disk_bytes(shown: &Value) -> u64 {
 }
 
 /// Until both machines have some points, and one that they share. Returns its tag.
-fn wait_for_shared_point(stage: &mut Stage) -> anyhow::Result<String> {
+pub(super) fn wait_for_shared_point(stage: &mut Stage) -> anyhow::Result<String> {
     stage.wait("the machines share a recovery point", FOLLOW_LIMIT, |stage| {
         let mut tags: Vec<Vec<String>> = Vec::new();
         for cast in CAST {
@@ -220,13 +232,16 @@ fn wait_for_shared_point(stage: &mut Stage) -> anyhow::Result<String> {
 }
 
 /// When the disaster came, and how long until both machines worked again, as seen by a watching person.
-struct Disaster {
+pub(super) struct Disaster {
     recovered_in: Duration,
     /// The record from which each machine has gone on, by its own account.
     resumed_at: Vec<u64>,
 }
 
-fn strike(stage: &mut Stage) -> anyhow::Result<Disaster> {
+pub(super) fn strike(
+    stage: &mut Stage,
+    fail_over: impl FnOnce(&mut Stage) -> anyhow::Result<()>,
+) -> anyhow::Result<Disaster> {
     stage.screen.step("4. Disaster: both home machines and the home process server die without warning");
     for cast in CAST {
         stage.place(At::Home).strike(cast.name)?;
@@ -234,14 +249,23 @@ fn strike(stage: &mut Stage) -> anyhow::Result<Disaster> {
     stage.roles.kill("process-server-home")?;
     let started = Instant::now();
     stage.screen.say("kill -9 of both machines' QEMU and of the process server");
+    let resumed_at = starts_again(stage, At::Recovery, fail_over)?;
+    Ok(Disaster { recovered_in: started.elapsed(), resumed_at })
+}
+
+/// Does something, until both machines have started their workload once more at the other place; the record with which each went on.
+pub(super) fn starts_again(
+    stage: &mut Stage,
+    at: At,
+    fail_over: impl FnOnce(&mut Stage) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<u64>> {
     let mut before = Vec::new();
     for cast in CAST {
-        let id = stage.instance(cast.name, At::Recovery)?;
-        before.push((cast, stage.place(At::Recovery).starts(&id)?.len(), id));
+        let id = stage.instance(cast.name, at)?;
+        before.push((cast, stage.place(at).starts(&id)?.len(), id));
     }
-    stage.job(&["plan", "failover", PLAN, "--unplanned", "--point", "latest-multi-vm", "--yes"])?;
-    let resumed_at = wait_for_starts(stage, At::Recovery, &before)?;
-    Ok(Disaster { recovered_in: started.elapsed(), resumed_at })
+    fail_over(stage)?;
+    wait_for_starts(stage, at, &before)
 }
 
 /// Until each machine has started its workload once more; the record with which each went on.
@@ -258,7 +282,7 @@ pub(super) fn wait_for_starts(
     before.iter().map(wait).collect()
 }
 
-fn measure_loss(stage: &mut Stage, disaster: Disaster) -> anyhow::Result<()> {
+pub(super) fn measure_loss(stage: &mut Stage, disaster: Disaster) -> anyhow::Result<()> {
     let seconds = disaster.recovered_in.as_secs();
     stage.check("RTO: from the disaster until both machines work", "measured", format!("{seconds} s"), true);
     let mut books = Vec::new();
@@ -352,7 +376,7 @@ fn commit(stage: &mut Stage, at: At) -> anyhow::Result<()> {
     work_goes_on(stage, at)
 }
 
-fn work_goes_on(stage: &mut Stage, at: At) -> anyhow::Result<()> {
+pub(super) fn work_goes_on(stage: &mut Stage, at: At) -> anyhow::Result<()> {
     work_goes_on_for(stage, at, &CAST)
 }
 
@@ -394,16 +418,23 @@ fn raise_the_dead(stage: &mut Stage) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Towards the other site. `at`: where the machines run.
-fn reprotect(stage: &mut Stage, at: At) -> anyhow::Result<()> {
+/// Towards the other site. `at`: where the machines run; `group`: theirs.
+pub(super) fn reprotect(
+    stage: &mut Stage,
+    at: At,
+    group: &str,
+    ask: impl FnOnce(&mut Stage) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let (title, side, group) = match at {
-        At::Recovery => {
-            ("6. Reprotect towards home, onto the disks that were left: only the delta moves", "away", TWIN)
-        }
+        At::Recovery => (
+            "6. Reprotect towards home, onto the disks that were left: only the delta moves",
+            "away",
+            twin_of(group),
+        ),
         At::Home => (
             "   Reprotect towards recovery, onto the disks that are there: only the delta moves",
             "home",
-            GROUP,
+            group.to_owned(),
         ),
     };
     stage.screen.step(title);
@@ -411,7 +442,7 @@ fn reprotect(stage: &mut Stage, at: At) -> anyhow::Result<()> {
         stage.roles.restart("process-server-home")?;
         stage.screen.say("the home site is back: its process server runs again");
     }
-    stage.job(&["plan", "reprotect", PLAN, "--yes"])?;
+    ask(stage)?;
     for cast in CAST {
         let (other, pointer) =
             if at == At::Recovery { (At::Home, "home") } else { (At::Recovery, "recovery") };
@@ -431,23 +462,23 @@ fn reprotect(stage: &mut Stage, at: At) -> anyhow::Result<()> {
         stage.check(what, expected, found, moved > 0 && moved * 100 < size * DELTA_PERCENT_MAX);
         let shown = stage.machine(cast.name)?;
         let found = shown["group"].as_str().unwrap_or_default().to_owned();
-        stage.check(format!("{} is in the group of its direction", cast.name), group, &found, found == group);
+        stage.check(
+            format!("{} is in the group of its direction", cast.name),
+            &group,
+            &found,
+            found == group,
+        );
     }
     wait_for_shared_point(stage).map(drop)
 }
 
-fn fail_back(stage: &mut Stage) -> anyhow::Result<()> {
-    stage
-        .screen
-        .step("7. Failback by the recovery plan, planned: shut down, last changes sent, nothing lost");
-    let mut before = Vec::new();
-    for cast in CAST {
-        let id = stage.instance(cast.name, At::Home)?;
-        before.push((cast, stage.place(At::Home).starts(&id)?.len(), id));
-    }
+pub(super) fn fail_back(
+    stage: &mut Stage,
+    fail_over: impl FnOnce(&mut Stage) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    stage.screen.step("7. Failback, planned: shut down, last changes sent, nothing lost");
     let started = Instant::now();
-    stage.job(&["plan", "failover", PLAN, "--planned", "--yes"])?;
-    let resumed_at = wait_for_starts(stage, At::Home, &before)?;
+    let resumed_at = starts_again(stage, At::Home, fail_over)?;
     let found = format!("{} s", started.elapsed().as_secs());
     stage.check("planned failback until both machines work at home", "measured", found, true);
     let mut books = Vec::new();

@@ -28,7 +28,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use switchback_api::listener::{Limits, ListenerConfig, serve};
-use switchback_api::{ApiConfig, ApiLimits, Service, Vault};
+use switchback_api::{ApiConfig, ApiLimits, ClientLimits, Service, Vault};
 use switchback_control::backup::ServerHome;
 use switchback_control::backup::restore::check_finished;
 use switchback_control::{Control, ControlConfig, InstallSource, Program};
@@ -80,6 +80,9 @@ pub(crate) struct ConfigurationServerArgs {
     /// servers can share it [default: SQLite in the directory]
     #[arg(long, value_name = "FILE")]
     database_file: Option<PathBuf>,
+    /// Requests that one client (a token, an issuer's subject, an address without one) may make in a second; four times as many in a row
+    #[arg(long, default_value_t = 100, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    client_requests_per_second: u32,
     /// Write the address that is listened on into this file (with port 0 the system chooses one)
     #[arg(long, value_name = "FILE")]
     address_file: Option<PathBuf>,
@@ -130,8 +133,10 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
     let stop = Stop::default();
     super::stop_on_interrupt(&stop)?;
     let identity = (authority, credentials, identity);
+    let client = ClientLimits::of_requests_per_second(args.client_requests_per_second);
+    let limits = ApiLimits { client, ..ApiLimits::default() };
     runtime()?.block_on(listen(
-        args.address_file.as_deref(),
+        (args.address_file.as_deref(), limits),
         (listener, web),
         identity,
         control,
@@ -202,7 +207,7 @@ fn home(args: &ConfigurationServerArgs, directory: PathBuf, name: &str, port: u1
 }
 
 async fn listen(
-    address_file: Option<&Path>,
+    (address_file, limits): (Option<&Path>, ApiLimits),
     (listener, web_certificate): (TcpListener, Arc<WebCertificate>),
     (authority, credentials, identity): Identity,
     control: Control,
@@ -217,7 +222,7 @@ async fn listen(
         build: env!("CARGO_PKG_VERSION").into(),
         passphrase: Some(Arc::new(authority.passphrase())),
         clock: Arc::clone(&clock),
-        limits: ApiLimits::default(),
+        limits,
     };
     let enrolment = EnrolmentPolicy { tickets: true, ..EnrolmentPolicy::default() };
     let config = ListenerConfig {

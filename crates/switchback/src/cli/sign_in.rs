@@ -1,6 +1,7 @@
 //! `switchback sign-in`: whose tokens the configuration server takes beside its own (OpenID Connect).
 //!
-//! Such a token is used like one of ours: from `--token-file`, which is read anew for each command. This program never asks an issuer for one.
+//! Such a token is used like one of ours: from `--token-file`, which is read anew for each command. This program never asks an issuer for one; one that is to
+//! be tried out comes from standard input, never from an argument.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::confirm::ConfirmArgs;
 use super::render::{Field, plain};
-use super::session::{self, SessionArgs, WaitArgs};
-use crate::client::Reply;
+use super::session::{self, Session, SessionArgs, WaitArgs};
 use crate::client::path::{self, text_at};
+use crate::client::{Reply, Token};
 
 const LIST: &[Field] = &[
     plain("NAME", &["/name"]),
@@ -21,6 +22,16 @@ const LIST: &[Field] = &[
     plain("AUDIENCES", &["/shown/audiences"]),
     plain("CLAIM", &["/properties/claim"]),
     plain("ROLES", &["/shown/roles"]),
+];
+
+const TESTED: &[Field] = &[
+    plain("Keys of the issuer", &["/properties/keys"]),
+    plain("The token is of", &["/properties/name"]),
+    plain("Its role here", &["/properties/role"]),
+    plain("Why it has none", &["/properties/withoutRole"]),
+    plain("Problem", &["/properties/problem/message"]),
+    plain("Likely cause", &["/properties/problem/cause"]),
+    plain("What to do", &["/properties/problem/remedy"]),
 ];
 
 #[derive(Debug, Args)]
@@ -54,6 +65,14 @@ enum SignInCommand {
         /// The certificate of the authority of the issuer's TLS (PEM) [default: those of the configuration server's host]
         #[arg(long, value_name = "FILE")]
         issuer_ca_file: Option<PathBuf>,
+    },
+    /// Try a sign-in out: whether its issuer's keys can be had now, and what a token of it is worth. The exit code tells whether all is well
+    Test {
+        /// Its name
+        sign_in: String,
+        /// Read a token of the issuer from standard input, and say whose it is and what role it has here
+        #[arg(long)]
+        with_token: bool,
     },
     /// Take an issuer's tokens no more
     Remove {
@@ -94,6 +113,14 @@ fn shown(sign_in: &Value) -> Value {
     json!({ "audiences": audiences.join(", "), "roles": roles.join(", ") })
 }
 
+/// What was found, and whether all of it is well.
+fn tested(session: &Session, found: &Value, with_token: bool) -> ExitCode {
+    session.print(TESTED, found);
+    let is_well = found.pointer("/properties/problem").is_some_and(Value::is_null)
+        && (!with_token || found.pointer("/properties/role").is_some_and(Value::is_string));
+    if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 pub(crate) fn run(args: &SignInArgs) -> anyhow::Result<ExitCode> {
     session::run(&args.session, async |session| {
         let client = &session.client;
@@ -112,6 +139,16 @@ pub(crate) fn run(args: &SignInArgs) -> anyhow::Result<ExitCode> {
                 });
                 match client.put(&id(sign_in), &json!({ "properties": properties })).await? {
                     Reply::Done(made) => Ok(session.print_as(LIST, &made, shown)),
+                    Reply::Started(_) => bail!("the server did not answer at once"),
+                }
+            }
+            SignInCommand::Test { sign_in, with_token } => {
+                let token = with_token.then(|| Token::read(std::io::stdin().lock())).transpose()?;
+                let token = token.as_ref().map(Token::reveal);
+                let body =
+                    json!({ "properties": token.map_or(json!({}), |token| json!({ "token": token })) });
+                match client.post(&format!("{}/test", id(sign_in)), Some(&body)).await? {
+                    Reply::Done(found) => Ok(tested(&session, &found, *with_token)),
                     Reply::Started(_) => bail!("the server did not answer at once"),
                 }
             }

@@ -1,0 +1,122 @@
+"""Chapters: jobs that are taken in hand, and what is refused because it has no meaning here."""
+
+import os
+
+from azure.core.exceptions import HttpResponseError
+from azure.mgmt.recoveryservicessiterecovery import models as m
+
+from session import PLAN, eventually, refused
+
+SCRIPT = "call-the-boss"
+
+
+class Operations:
+    def operations(self):
+        """What few clients ask for."""
+        self.no_meaning()
+        self.restarted_job()
+
+    def no_meaning(self):
+        """Each is refused in words that say what to do instead, and nothing of the machine has changed."""
+        before = self.items.get(*self.item)
+        disks = m.AddDisksInput(
+            properties=m.AddDisksInputProperties(
+                provider_specific_details=m.A2AAddDisksInput(
+                    vm_managed_disks=[
+                        m.A2AVmManagedDiskInputDetails(
+                            disk_id="disk", primary_staging_azure_storage_account_id="s", recovery_resource_group_id="g"
+                        )
+                    ]
+                )
+            )
+        )
+        no_disks = m.RemoveDisksInput(
+            properties=m.RemoveDisksInputProperties(
+                provider_specific_details=m.A2ARemoveDisksInput(vm_managed_disks_ids=["disk"])
+            )
+        )
+        errors = m.ResolveHealthInput(
+            properties=m.ResolveHealthInputProperties(health_errors=[m.ResolveHealthError(health_error_id="1")])
+        )
+        agent = m.UpdateMobilityServiceRequest(
+            properties=m.UpdateMobilityServiceRequestProperties(run_as_account_id="1")
+        )
+        for begin, wanted, instead in (
+            (self.items.begin_add_disks, disks, "health says"),
+            (self.items.begin_remove_disks, no_disks, "health says"),
+            (self.items.begin_resolve_health_errors, errors, "recommends"),
+            (self.items.begin_update_mobility_service, agent, "package in the guest"),
+        ):
+            assert refused(lambda: begin(*self.item, wanted)) == (400, "OperationNotSupported"), begin
+            assert instead in said(lambda: begin(*self.item, wanted)), said(lambda: begin(*self.item, wanted))
+        jobs = self.client.replication_jobs
+        wanted = m.JobQueryParameter(job_status="Failed", job_output_type="Json")
+        assert refused(lambda: jobs.begin_export(*self.vault, wanted)) == (400, "OperationNotSupported")
+        after = self.items.get(*self.item)
+        assert after.properties.current_scenario == before.properties.current_scenario
+        assert after.properties.allowed_operations == before.properties.allowed_operations
+
+    def restarted_job(self):
+        """A plan's job fails for want of a script; restarted without it, it fails again; with it, it goes on where it had failed."""
+        made = self.make_plan()
+        (boot,) = made.properties.groups[-1:]
+        boot.start_group_actions = [
+            m.RecoveryPlanAction(
+                action_name="call",
+                failover_types=["UnplannedFailover"],
+                failover_directions=["PrimaryToRecovery"],
+                custom_details=m.RecoveryPlanScriptActionDetails(path=SCRIPT, timeout="00:01:00", fabric_location="Primary"),
+            )
+        ]
+        properties = m.UpdateRecoveryPlanInputProperties(groups=[boot])
+        self.plans.begin_update(*self.plan_path, m.UpdateRecoveryPlanInput(properties=properties)).result()
+        failover = self.plan_failover()
+        try:
+            failover.result()
+            raise AssertionError("a plan without its script has succeeded")
+        except HttpResponseError:
+            assert failover.status() == "Failed", failover.status()
+        jobs = self.client.replication_jobs
+        failed = f"jobStatus eq 'Failed' and targetObjectName eq '{PLAN}'"
+        (job,) = jobs.list(*self.vault, filter=failed)
+        job = *self.vault, job.name
+        shown = jobs.get(*job).properties
+        assert shown.allowed_actions == ["Restart"] and SCRIPT in shown.errors[0].service_error_details.message, shown.errors
+        assert jobs.begin_restart(*job).result().name == job[-1]
+        self.job_ends(job, "Failed")
+        self.expect("Protected", "InMageAzureV2ReplicationDetails", "Primary")
+        self.write_script()
+        assert jobs.begin_restart(*job).result().properties.scenario_name == "UnplannedFailover"
+        self.job_ends(job, "Succeeded")
+        assert refused(lambda: jobs.begin_restart(*job))[0] == 409
+        assert refused(lambda: jobs.begin_resume(*job, m.ResumeJobParams()))[0] == 409
+        self.expect("UnplannedFailoverCommitRequired", "InMageAzureV2ReplicationDetails", "Recovery")
+        self.plans.begin_failover_cancel(*self.plan_path).result()
+        self.until("Protected")
+        self.plans.begin_delete(*self.plan_path).result()
+
+    def job_ends(self, job, state):
+        def shown():
+            return self.client.replication_jobs.get(*job).properties.state
+
+        eventually(lambda: shown() not in ("NotStarted", "InProgress"), lambda: f"the job stays {shown()}")
+        assert shown() == state, shown()
+
+    @staticmethod
+    def write_script():
+        """On the configuration server, as its administrator does."""
+        directory = os.environ["SWITCHBACK_SCRIPTS"]
+        os.makedirs(directory, exist_ok=True)
+        path = os.path.join(directory, SCRIPT)
+        with open(path, "w") as file:
+            file.write("#!/bin/sh\necho called\n")
+        os.chmod(path, 0o755)
+
+
+def said(call):
+    """The words of a refusal, as the SDK shows them."""
+    try:
+        call()
+    except HttpResponseError as error:
+        return error.message
+    raise AssertionError("not refused")
