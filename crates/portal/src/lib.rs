@@ -132,9 +132,7 @@ pub fn router(control: Control, api: Service, limits: PortalLimits) -> Router {
         .route("/assets/{name}", get(assets::serve));
     let below = Router::new().merge(open).fallback_service(behind_gate.with_state(Arc::clone(&portal)));
     let below = below.layer(from_fn(gate::secure)).with_state(portal);
-    // A nested router without a path of its own is not reached with the slash at its end, so it is not nested there.
     Router::new()
-        .route("/portal", get(|| async { Redirect::permanent(HOME) }))
         .nest_service(HOME.trim_end_matches('/'), below)
         .route("/", any(root))
         .fallback_service(contract.clone())

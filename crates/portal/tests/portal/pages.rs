@@ -19,7 +19,7 @@ async fn people_come_to_the_portal_and_programs_to_the_api() {
     let request = Request::builder().uri("/subscriptions/x").body(Body::empty()).unwrap();
     assert_eq!(server.send(request).await.status, 401, "the API's");
     let request = Request::builder().uri("/portal").body(Body::empty()).unwrap();
-    assert_eq!(server.send(request).await.header("location"), "/portal/");
+    assert_eq!(server.send(request).await.location(), "/portal/sign-in?next=%2Fportal%2F");
 }
 
 #[tokio::test]
