@@ -2,12 +2,15 @@
 //!
 //! A new page is a line in its tab's `routes`: [`crate::visit::page`] for one that only shows, [`crate::visit::form`] for one with a form of its own.
 
+mod ask;
 mod events;
+mod job;
 mod jobs;
 mod list;
 mod machine;
 mod machines;
 mod overview;
+mod plan;
 mod plans;
 mod servers;
 mod settings;
@@ -32,7 +35,9 @@ pub(crate) fn routes() -> Router<Arc<Portal>> {
         machines::routes(),
         machine::routes(),
         plans::routes(),
+        plan::routes(),
         jobs::routes(),
+        job::routes(),
         servers::routes(),
         sites::routes(),
         events::routes(),

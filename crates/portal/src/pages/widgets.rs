@@ -7,7 +7,7 @@ use std::fmt::Display;
 use askama::Template;
 use askama::filters::HtmlSafe;
 use switchback_control::Health;
-use switchback_model::{CheckState, Phase, UnixMillis};
+use switchback_model::{CheckState, JobError, JobState, Phase, Severity, TaskState, UnixMillis};
 
 use crate::failure::Failure;
 use crate::layout::Frame;
@@ -104,3 +104,58 @@ struct Empty {
 pub(crate) fn empty(frame: Frame, command: &'static str) -> Result<String, Failure> {
     Ok(Empty { frame, command }.render()?)
 }
+
+/// What is wrong, the likely cause and what to do.
+#[derive(Clone, Debug, Template)]
+#[template(path = "notice.html")]
+pub(crate) struct Notice {
+    kind: &'static str,
+    error: JobError,
+}
+
+impl HtmlSafe for Notice {}
+
+pub(crate) fn notice(tone: Tone, error: JobError) -> Notice {
+    Notice { kind: tone.as_str(), error }
+}
+
+/// Why something is not well.
+pub(crate) fn reasons(health: Health, reasons: &[JobError]) -> Vec<Notice> {
+    let tone = if health == Health::Critical { Tone::Bad } else { Tone::Warning };
+    reasons.iter().map(|reason| notice(tone, reason.clone())).collect()
+}
+
+pub(crate) fn job_badge(state: JobState) -> Badge {
+    match state {
+        JobState::NotStarted => badge(Tone::Plain, "waits for its turn"),
+        JobState::InProgress => badge(Tone::Busy, "in progress"),
+        JobState::Suspended => badge(Tone::Warning, "waits for a person"),
+        JobState::Succeeded => badge(Tone::Good, "succeeded"),
+        JobState::Failed => badge(Tone::Bad, "failed"),
+        JobState::Cancelled => badge(Tone::Plain, "cancelled"),
+    }
+}
+
+pub(crate) fn task_state(state: TaskState) -> Badge {
+    match state {
+        TaskState::NotStarted => badge(Tone::Plain, "not started"),
+        TaskState::InProgress => badge(Tone::Busy, "in progress"),
+        TaskState::Suspended => badge(Tone::Warning, "waits for a person"),
+        TaskState::Succeeded => badge(Tone::Good, "done"),
+        TaskState::Skipped => badge(Tone::Plain, "skipped"),
+        TaskState::Failed => badge(Tone::Bad, "failed"),
+        TaskState::Undone => badge(Tone::Plain, "undone"),
+    }
+}
+
+pub(crate) fn severity(severity: Severity) -> Badge {
+    match severity {
+        Severity::Info => badge(Tone::Plain, "information"),
+        Severity::Warning => badge(Tone::Warning, "warning"),
+        Severity::Critical => badge(Tone::Bad, "critical"),
+    }
+}
+
+/// What lists can be filtered by: what the address says and people read, and what it is.
+pub(crate) const HEALTHS: [(&str, Health); 3] =
+    [("normal", Health::Normal), ("warning", Health::Warning), ("critical", Health::Critical)];

@@ -2,8 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "browser_today.rs"]
 mod browser;
+mod jobs;
 mod pages;
+mod plans;
 mod security;
 #[path = "../../../control/tests/jobs/world.rs"]
 #[expect(dead_code, reason = "the control plane's tests need more of it")]
