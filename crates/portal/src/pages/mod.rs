@@ -12,6 +12,7 @@ mod machines;
 mod overview;
 mod plan;
 mod plans;
+mod server;
 mod servers;
 mod settings;
 mod sites;
@@ -39,6 +40,7 @@ pub(crate) fn routes() -> Router<Arc<Portal>> {
         jobs::routes(),
         job::routes(),
         servers::routes(),
+        server::routes(),
         sites::routes(),
         events::routes(),
         settings::routes(),

@@ -8,6 +8,7 @@ mod jobs;
 mod pages;
 mod plans;
 mod security;
+mod servers;
 #[path = "../../../control/tests/jobs/world.rs"]
 #[expect(dead_code, reason = "the control plane's tests need more of it")]
 mod world;
