@@ -4,6 +4,7 @@
 
 #[path = "browser_today.rs"]
 mod browser;
+mod events;
 mod jobs;
 mod pages;
 mod plans;
