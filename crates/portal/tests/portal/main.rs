@@ -10,6 +10,7 @@ mod pages;
 mod plans;
 mod security;
 mod servers;
+mod settings;
 mod sites;
 #[path = "../../../control/tests/jobs/world.rs"]
 #[expect(dead_code, reason = "the control plane's tests need more of it")]
