@@ -120,7 +120,7 @@ async fn a_plan_is_made_and_edited_with_buttons_alone() {
 }
 
 #[tokio::test]
-async fn a_drill_is_run_confirmed_cleaned_up_and_reported() {
+async fn a_run_is_confirmed_with_its_direction_machines_and_points() {
     let mut server = Server::new();
     server.protect();
     make_plan(&server).await;
@@ -152,6 +152,15 @@ async fn a_drill_is_run_confirmed_cleaned_up_and_reported() {
     assert!(refused.status == 409 && refused.text.contains("none of its machines"), "{}", refused.text);
     let stale = operator.post("/portal/plans/RP1/test-failover", &[("seen", "x"), ("point", "Latest")]).await;
     assert_eq!(stale.status, 409);
+    assert!(server.world.control.plan(&"RP1".parse().unwrap()).unwrap().job.is_none());
+}
+
+#[tokio::test]
+async fn a_drill_is_run_confirmed_cleaned_up_and_reported() {
+    let mut server = Server::new();
+    server.protect();
+    make_plan(&server).await;
+    let mut operator = server.signed_in("anna", AccessRole::Operator).await;
     let id = run(&mut operator, "test-failover", &[("point", "LatestMultiVmProcessed")]).await;
     drop(operator);
     assert_eq!(settle_job(&mut server, id).state, JobState::Suspended);
@@ -207,7 +216,7 @@ async fn a_plan_goes_there_and_comes_home() {
         ("failover", "from home to the recovery site recovery", "Failover: RP1", Phase::FailedOver),
         ("commit", "none: the machines stay where they run", "Commit: RP1", Phase::Committed),
         ("reprotect", "replication from recovery home to home", "Reprotect: RP1", Phase::Protected),
-        ("failover", "from recovery home to home", "Failback: RP1", Phase::FailedOver),
+        ("planned-failover", "from recovery home to home", "Planned failback: RP1", Phase::FailedOver),
     ];
     for (number, (operation, direction, title, phase)) in phases.into_iter().enumerate() {
         let mut operator = server.signed_in(&format!("operator-{number}"), AccessRole::Operator).await;
@@ -221,6 +230,9 @@ async fn a_plan_goes_there_and_comes_home() {
             job = settle_job(&mut server, id);
         }
         assert_eq!(job.state, JobState::Succeeded, "{operation}: {job:#?}");
+        let parts = job.tasks.iter().flat_map(|task| &task.jobs);
+        let takes = |id: &JobId| server.world.control.job(*id).unwrap().point().is_some();
+        assert_eq!(parts.map(takes).collect::<Vec<_>>(), [operation.ends_with("failover")], "{operation}");
         server.settle();
         let item = server.world.control.item(&"web01".parse().unwrap()).unwrap().item;
         assert_eq!(item.protection.phase, phase, "{operation}");
@@ -229,7 +241,7 @@ async fn a_plan_goes_there_and_comes_home() {
     let page = reader.page("/portal/plans/RP1").await;
     assert!(page.contains("PG1, PG1_Failback"), "{page}");
     let list = reader.page("/portal/plans").await;
-    assert!(list.contains("at home") && list.contains(">Failover</a>"), "{list}");
+    assert!(list.contains("at home") && list.contains(">Planned failover</a>"), "{list}");
 }
 
 #[tokio::test]
