@@ -58,10 +58,13 @@ pub(crate) use error::ArmError;
 pub use error::Refusal;
 pub use id::{Vault, point_name};
 pub(crate) use id::{guid, job_name, parse_job};
+pub use job_details::{allowed_actions as job_actions, scenario as job_scenario};
 pub(crate) use operations::result as operation_result;
 pub(crate) use page::{page, page_at_once};
 pub(crate) use path::{decode, encode, normalise, normalise_request};
+pub use plan_groups::show_groups as plan_groups;
 pub(crate) use resource::resource;
+pub use state::provider;
 pub(crate) use time::show as show_time;
 pub(crate) use version::{VERSIONS, check as check_version};
 

@@ -92,6 +92,12 @@ impl Service {
         &self.api.config.vault
     }
 
+    /// The program's version.
+    #[must_use]
+    pub fn build(&self) -> &str {
+        &self.api.config.build
+    }
+
     /// Whose token it is that came from an address, for those who show something without asking the API for it. Counted as a request of that client,
     /// and a token that is not good as a failure of the address.
     ///

@@ -181,7 +181,7 @@ impl Control {
 
     /// Oldest first: the ids of jobs sort by time.
     fn stored_proofs(&self, name: &ObjectName) -> Result<Vec<Proof>, ControlError> {
-        self.records().below(Kind::Proof, &format!("{}/", name.key()))
+        self.records().below(Kind::Proof, &format!("{}/", name.key()), |_| true)
     }
 
     /// Has a proof become durable with `batch`, and what is too old go.

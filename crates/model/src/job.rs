@@ -15,7 +15,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, ObjectName, Operation, PointChoice, ServerRequest, UnixMillis, VerifyRequest};
+use crate::{JobId, ObjectName, Operation, PointChoice, Seq, ServerRequest, Side, UnixMillis, VerifyRequest};
 
 /// A job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +50,29 @@ pub struct Job {
     /// What its steps have to remember.
     #[serde(default)]
     pub notes: BTreeMap<String, String>,
+}
+
+impl Job {
+    /// The note of the recovery point that a failover takes: its number.
+    pub const NOTE_SEQ: &str = "seq";
+    /// The same: its time, in milliseconds since 1970.
+    pub const NOTE_POINT_TIME: &str = "point-time";
+    /// The note of the side that a recovery plan's job leads to.
+    pub const NOTE_TOWARDS: &str = "towards";
+
+    /// The recovery point that a failover takes, once it is chosen: its number, and the moment it is of.
+    #[must_use]
+    pub fn point(&self) -> Option<(Seq, UnixMillis)> {
+        let number = |note| self.notes.get(note).and_then(|text| text.parse().ok());
+        Some((Seq(number(Self::NOTE_SEQ)?), UnixMillis(number(Self::NOTE_POINT_TIME)?)))
+    }
+
+    /// The side that a recovery plan's job leads to.
+    #[must_use]
+    pub fn towards(&self) -> Option<Side> {
+        let side = self.notes.get(Self::NOTE_TOWARDS)?;
+        [Side::Home, Side::Away].into_iter().find(|known| known.as_str() == side)
+    }
 }
 
 /// What a job is to do.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse as _, Redirect, Response};
+use axum::response::{Html, IntoResponse as _, Redirect, Response};
 use serde_json::Value;
 use switchback_api::Refusal;
 use switchback_model::JobError;
@@ -46,6 +46,10 @@ pub(crate) struct Act {
 pub(crate) enum Then {
     /// A page of the portal.
     To(String),
+    /// The job that does it.
+    Job,
+    /// A page made of the answer: for what is shown once.
+    Page(fn(&Visit, &Value) -> Result<String, Failure>),
 }
 
 impl Act {
@@ -57,6 +61,16 @@ impl Act {
     /// A resource is made, or made otherwise; its `properties`.
     pub(crate) fn put(path: String, properties: Value, then: Then) -> Self {
         Self::with(Method::PUT, path, properties, then)
+    }
+
+    /// Some `properties` of a resource changed.
+    pub(crate) fn patch(path: String, properties: Value, then: Then) -> Self {
+        Self::with(Method::PATCH, path, properties, then)
+    }
+
+    /// A resource deleted.
+    pub(crate) fn delete(path: String, then: Then) -> Self {
+        Self::with(Method::DELETE, path, Value::Null, then)
     }
 
     fn with(method: Method, path: String, properties: Value, then: Then) -> Self {
@@ -92,8 +106,22 @@ pub(crate) async fn send(
         return Err(refusal(parts.status, &parts.headers, &body).into());
     }
     tracing::debug!(caller = visit.caller, status = parts.status.as_u16(), "asked for in the portal");
-    let Then::To(there) = act.then;
-    Ok(Redirect::to(&there).into_response())
+    Ok(match act.then {
+        Then::To(there) => Redirect::to(&there).into_response(),
+        Then::Job => Redirect::to(&job_page(&parts.headers)).into_response(),
+        Then::Page(view) => {
+            let answer = serde_json::from_slice(&body).map_err(|error| Failure::internal(&error))?;
+            Html(view(visit, &answer)?).into_response()
+        }
+    })
+}
+
+/// The page of the job that an accepted request has made; that of all jobs, where it has made none.
+fn job_page(headers: &HeaderMap) -> String {
+    let operation = headers.get("azure-asyncoperation").and_then(|value| value.to_str().ok());
+    let path = operation.and_then(|operation| operation.split('?').next()).unwrap_or_default();
+    let job = path.rsplit('/').next().unwrap_or_default().replace('-', "");
+    if job.is_empty() { "/portal/jobs".into() } else { format!("/portal/jobs/{job}") }
 }
 
 /// What the API refused, in its words.

@@ -86,6 +86,8 @@ pub(crate) async fn pass(State(portal): State<Arc<Portal>>, request: Request, ne
         theme: Theme::of(&parts.headers),
         now: portal.control.now(),
         vault: portal.api.vault().clone(),
+        build: portal.api.build().to_owned(),
+        host: host_of(&parts.headers),
         here: asked.path_and_query().map_or_else(|| crate::HOME.to_owned(), ToString::to_string),
         params: Vec::new(),
         query: pairs(parts.uri.query().unwrap_or_default().as_bytes()),
@@ -105,6 +107,13 @@ pub(crate) async fn pass(State(portal): State<Arc<Portal>>, request: Request, ne
     let response = next.run(Request::from_parts(parts, body)).await;
     drop(identity);
     response
+}
+
+/// `HOST:PORT` that was asked.
+fn host_of(headers: &HeaderMap) -> String {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    if has_port { host.to_owned() } else { format!("{host}:443") }
 }
 
 /// To whoever has no session. A script is told so that the whole page goes there, and not a part of it.

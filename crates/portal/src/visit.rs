@@ -35,6 +35,10 @@ pub(crate) struct Visit {
     pub(crate) theme: Theme,
     pub(crate) now: UnixMillis,
     pub(crate) vault: Vault,
+    /// The configuration server's version.
+    pub(crate) build: String,
+    /// `HOST:PORT` of the configuration server, as the browser reaches it.
+    pub(crate) host: String,
     /// Path and query, as they were asked for.
     pub(crate) here: String,
     /// `{…}` of the route, decoded.
@@ -77,6 +81,15 @@ impl Visit {
 
     pub(crate) fn is_contributor(&self) -> bool {
         self.may(AccessRole::Contributor)
+    }
+
+    /// Refuses a page whose form the API would refuse: `what` needs a role.
+    pub(crate) fn needs(&self, role: AccessRole, what: &str) -> Result<(), Failure> {
+        if self.may(role) {
+            return Ok(());
+        }
+        let message = format!("{} has the role {:?}; {what} needs {role:?}", self.caller, self.role);
+        Err(Failure::new(StatusCode::FORBIDDEN, "AuthorizationFailed", message))
     }
 
     /// What is around a page.

@@ -56,7 +56,9 @@ impl Vault {
         format!("{}/{kind}/{}", self.id(), encode(name))
     }
 
-    pub(crate) fn fabric(&self, site: &ObjectName) -> String {
+    /// A site.
+    #[must_use]
+    pub fn fabric(&self, site: &ObjectName) -> String {
         self.child("replicationFabrics", site.as_str())
     }
 

@@ -12,7 +12,8 @@ use super::id::{job_name, point_name};
 use super::time;
 
 /// The name of an operation in the service (`scenarioName`), and for people.
-pub(crate) const fn scenario(request: &JobRequest) -> (&'static str, &'static str) {
+#[must_use]
+pub const fn scenario(request: &JobRequest) -> (&'static str, &'static str) {
     let operation = match request {
         JobRequest::Protect(_) => return ("EnableDr", "Enable replication"),
         JobRequest::DeployServer(_) => return ("DeployProcessServer", "Deploy process server"),
@@ -221,8 +222,9 @@ fn error_details(error: &JobError, time: Option<UnixMillis>, task_id: &str) -> J
     }
 }
 
-/// What a user may do with a job now.
-pub(crate) fn allowed_actions(job: &Job) -> Vec<&'static str> {
+/// What a user may do with a job now: `Cancel`, `Resume`, `Restart`.
+#[must_use]
+pub fn allowed_actions(job: &Job) -> Vec<&'static str> {
     match job.state {
         JobState::NotStarted | JobState::InProgress if job.cancel_requested => vec![],
         JobState::NotStarted | JobState::InProgress => vec!["Cancel"],

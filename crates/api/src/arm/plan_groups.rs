@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use switchback_control::ItemView;
 use switchback_model::{ActionKind, ObjectName, PlanAction, PlanGroup, RecoveryPlan, Side};
 
-use super::call::{Call, name};
+use super::call::name;
 use super::error::ArmError;
-use super::id::{machine_guid, name_in};
+use super::id::{Vault, machine_guid, name_in};
 
 /// Seconds that a script may take when nothing is said: the service's limit for an action.
 const SCRIPT_LIMIT_S: u64 = 600;
@@ -199,10 +199,11 @@ fn limit(title: &str, details: &Details) -> Result<u64, ArmError> {
     })
 }
 
-/// The groups of a plan as the contract shows them.
-pub(crate) fn show_groups(call: &Call, plan: &RecoveryPlan, views: &[ItemView]) -> Vec<Value> {
+/// The groups of a plan as the contract shows and takes them. A machine that is in none of the views is told by its name.
+#[must_use]
+pub fn show_groups(vault: &Vault, plan: &RecoveryPlan, views: &[ItemView]) -> Vec<Value> {
     let empty = |kind: &str| json!({ "groupType": kind, "replicationProtectedItems": [], "startGroupActions": [], "endGroupActions": [] });
-    let item_id = |name: &ObjectName| call.vault.protected_item(&plan.home_site, name);
+    let item_id = |name: &ObjectName| vault.protected_item(&plan.home_site, name);
     let boot = plan.groups.iter().map(|group| {
         let items: Vec<Value> = group
             .machines

@@ -139,7 +139,7 @@ pub(crate) fn show(control: &Control, call: &Call, plan: &RecoveryPlan) -> Resul
         current_scenario: CurrentScenario::of(control, call, plan.job),
         current_scenario_status: status,
         current_scenario_status_description: description,
-        groups: show_groups(call, plan, &views),
+        groups: show_groups(&call.vault, plan, &views),
     };
     resource(call.vault.plan(&plan.name), plan.name.as_str(), "replicationRecoveryPlans", properties)
 }

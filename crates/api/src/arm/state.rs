@@ -53,7 +53,8 @@ pub(crate) const fn pair_target(protection: &Protection) -> Side {
 }
 
 /// The provider of a pair with this target: an `instanceType` of the contract.
-pub(crate) const fn provider(target: Side) -> &'static str {
+#[must_use]
+pub const fn provider(target: Side) -> &'static str {
     match target {
         Side::Away => AWAY,
         Side::Home => HOME,

@@ -15,8 +15,8 @@ use switchback_identity::Role;
 use switchback_model::azure::MachinePlan;
 use switchback_model::component::{FinalPoint, InterfaceSettings, ReplicaMode};
 use switchback_model::{
-    ItemOperation, JobRequest, Operation, PointChoice, ProtectedItem, RecoveryPoint, ReplicationPath, Seq,
-    Side,
+    ItemOperation, Job, JobRequest, Operation, PointChoice, ProtectedItem, RecoveryPoint, ReplicationPath,
+    Seq, Side,
 };
 
 use super::point::{choose, record_of};
@@ -130,6 +130,12 @@ pub(crate) fn chosen(work: &Work<'_>, item: &ProtectedItem) -> Result<RecoveryPo
     choose(item, &points(&work.control.facts()?, item), &choice(work))
 }
 
+/// Remembers which point a job takes, and of when that is: it may be pruned before somebody asks.
+pub(crate) fn note_point(work: &mut Work<'_>, point: &RecoveryPoint) {
+    work.set_note(Job::NOTE_SEQ, point.seq.to_string());
+    work.set_note(Job::NOTE_POINT_TIME, point.time.0.to_string());
+}
+
 /// The master target must be there, and have the point.
 fn check(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     if let Some(wait) = proof::make_way(work)? {
@@ -197,7 +203,7 @@ fn synchronize(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         return Ok(Outcome::wait(left));
     }
     let point = chosen(work, &item)?;
-    work.set_note("seq", point.seq.to_string());
+    note_point(work, &point);
     Ok(Outcome::Done(format!(
         "recovery point {} of {} ms since 1970, {}",
         point.seq, point.time.0, point.consistency
@@ -289,12 +295,13 @@ fn last_cycle(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
             .wait_for("waiting for the master target", FINAL_CYCLE_LIMIT_S, || target_gone(&item.value));
     };
     let replica = target.replica(&path(&item.value)?.replica);
-    if replica.is_none_or(|replica| !replica.points.iter().any(|known| known.seq == point.seq)) {
+    let arrived = replica.and_then(|replica| replica.points.iter().find(|known| known.seq == point.seq));
+    let Some(point) = arrived.cloned() else {
         return work.wait_for("the last cycle is on its way to the target", FINAL_CYCLE_LIMIT_S, || {
             late("did not arrive")
         });
-    }
-    work.set_note("seq", point.seq.to_string());
+    };
+    note_point(work, &point);
     Ok(Outcome::Done(format!("recovery point {} holds everything; the machine stands still", point.seq)))
 }
 
@@ -369,7 +376,7 @@ fn power_on_again(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 }
 
 fn seq(work: &Work<'_>) -> Result<Seq, ControlError> {
-    let seq = work.note("seq").and_then(|seq| seq.parse().ok());
+    let seq = work.note(Job::NOTE_SEQ).and_then(|seq| seq.parse().ok());
     seq.map(Seq).ok_or_else(|| {
         ControlError::new(ErrorKind::Internal, "failover.no-seq", "the job does not know its recovery point")
     })

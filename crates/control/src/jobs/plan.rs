@@ -20,7 +20,6 @@ use super::step::{Outcome, Step, Work, failure};
 use crate::{Control, ControlError, ErrorKind};
 
 const PLAN: &str = "plan";
-const TOWARDS: &str = "towards";
 const TAG: &str = "tag";
 /// Seconds that any script may take at most, whatever the plan says.
 const SCRIPT_LIMIT_MAX_S: u64 = 3600;
@@ -84,7 +83,7 @@ pub(crate) fn prepare(control: &Control, job: &mut Job, plan: &RecoveryPlan) -> 
     if let Some(app_consistent) = multi_vm {
         job.notes.insert(TAG.into(), newest_common_tag(&control.facts()?, &machines, app_consistent)?);
     }
-    job.notes.insert(TOWARDS.into(), towards.to_string());
+    job.notes.insert(Job::NOTE_TOWARDS.into(), towards.to_string());
     job.notes.insert(PLAN.into(), serde_json::to_string(plan).expect("the model's types become JSON"));
     Ok(())
 }
@@ -140,11 +139,7 @@ fn parts(job: &Job) -> Result<Vec<Part>, ControlError> {
         let machines = plan.groups.into_iter().flat_map(|group| group.machines).collect();
         return Ok(vec![Part::Machines { name: "All machines".into(), machines }]);
     }
-    let towards = if job.notes.get(TOWARDS).is_some_and(|side| side == Side::Home.as_str()) {
-        Side::Home
-    } else {
-        Side::Away
-    };
+    let towards = job.towards().unwrap_or(Side::Away);
     let is_test = matches!(operation, ItemOperation::TestFailover { .. });
     let is_wanted = |action: &PlanAction| {
         (action.towards.is_empty() || action.towards.contains(&towards)) && (!is_test || action.at_test)
@@ -361,7 +356,7 @@ fn run_on_server(work: &Work<'_>, script: &str, limit_s: u64) -> Result<Outcome,
     command
         .env("SWITCHBACK_PLAN", work.job.request.object().to_string())
         .env("SWITCHBACK_JOB", work.job.id.to_string())
-        .env("SWITCHBACK_TOWARDS", work.note(TOWARDS).unwrap_or_default())
+        .env("SWITCHBACK_TOWARDS", work.note(Job::NOTE_TOWARDS).unwrap_or_default())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

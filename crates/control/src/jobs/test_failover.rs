@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use switchback_model::{Operation, ProtectedItem, TestCopy};
 use switchback_sites::{DiskOrigin, Machine, NewDisk, NewMachine, Nic, Site};
 
-use super::failover::{chosen, target, target_gone};
+use super::failover::{chosen, note_point, target, target_gone};
 use super::protect::{disks_differ, mapped_networks, protected_disks};
 use super::shutdown::{Manner, ensure_off};
 use super::step::{Outcome, Step, Work};
@@ -40,6 +40,7 @@ fn choose_point(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         return work.wait_for("waiting for the master target to report", 60, || target_gone(&item.value));
     }
     let point = chosen(work, &item.value)?;
+    note_point(work, &point);
     item.value.protection = item.value.protection.apply(Operation::TestFailover)?;
     let view = format!("test-{}", &work.job.id.to_string()[16..]);
     let id = format!("{}-test-{}", item.value.name.key(), &item.value.machine.to_string()[..8]);

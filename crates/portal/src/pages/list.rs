@@ -14,12 +14,14 @@ pub(crate) struct Asked {
     pub(crate) state: String,
     pub(crate) health: String,
     pub(crate) sort: String,
+    pub(crate) severity: String,
+    pub(crate) object: String,
 }
 
 /// A page of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct List {
-    path: &'static str,
+    path: String,
     /// What its elements are called: `machines`.
     what: &'static str,
     pub(crate) asked: Asked,
@@ -33,11 +35,18 @@ pub(crate) struct List {
 
 impl List {
     /// What was asked for of the list at `path`; nothing has been found yet.
-    pub(crate) fn asked(visit: &Visit, path: &'static str, what: &'static str) -> Self {
+    pub(crate) fn asked(visit: &Visit, path: impl Into<String>, what: &'static str) -> Self {
         let said = |name: &str| visit.query(name).to_owned();
-        let asked = Asked { q: said("q"), state: said("state"), health: said("health"), sort: said("sort") };
+        let asked = Asked {
+            q: said("q"),
+            state: said("state"),
+            health: said("health"),
+            sort: said("sort"),
+            severity: said("severity"),
+            object: said("object"),
+        };
         let page = visit.query("page").parse().unwrap_or(1).max(1);
-        Self { path, what, asked, page, total: 0, found: 0 }
+        Self { path: path.into(), what, asked, page, total: 0, found: 0 }
     }
 
     /// Keeps of all that were found those of the page that was asked for.
@@ -81,12 +90,20 @@ impl List {
     }
 
     fn address(&self, sort: &str, page: usize) -> String {
-        let Asked { q, state, health, .. } = &self.asked;
+        let Asked { q, state, health, severity, object, .. } = &self.asked;
         let page = if page > 1 { page.to_string() } else { String::new() };
-        let said = [("q", q.as_str()), ("state", state), ("health", health), ("sort", sort), ("page", &page)];
+        let said = [
+            ("q", q.as_str()),
+            ("state", state),
+            ("health", health),
+            ("severity", severity),
+            ("object", object),
+            ("sort", sort),
+            ("page", &page),
+        ];
         let said = said.iter().filter(|(_, value)| !value.is_empty());
         let said: Vec<_> = said.map(|(name, value)| format!("{name}={}", encode(value))).collect();
-        if said.is_empty() { self.path.to_owned() } else { format!("{}?{}", self.path, said.join("&")) }
+        if said.is_empty() { self.path.clone() } else { format!("{}?{}", self.path, said.join("&")) }
     }
 }
 
@@ -96,7 +113,7 @@ mod tests {
 
     fn list(q: &str, page: usize) -> List {
         let asked = Asked { q: q.into(), sort: "name".into(), ..Asked::default() };
-        List { path: "/portal/things", what: "things", asked, page, total: 120, found: 0 }
+        List { path: "/portal/things".into(), what: "things", asked, page, total: 120, found: 0 }
     }
 
     #[test]

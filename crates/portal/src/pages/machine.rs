@@ -123,7 +123,7 @@ fn show(control: &Control, visit: &Visit) -> Result<String, Failure> {
     let target_ms = control.group(&view.group)?.policy.rpo_threshold_ms;
     let rpo_ms = view.rpo_ms.filter(|_| protection.replicates());
     let (samples, points) = (control.samples(&item.name), control.recovery_points(&item.name)?);
-    let jobs = control.jobs(Some(&item.name), &[], HISTORY)?;
+    let jobs = control.jobs(Some(&item.name), None, HISTORY, |_| true)?;
     let events = control.events(EVENTS_MAX)?.into_iter().filter(|event| event.object == item.name.as_str());
     let newest = points.iter().rev().take(HISTORY);
     let page = Page {

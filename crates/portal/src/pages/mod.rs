@@ -2,14 +2,18 @@
 //!
 //! A new page is a line in its tab's `routes`: [`crate::visit::page`] for one that only shows, [`crate::visit::form`] for one with a form of its own.
 
+mod ask;
 mod events;
+mod job;
 mod jobs;
 mod list;
 mod machine;
 mod machines;
 mod overview;
+mod plan;
 mod plans;
 mod protect;
+mod server;
 mod servers;
 mod settings;
 mod sites;
@@ -34,8 +38,11 @@ pub(crate) fn routes() -> Router<Arc<Portal>> {
         machine::routes(),
         protect::routes(),
         plans::routes(),
+        plan::routes(),
         jobs::routes(),
+        job::routes(),
         servers::routes(),
+        server::routes(),
         sites::routes(),
         events::routes(),
         settings::routes(),

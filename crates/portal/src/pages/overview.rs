@@ -75,8 +75,7 @@ struct Need {
 
 fn show(control: &Control, visit: &Visit) -> Result<String, Failure> {
     let items = control.items()?;
-    let jobs =
-        control.jobs(None, &[JobState::NotStarted, JobState::InProgress, JobState::Suspended], JOBS_MAX)?;
+    let jobs = control.jobs(None, None, JOBS_MAX, |job| !job.state.is_final())?;
     let is_ready = |view: &&ItemView, direction: usize| {
         view.verdicts.is_some_and(|verdicts| verdicts[direction] <= CheckState::Warning)
     };

@@ -6,11 +6,10 @@ use std::fmt::Display;
 
 use askama::Template;
 use askama::filters::HtmlSafe;
+use switchback_api::job_scenario;
 use switchback_control::Health;
-use switchback_model::{CheckState, ItemOperation, JobRequest, JobState, Phase, UnixMillis};
+use switchback_model::{CheckState, JobError, JobRequest, JobState, Phase, Severity, TaskState, UnixMillis};
 
-use crate::failure::Failure;
-use crate::layout::Frame;
 use crate::shown;
 
 /// How good something is: a badge's colour, which is never all that says so.
@@ -117,26 +116,49 @@ pub(crate) fn job_badge(state: JobState) -> Badge {
 
 /// What a job does, in words.
 pub(crate) fn job_title(request: &JobRequest) -> String {
-    let operation = |operation: &ItemOperation| {
-        operation.operation().map_or_else(|| "clean-up".to_owned(), |operation| operation.to_string())
-    };
-    match request {
-        JobRequest::Protect(request) => format!("protect {}", request.name),
-        JobRequest::Operate { item, operation: wanted } => format!("{} of {item}", operation(wanted)),
-        JobRequest::Plan { plan, operation: wanted } => format!("{} of the plan {plan}", operation(wanted)),
-        JobRequest::DeployServer(request) => format!("deploy the process server {}", request.name),
-        JobRequest::RetireServer { server } => format!("retire the process server {server}"),
+    format!("{}: {}", job_scenario(request).1, request.object())
+}
+
+/// What is wrong, the likely cause and what to do.
+#[derive(Clone, Debug, Template)]
+#[template(path = "notice.html")]
+pub(crate) struct Notice {
+    kind: &'static str,
+    error: JobError,
+}
+
+impl HtmlSafe for Notice {}
+
+pub(crate) fn notice(tone: Tone, error: JobError) -> Notice {
+    Notice { kind: tone.as_str(), error }
+}
+
+/// Why something is not well.
+pub(crate) fn reasons(health: Health, reasons: &[JobError]) -> Vec<Notice> {
+    let tone = if health == Health::Critical { Tone::Bad } else { Tone::Warning };
+    reasons.iter().map(|reason| notice(tone, reason.clone())).collect()
+}
+
+pub(crate) fn task_state(state: TaskState) -> Badge {
+    match state {
+        TaskState::NotStarted => badge(Tone::Plain, "not started"),
+        TaskState::InProgress => badge(Tone::Busy, "in progress"),
+        TaskState::Suspended => badge(Tone::Warning, "waits for a person"),
+        TaskState::Succeeded => badge(Tone::Good, "done"),
+        TaskState::Skipped => badge(Tone::Plain, "skipped"),
+        TaskState::Failed => badge(Tone::Bad, "failed"),
+        TaskState::Undone => badge(Tone::Plain, "undone"),
     }
 }
 
-#[derive(Template)]
-#[template(path = "empty.html")]
-struct Empty {
-    frame: Frame,
-    command: &'static str,
+pub(crate) fn severity(severity: Severity) -> Badge {
+    match severity {
+        Severity::Info => badge(Tone::Plain, "information"),
+        Severity::Warning => badge(Tone::Warning, "warning"),
+        Severity::Critical => badge(Tone::Bad, "critical"),
+    }
 }
 
-/// A page that says nothing yet, and which command does.
-pub(crate) fn empty(frame: Frame, command: &'static str) -> Result<String, Failure> {
-    Ok(Empty { frame, command }.render()?)
-}
+/// What lists can be filtered by: what the address says and people read, and what it is.
+pub(crate) const HEALTHS: [(&str, Health); 3] =
+    [("normal", Health::Normal), ("warning", Health::Warning), ("critical", Health::Critical)];

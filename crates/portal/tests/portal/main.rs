@@ -2,9 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+#[path = "browser_today.rs"]
 mod browser;
+mod events;
+mod jobs;
 mod pages;
+mod plans;
 mod security;
+mod servers;
+mod settings;
+mod sites;
 #[path = "../../../control/tests/jobs/world.rs"]
 #[expect(dead_code, reason = "the control plane's tests need more of it")]
 mod world;

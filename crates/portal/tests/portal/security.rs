@@ -131,7 +131,7 @@ async fn forms_of_other_sites_and_other_sessions_do_nothing() {
     let evil = Some("https://evil.example");
     assert_eq!(browser.post_raw("/portal/sign-in", &[("token", "x")], evil).await.status, 403);
     assert_eq!(browser.post_raw("/portal/sign-out", &[], evil).await.status, 403);
-    assert!(server.world.control.jobs(None, &[], 10).unwrap().len() == 1, "the protection alone");
+    assert!(server.world.control.jobs(None, None, 10, |_| true).unwrap().len() == 1, "the protection alone");
     assert_eq!(browser.post_raw(path, &fields(&own), good).await.location(), "/portal/machines/web01");
 }
 

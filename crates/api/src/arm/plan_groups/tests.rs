@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use switchback_model::{ActionKind, PlanAction, PlanGroup, RecoveryPlan, Side};
 
 use super::{GroupInput, read_groups, show_groups};
-use crate::arm::call::Call;
+use crate::arm::id::Vault;
 
 fn read(groups: &Value) -> Result<Vec<PlanGroup>, String> {
     let groups: Vec<GroupInput> =
@@ -57,7 +57,7 @@ fn plan() -> RecoveryPlan {
 #[test]
 fn what_is_shown_is_read_back_as_it_was() {
     let plan = plan();
-    let shown = Value::Array(show_groups(&Call::for_test("/x", "", 1), &plan, &[]));
+    let shown = Value::Array(show_groups(&Vault::default(), &plan, &[]));
     let types: Vec<_> =
         shown.as_array().unwrap().iter().map(|group| group["groupType"].as_str().unwrap()).collect();
     assert_eq!(types, ["Shutdown", "Failover", "Boot", "Boot"]);
