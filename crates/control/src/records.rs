@@ -79,6 +79,15 @@ impl Records {
         kind: Kind,
         prefix: &str,
     ) -> Result<Vec<T>, ControlError> {
+        Ok(self.keyed_below(kind, prefix)?.into_iter().map(|(_, found)| found.value).collect())
+    }
+
+    /// The same with their keys and versions.
+    pub(crate) fn keyed_below<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        prefix: &str,
+    ) -> Result<Vec<(String, Versioned<T>)>, ControlError> {
         let mut found = Vec::new();
         let mut after = prefix.to_owned();
         loop {
@@ -88,7 +97,7 @@ impl Records {
                 if !record.key.starts_with(prefix) {
                     return Ok(found);
                 }
-                found.push(parse(record)?.value);
+                found.push((record.key.clone(), parse(record)?));
             }
             match page.last() {
                 Some(last) if page.len() == PAGE_LEN => after.clone_from(&last.key),
@@ -163,6 +172,10 @@ impl Batch {
 
     pub(crate) fn into_changes(self) -> Vec<Change> {
         self.changes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
     }
 
     pub(crate) fn append(&mut self, other: Self) {

@@ -2,12 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use switchback_control::{Control, ErrorKind, RoleMapping, SignIn};
+use switchback_control::{Control, ErrorKind, RoleMapping, SignIn, https};
 
 use crate::arm::{Answer, ArmError, Call, page, resource};
 use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, put as make};
 use crate::openapi::schema::{choice, list as list_of, object, resource as schema, text};
-use crate::sign_in::keys;
 
 const TYPE: &str = "switchbackSignIn";
 /// Where Entra ID has an application's roles.
@@ -74,7 +73,7 @@ pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
 pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let Properties { issuer, audiences, claim, roles, authority } = call.json::<Put>()?.properties;
     if authority.is_some() {
-        keys::roots(authority.as_deref()).map_err(ArmError::invalid)?;
+        https::roots(authority.as_deref()).map_err(ArmError::invalid)?;
     }
     let sign_in = SignIn { name: call.name("sign_in")?, issuer, audiences, claim, roles, authority };
     control.set_sign_in(sign_in.clone())?;

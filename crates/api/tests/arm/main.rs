@@ -7,6 +7,7 @@
 
 mod access;
 mod additions;
+mod alerts;
 mod conformance;
 mod deployed_servers;
 mod document;
