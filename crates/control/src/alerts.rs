@@ -169,7 +169,7 @@ impl Control {
         }
         all.push(Stored { destination, sealed });
         all.sort_by(|one, other| one.destination.name.cmp(&other.destination.name));
-        self.store_destinations(&all, expect)
+        self.store_destinations(&all, expect, Batch::default())
     }
 
     /// Forgets a destination, with what waits for it.
@@ -183,11 +183,18 @@ impl Control {
         if all.len() == before {
             return Err(ControlError::not_found("alert destination", name));
         }
-        self.store_destinations(&all, expect)
+        // The sender finds it without a destination, and removes what waits with it.
+        let mut batch = Batch::default();
+        batch.put(Kind::Delivery, name.key(), Expect::Any, &DeliveryState::default());
+        self.store_destinations(&all, expect, batch)
     }
 
-    fn store_destinations(&self, all: &[Stored], expect: Expect) -> Result<(), ControlError> {
-        let mut batch = Batch::default();
+    fn store_destinations(
+        &self,
+        all: &[Stored],
+        expect: Expect,
+        mut batch: Batch,
+    ) -> Result<(), ControlError> {
         batch.put(Kind::Setting, DESTINATIONS, expect, &all);
         self.records().commit(batch).map_err(|error| match error {
             StoreError::Conflict { .. } => {

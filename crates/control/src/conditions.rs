@@ -21,7 +21,7 @@ use crate::records::{Batch, Versioned};
 use crate::{Control, ControlError};
 
 /// Objects whose changes are written together: a batch of the store has a limit, and a conflict delays all of them.
-pub(crate) const TOGETHER: usize = 50;
+const TOGETHER: usize = 50;
 /// The source of what has no duration.
 const HAPPENED: &str = "happened";
 

@@ -178,6 +178,10 @@ impl Batch {
         self.changes.is_empty()
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
     pub(crate) fn append(&mut self, other: Self) {
         self.changes.extend(other.changes);
     }

@@ -11,12 +11,15 @@ use switchback_model::{Event, Severity, UnixMillis};
 use switchback_store::{Expect, Kind, StoreError};
 
 use super::{Alert, AlertDestination, AlertPhase, AlertPolicy};
-use crate::conditions::{Condition, Stage, Standing, TOGETHER, put_condition};
+use crate::conditions::{Condition, Stage, Standing, put_condition};
 use crate::records::{Batch, Versioned};
 use crate::{Control, ControlError};
 
 /// Alerts that wait for one destination at most.
 pub(super) const WAITING_MAX: usize = 1_000;
+
+/// Changes after which a batch is committed: what one more condition may add, for all destinations, fits the store's limit too.
+const CHANGES_ENOUGH: usize = 200;
 
 /// An alert on its way to one destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,25 +68,28 @@ impl Control {
     /// Turns what conditions have to tell into alerts.
     pub(crate) fn raise_alerts(&self) -> Result<(), ControlError> {
         let (destinations, policy) = (self.alert_destinations()?, self.alert_policy()?);
-        let conditions = self.conditions()?;
         let mut outbox = Outbox::default();
-        for some in conditions.chunks(TOGETHER) {
-            let mut batch = Batch::default();
-            for (key, known) in some {
-                let mut condition = known.value.clone();
-                self.raise(&mut condition, &destinations, policy, &mut outbox, &mut batch)?;
-                if condition != known.value {
-                    put_condition(&mut batch, key, Some(known.version), &condition);
-                }
+        let mut batch = Batch::default();
+        for (key, known) in self.conditions()? {
+            let mut condition = known.value.clone();
+            self.raise(&mut condition, &destinations, policy, &mut outbox, &mut batch)?;
+            if condition != known.value {
+                put_condition(&mut batch, &key, Some(known.version), &condition);
             }
-            match self.records().commit(batch) {
-                Ok(()) => {}
-                // Somebody else sent or raised one of these just now: all of them are looked at again in the next round.
-                Err(StoreError::Conflict { .. }) => return Ok(()),
-                Err(error) => return Err(error.into()),
+            if batch.len() >= CHANGES_ENOUGH && !self.commit_raised(std::mem::take(&mut batch))? {
+                return Ok(());
             }
         }
-        Ok(())
+        self.commit_raised(batch).map(|_| ())
+    }
+
+    /// `false`: somebody else sent or raised one of these just now; all of them are looked at again in the next round.
+    fn commit_raised(&self, batch: Batch) -> Result<bool, ControlError> {
+        match self.records().commit(batch) {
+            Ok(()) => Ok(true),
+            Err(StoreError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn raise(
