@@ -27,6 +27,7 @@
 //! | `access` | tokens, audit log, events |
 //! | `sign_in` | which issuers' tokens are taken |
 //! | `accounts` | run-as accounts |
+//! | `bandwidth` | how much process servers may forward |
 //! | `sealing` | secrets that have to be kept |
 //! | `https` | how other servers are asked by https |
 //! | `physical` | servers without a hypervisor |
@@ -41,6 +42,7 @@ mod accounts;
 pub mod alerts;
 mod background;
 pub mod backup;
+mod bandwidth;
 mod conditions;
 pub mod cost;
 mod deployments;

@@ -8,6 +8,7 @@
 mod access;
 mod additions;
 mod alerts;
+mod bandwidth;
 mod conformance;
 mod deployed_servers;
 mod document;
