@@ -5,6 +5,7 @@
 //! own words, in camel case, with the unit last.
 
 mod accounts;
+mod alerts;
 mod audit_log;
 mod backup;
 pub(crate) mod deployed_servers;
@@ -106,6 +107,7 @@ fn operations() -> Vec<Operation> {
         tokens::operations(),
         sign_in::operations(),
         accounts::operations(),
+        alerts::operations(),
         audit_log::operations(),
         enrolment::operations(),
     ]

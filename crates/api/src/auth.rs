@@ -49,9 +49,15 @@ const OPERATOR_ACTIONS: [&str; 13] = [
     // Ours: it changes nothing.
     "verify",
 ];
-/// Types, by their segment, that only a Contributor may even look at: they tell who has access.
-const CONTRIBUTOR_TYPES: [&str; 5] =
-    ["switchbacktokens", "switchbackaudit", "switchbackenrolment", "switchbackaccounts", "switchbacksignin"];
+/// Types, by their segment, that only a Contributor may even look at: they tell who has access, or (addresses of webhooks) may give it.
+const CONTRIBUTOR_TYPES: [&str; 6] = [
+    "switchbacktokens",
+    "switchbackaudit",
+    "switchbackenrolment",
+    "switchbackaccounts",
+    "switchbacksignin",
+    "switchbackalertdestinations",
+];
 
 /// The role that a request needs; `path` is normalised.
 pub(crate) fn role_needed(method: &Method, path: &str) -> AccessRole {
@@ -168,6 +174,8 @@ mod tests {
             (Method::PATCH, "replicationrecoveryplans/rp".into(), Contributor),
             (Method::GET, "switchbacktokens".into(), Contributor),
             (Method::GET, "switchbackaudit".into(), Contributor),
+            (Method::GET, "switchbackalertdestinations/mail".into(), Contributor),
+            (Method::POST, "switchbackalertdestinations/mail/test".into(), Contributor),
             (Method::POST, "switchbackenrolment/default/showpassphrase".into(), Contributor),
             // A machine that is called like a type is not one.
             (Method::GET, "replicationpolicies/switchbacktokens".into(), Reader),

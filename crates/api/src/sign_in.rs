@@ -10,7 +10,7 @@
 //!
 //! A dead issuer costs its own callers an answer (503 at once, or after [`SignInLimits::fetch_max`] for a few of them) and nobody else anything.
 
-pub(crate) mod keys;
+mod keys;
 mod token;
 
 use std::time::Duration;

@@ -1,15 +1,9 @@
 //! Run-as accounts: users of other systems (a vCenter) under which this server works there.
 //!
-//! Invariants: a password is stored encrypted (AES-256-GCM, a fresh nonce for each, bound to the account's name, kind and user) under a key that is kept in the
-//! server's directory (`accounts.key`, mode 0600), apart from the database and in every backup; it is shown to nobody, and handed only to what works
-//! with it ([`Control::account_secret`]). Several servers on one database need the same key: copy the file.
+//! Invariants: a password is stored encrypted (see `sealing`), bound to the account's name, kind and user; it is shown to nobody, and handed only to
+//! what works with it ([`Control::account_secret`]).
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use rand::TryRngCore;
 use serde::{Deserialize, Serialize};
-use switchback_disk::{DirVolume, Volume};
 use switchback_model::{Account, CheckState, ObjectName, ReadinessCheck};
 use switchback_sites::Target;
 use switchback_store::{Expect, Kind, StoreError};
@@ -18,9 +12,6 @@ use zeroize::Zeroizing;
 use crate::records::{Batch, Versioned};
 use crate::{Control, ControlError, ErrorKind};
 
-/// The key's file in the server's directory.
-pub(crate) const KEY_FILE: &str = "accounts.key";
-const KEY_LEN: usize = 32;
 /// Longest password or user name, in bytes.
 const SECRET_LEN_MAX: usize = 1024;
 
@@ -30,16 +21,6 @@ pub(crate) struct StoredAccount {
     account: Account,
     /// Nonce and ciphertext, in Base64.
     sealed: String,
-}
-
-fn broken(detail: &str) -> ControlError {
-    ControlError::new(
-        ErrorKind::Internal,
-        "account.unreadable",
-        format!("the password cannot be decrypted: {detail}"),
-    )
-    .cause("the file accounts.key in the server's directory is missing or another one")
-    .remedy("bring it back from a backup, or set the password again: `switchback account rotate`")
 }
 
 fn checked(user: &str, password: &str) -> Result<(), ControlError> {
@@ -68,7 +49,7 @@ impl Control {
         password: &Zeroizing<String>,
     ) -> Result<Account, ControlError> {
         checked(&account.user, password)?;
-        let stored = self.seal(account, password)?;
+        let stored = self.seal_account(account, password)?;
         let mut batch = Batch::default();
         batch.put(Kind::Account, stored.account.name.key(), Expect::Absent, &stored);
         self.records().commit(batch).map_err(|error| match error {
@@ -96,7 +77,7 @@ impl Control {
         account.user = user.unwrap_or(account.user);
         account.changed = self.now();
         checked(&account.user, password)?;
-        let stored = self.seal(account, password)?;
+        let stored = self.seal_account(account, password)?;
         let mut batch = Batch::default();
         batch.replace(Kind::Account, name.key(), version, &stored);
         self.records().commit(batch)?;
@@ -177,69 +158,16 @@ impl Control {
     /// [`ErrorKind::NotFound`]; `account.unreadable` when it cannot be decrypted.
     pub fn account_secret(&self, name: &ObjectName) -> Result<(Account, Zeroizing<String>), ControlError> {
         let stored = self.stored_account(name)?.value;
-        let key = self.read_account_key()?.ok_or_else(|| broken("there is no key"))?;
-        let sealed = STANDARD.decode(&stored.sealed).map_err(|_| broken("it is damaged"))?;
-        let (nonce, ciphertext) =
-            sealed.split_at_checked(NONCE_LEN).ok_or_else(|| broken("it is damaged"))?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| broken("it is damaged"))?;
-        let key =
-            RandomizedNonceKey::new(&AES_256_GCM, &key).map_err(|_| broken("the key cannot be used"))?;
-        let mut plain = Zeroizing::new(ciphertext.to_vec());
-        let opened = key
-            .open_in_place(nonce, Aad::from(bound(&stored.account)), &mut plain)
-            .map_err(|_| broken("the key or the account is another one"))?;
-        let text = std::str::from_utf8(opened).map_err(|_| broken("it is no text"))?;
-        let password = Zeroizing::new(text.to_owned());
+        let password = self.unseal(&bound(&stored.account), &stored.sealed)?;
         Ok((stored.account, password))
     }
 
-    fn seal(&self, account: Account, password: &Zeroizing<String>) -> Result<StoredAccount, ControlError> {
-        let failed = || {
-            ControlError::new(
-                ErrorKind::Internal,
-                "account.not-encrypted",
-                "the password could not be encrypted",
-            )
-        };
-        let key = self.account_key()?;
-        let key = RandomizedNonceKey::new(&AES_256_GCM, &key).map_err(|_| failed())?;
-        let mut sealed = password.as_bytes().to_vec();
-        let nonce =
-            key.seal_in_place_append_tag(Aad::from(bound(&account)), &mut sealed).map_err(|_| failed())?;
-        let mut whole = nonce.as_ref().to_vec();
-        whole.extend(sealed);
-        Ok(StoredAccount { account, sealed: STANDARD.encode(whole) })
-    }
-
-    fn account_volume(&self) -> Result<DirVolume, ControlError> {
-        let directory = &self.server_home()?.directory;
-        DirVolume::open(directory)
-            .map_err(|error| ControlError::new(ErrorKind::Internal, "account.key", error.to_string()))
-    }
-
-    fn read_account_key(&self) -> Result<Option<Zeroizing<Vec<u8>>>, ControlError> {
-        match self.account_volume()?.read_all(KEY_FILE, KEY_LEN) {
-            Ok(key) if key.len() == KEY_LEN => Ok(Some(Zeroizing::new(key))),
-            Ok(_) => Err(broken("the key is damaged")),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(broken(&error.to_string())),
-        }
-    }
-
-    /// The key, made when it is first needed.
-    fn account_key(&self) -> Result<Zeroizing<Vec<u8>>, ControlError> {
-        let _turn = self.inner.account_key.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(key) = self.read_account_key()? {
-            return Ok(key);
-        }
-        if !self.accounts()?.is_empty() {
-            // Another key would make what is there unreadable for good.
-            return Err(broken("there is no key"));
-        }
-        let failed = |error: String| ControlError::new(ErrorKind::Internal, "account.key", error);
-        let mut key = Zeroizing::new(vec![0; KEY_LEN]);
-        rand::rngs::OsRng.try_fill_bytes(&mut key).map_err(|error| failed(error.to_string()))?;
-        self.account_volume()?.write_atomic(KEY_FILE, &key).map_err(|error| failed(error.to_string()))?;
-        Ok(key)
+    fn seal_account(
+        &self,
+        account: Account,
+        password: &Zeroizing<String>,
+    ) -> Result<StoredAccount, ControlError> {
+        let sealed = self.seal(&bound(&account), password)?;
+        Ok(StoredAccount { account, sealed })
     }
 }

@@ -391,7 +391,7 @@ impl Control {
             object: SERVER_OBJECT.into(),
             message,
         };
-        self.add_event(&mut batch, &event);
+        self.add_happening(&mut batch, &event);
         self.records().commit(batch)?;
         Ok(refusal(&superseded))
     }

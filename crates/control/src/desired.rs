@@ -11,7 +11,9 @@ use switchback_model::component::{
     AgentDesired, Answer, Desired, GuestPlatform, MasterTargetDesired, NetworkProfile, ProcessServerDesired,
     ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State, StoragePath,
 };
-use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Seq, Side};
+use switchback_model::{
+    Bandwidth, Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Seq, Side,
+};
 
 use crate::backup::Superseded;
 use crate::opening::{Containers, blob_place};
@@ -33,6 +35,8 @@ pub(crate) struct Facts {
     pub(crate) containers: Containers,
     /// The ways to them, by the site's name in lower case.
     pub(crate) storage_paths: BTreeMap<String, StoragePath>,
+    /// How much process servers may forward, by name.
+    pub(crate) bandwidth: BTreeMap<String, Bandwidth>,
     /// Which life of the configuration server this is.
     pub(crate) incarnation: u64,
     /// Another server has taken this one's place.
@@ -175,6 +179,7 @@ impl Facts {
         ProcessServerDesired {
             routes: routes.collect(),
             probes: self.probes(name),
+            bandwidth: self.bandwidth.get(name).cloned().unwrap_or_default(),
             ..ProcessServerDesired::default()
         }
     }

@@ -251,6 +251,7 @@ impl Control {
         batch: &mut Batch,
     ) -> Result<(), ControlError> {
         batch.delete(Kind::Server, server_key(identity), Expect::Any);
+        Self::forget_bandwidth(identity, batch);
         for report in self.reports_of(identity.role)? {
             if report.peer == *identity {
                 let key = match report.agent() {

@@ -22,9 +22,14 @@
 //! | `moments` | multi-VM moments |
 //! | `jobs` | jobs, their executor, and the steps of each kind |
 //! | `reconcile` | what is looked at again and again |
+//! | `conditions` | what is not well, and since when |
+//! | `alerts` | who is told, by mail and webhooks |
 //! | `access` | tokens, audit log, events |
 //! | `sign_in` | which issuers' tokens are taken |
 //! | `accounts` | run-as accounts |
+//! | `bandwidth` | how much process servers may forward |
+//! | `sealing` | secrets that have to be kept |
+//! | `https` | how other servers are asked by https |
 //! | `physical` | servers without a hypervisor |
 //! | `readiness` | whether machines could fail over and come home |
 //! | `guests` | whether guests are ready for where they may wake up |
@@ -36,14 +41,18 @@
 
 mod access;
 mod accounts;
+pub mod alerts;
 mod background;
 pub mod backup;
+mod bandwidth;
+mod conditions;
 pub mod cost;
 mod deployments;
 mod desired;
 pub mod drafts;
 mod error;
 mod guests;
+pub mod https;
 mod install_script;
 mod inventory;
 mod items;
@@ -58,6 +67,7 @@ mod reconcile;
 mod records;
 mod reports;
 mod samples;
+mod sealing;
 mod sign_in;
 mod storage_path;
 #[cfg(test)]
@@ -166,6 +176,7 @@ pub struct Workers {
     _reconciler: background::Background,
     _readiness: background::Background,
     _keeper: background::Background,
+    _alerts: background::Background,
 }
 
 impl Control {
@@ -211,6 +222,7 @@ impl Control {
             _reconciler: reconcile::watch(self)?,
             _readiness: readiness::watch(self)?,
             _keeper: backup::keeper::watch(self)?,
+            _alerts: alerts::sender::watch(self)?,
         })
     }
 

@@ -12,22 +12,24 @@ use std::time::Duration;
 
 use switchback_identity::Role;
 use switchback_model::{
-    ByteSize, CheckState, Event, ObjectName, Phase, ProtectedItem, Readiness, ReadinessCheck, Severity, Side,
+    ByteSize, CheckState, ObjectName, Phase, ProtectedItem, Readiness, ReadinessCheck, Severity, Side,
     verdict,
 };
 use switchback_sites::{Datastore, Machine, Power, Target};
 
 use crate::background::Background;
+use crate::conditions::{Finding, Findings};
 use crate::desired::Facts;
 use crate::items::points;
 use crate::jobs::failover::SNAPSHOT;
 use crate::jobs::protect::protected_disks;
-use crate::records::Batch;
 use crate::reports::StoredReport;
 use crate::{Control, ControlError, ErrorKind};
 
 /// Between two looks at everything.
 const EVERY: Duration = Duration::from_mins(1);
+/// Whose findings they are.
+const SOURCE: &str = "readiness";
 /// Of a machine's disks, what should be free on the retention drive: histories grow with what changes.
 const RETENTION_PERCENT_MIN: u64 = 10;
 
@@ -67,20 +69,9 @@ impl Control {
             self.checks(&facts, item, to, answers.get(&item.name))
         });
         let readiness = Readiness { checked: self.now(), failover, failback };
-        let mut batch = Batch::default();
-        self.remember(item, &readiness, &mut batch);
-        self.records().commit(batch)?;
+        self.known_readiness().insert(name.key(), readiness.clone());
+        self.observe_one(SOURCE, item.name.as_str(), &failed(item, &readiness))?;
         Ok(readiness)
-    }
-
-    /// Keeps what was found, and tells of a verdict that has changed since the last look, whoever looked.
-    fn remember(&self, item: &ProtectedItem, new: &Readiness, batch: &mut Batch) {
-        let old = self.known_readiness().insert(item.name.key(), new.clone());
-        for to in [Side::Away, Side::Home] {
-            if let Some(event) = changed(item, to, old.as_ref(), new) {
-                self.add_event(batch, &event);
-            }
-        }
     }
 
     /// All checks as of the last look, a minute ago at most. `None`: there was none yet.
@@ -102,18 +93,18 @@ impl Control {
         let facts = self.facts()?;
         let items: Vec<_> = facts.items.iter().collect();
         let [away, home] = [Side::Away, Side::Home].map(|to| self.ask_site(&facts, &items, to));
-        let mut batch = Batch::default();
+        let mut findings = Findings::new();
         for item in items {
             let new = Readiness {
                 checked: self.now(),
                 failover: self.checks(&facts, item, Side::Away, away.get(&item.name)),
                 failback: self.checks(&facts, item, Side::Home, home.get(&item.name)),
             };
-            self.remember(item, &new, &mut batch);
+            findings.insert(item.name.to_string(), failed(item, &new));
+            self.known_readiness().insert(item.name.key(), new);
         }
         self.known_readiness().retain(|key, _| facts.items.iter().any(|item| item.name.key() == *key));
-        self.records().commit(batch)?;
-        Ok(())
+        self.observe(SOURCE, findings)
     }
 
     fn known_readiness(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Readiness>> {
@@ -565,25 +556,15 @@ fn target_machine(item: &ProtectedItem, to: Side, machine: Option<&Machine>) -> 
     ReadinessCheck::passed(check.0, check.1, format!("{} at {}", machine.id, instance.site))
 }
 
-/// The event of a verdict that has changed for the worse or is well again.
-fn changed(item: &ProtectedItem, to: Side, old: Option<&Readiness>, new: &Readiness) -> Option<Event> {
-    let is_failed = |readiness: &Readiness| verdict(readiness.to(to)) == CheckState::Failed;
-    let (was, is) = (old.is_some_and(is_failed), is_failed(new));
-    if was == is {
-        return None;
-    }
-    let (code, what) = match to {
-        Side::Away => ("readiness.failover", "fail over"),
-        Side::Home => ("readiness.failback", "come home"),
-    };
-    let first = new.to(to).iter().find(|check| check.state == CheckState::Failed);
-    let (code, severity, message) = match first {
-        Some(check) => (
-            code.to_owned(),
-            Severity::Warning,
-            format!("{} could not {what} now: {}", item.name, check.as_error()),
-        ),
-        None => (format!("{code}.resolved"), Severity::Info, format!("{} could {what} again", item.name)),
-    };
-    Some(Event { time: new.checked, code, severity, object: item.name.to_string(), message })
+/// The ways that a machine could not go now.
+fn failed(item: &ProtectedItem, readiness: &Readiness) -> BTreeMap<String, Finding> {
+    let ways =
+        [(Side::Away, "readiness.failover", "fail over"), (Side::Home, "readiness.failback", "come home")];
+    ways.into_iter()
+        .filter_map(|(to, code, what)| {
+            let first = readiness.to(to).iter().find(|check| check.state == CheckState::Failed)?;
+            let message = format!("{} could not {what} now: {}", item.name, first.as_error());
+            Some((code.to_owned(), Finding { severity: Severity::Warning, message }))
+        })
+        .collect()
 }

@@ -81,6 +81,24 @@ impl Records {
         prefix: &str,
         is_wanted: impl Fn(&str) -> bool,
     ) -> Result<Vec<T>, ControlError> {
+        Ok(self.keyed_below_if(kind, prefix, is_wanted)?.into_iter().map(|(_, found)| found.value).collect())
+    }
+
+    /// All whose keys begin with `prefix`, with their keys and versions.
+    pub(crate) fn keyed_below<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        prefix: &str,
+    ) -> Result<Vec<(String, Versioned<T>)>, ControlError> {
+        self.keyed_below_if(kind, prefix, |_| true)
+    }
+
+    fn keyed_below_if<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        prefix: &str,
+        is_wanted: impl Fn(&str) -> bool,
+    ) -> Result<Vec<(String, Versioned<T>)>, ControlError> {
         let mut found = Vec::new();
         let mut after = prefix.to_owned();
         loop {
@@ -91,7 +109,7 @@ impl Records {
                     return Ok(found);
                 }
                 if is_wanted(&record.key) {
-                    found.push(parse(record)?.value);
+                    found.push((record.key.clone(), parse(record)?));
                 }
             }
             match page.last() {
@@ -194,6 +212,14 @@ impl Batch {
 
     pub(crate) fn into_changes(self) -> Vec<Change> {
         self.changes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.changes.len()
     }
 
     pub(crate) fn append(&mut self, other: Self) {

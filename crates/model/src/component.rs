@@ -29,7 +29,7 @@ pub use agent::{
 
 pub use blobs::{BlobAccess, BlobPlace, Secret, StoragePath, StoragePathFound};
 
-use crate::{Consistency, Epoch, RecoveryPoint, ReplicaName, RetentionPolicy, Seq, UnixMillis};
+use crate::{Bandwidth, Consistency, Epoch, RecoveryPoint, ReplicaName, RetentionPolicy, Seq, UnixMillis};
 
 /// Longest that a long poll is held open, in seconds.
 pub const WAIT_S: u64 = 20;
@@ -114,9 +114,9 @@ pub enum Desired {
 pub struct ProcessServerDesired {
     /// Replicas it takes data for; others are refused, and their spools removed once empty.
     pub routes: Vec<Route>,
-    /// Bytes per second it may forward, all together.
+    /// How much it may forward, and when; it looks at the clock itself, so that windows hold while the configuration server is away.
     #[serde(default)]
-    pub bytes_per_s_max: Option<u64>,
+    pub bandwidth: Bandwidth,
     /// `HOST:PORT` of master targets that it may have to reach one day: to be tried now and then.
     #[serde(default)]
     pub probes: Vec<String>,

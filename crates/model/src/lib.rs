@@ -13,6 +13,7 @@
 //! [`Job`], what the configuration server keeps; and [`component`], what it and its components say to each other.
 
 pub mod azure;
+mod bandwidth;
 pub mod component;
 mod deployment;
 mod event;
@@ -29,6 +30,7 @@ mod reason;
 mod retention;
 mod units;
 
+pub use bandwidth::{BYTES_PER_S_MIN, Bandwidth, Limit as BandwidthLimit, Window as BandwidthWindow};
 pub use deployment::{DATA_PORT, DISK_GIB, ServerRequest};
 pub use event::{AccessRole, AuditRecord, Event, Severity};
 pub use extent::{Extent, ExtentSet, LEN_MAX};

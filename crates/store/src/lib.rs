@@ -54,6 +54,12 @@ pub enum Kind {
     Job,
     /// An event; keys sort by time.
     Event,
+    /// What is not well with something, as long as it is not; its key is `SOURCE/OBJECT`.
+    Condition,
+    /// An alert that is to be sent; its key is `DESTINATION/TIME`.
+    Alert,
+    /// How a destination of alerts gets on; its key is the destination's name.
+    Delivery,
     /// A line of the audit log; keys sort by time.
     Audit,
     /// An API token; its key is its name.
@@ -70,7 +76,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Site,
         Self::Server,
         Self::Deployment,
@@ -81,6 +87,9 @@ impl Kind {
         Self::Plan,
         Self::Job,
         Self::Event,
+        Self::Condition,
+        Self::Alert,
+        Self::Delivery,
         Self::Audit,
         Self::Token,
         Self::Account,
@@ -103,6 +112,9 @@ impl Kind {
             Self::Plan => "plan",
             Self::Job => "job",
             Self::Event => "event",
+            Self::Condition => "condition",
+            Self::Alert => "alert",
+            Self::Delivery => "delivery",
             Self::Audit => "audit",
             Self::Token => "token",
             Self::Account => "account",

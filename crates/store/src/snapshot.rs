@@ -25,7 +25,8 @@ pub struct Snapshot {
     pub records: Vec<Saved>,
 }
 
-/// Number of records and sum of their versions, without reports: those change every few seconds and are said again.
+/// Number of records and sum of their versions, without reports, which change every few seconds and are said again, and without what becomes of alerts
+/// on their way: a backup after each that was sent would keep what nobody needs any more.
 ///
 /// Two fingerprints of one store are equal only if nothing has changed between. Proof: a record that is made gets a version above every version there
 /// is, a record that is changed one more than it had. So with as many records as before, the sum can only have grown; and with another number of
@@ -39,8 +40,7 @@ pub struct Fingerprint {
 }
 
 /// The statement of [`Fingerprint`]: one row of count and sum.
-pub(crate) const FINGERPRINT: &str =
-    "SELECT count(*), CAST(coalesce(sum(version), 0) AS BIGINT) FROM record WHERE kind <> 'report'";
+pub(crate) const FINGERPRINT: &str = "SELECT count(*), CAST(coalesce(sum(version), 0) AS BIGINT) FROM record WHERE kind NOT IN ('report', 'alert', 'delivery')";
 /// The statement of [`Snapshot::last_version`].
 pub(crate) const LAST_VERSION: &str = "SELECT last_version FROM store_state WHERE id = 1";
 /// Sets it.

@@ -7,6 +7,7 @@
 
 mod account;
 mod agent;
+mod alerts;
 mod backup;
 mod checks;
 mod component;
@@ -108,6 +109,8 @@ enum Command {
     Audit(records::AuditArgs),
     /// Run-as accounts: under whom the configuration server works in a vCenter
     Account(account::AccountArgs),
+    /// Who is told, by e-mail and webhooks, of what is not well
+    Alerts(Box<alerts::AlertsArgs>),
     /// Back up the configuration server
     Backup(backup::BackupArgs),
     /// Print the passphrase with which components join
@@ -162,6 +165,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::SignIn(args) => sign_in::run(&args),
         Command::Audit(args) => records::audit(&args),
         Command::Account(args) => account::run(&args),
+        Command::Alerts(args) => alerts::run(&args),
         Command::Backup(args) => backup::run(&args),
         Command::Passphrase(args) => token::passphrase(&args),
         Command::Profile(args) => profile::run(&args),

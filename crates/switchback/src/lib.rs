@@ -18,6 +18,7 @@ mod freezing;
 mod frozen_log;
 pub mod host;
 pub mod machine;
+pub mod metrics;
 pub mod role;
 mod spooling;
 pub mod storage_key;

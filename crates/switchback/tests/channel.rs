@@ -18,13 +18,17 @@ use switchback_model::component::{
     Answer, Desired, Meeting, MomentAnswer, MomentCall, ProcessServerDesired, ProcessServerState, Report,
     State,
 };
+use switchback_model::{Bandwidth, BandwidthLimit};
 
 const WHO: &str = "process-server ps1";
 
 fn desired(bytes_per_s_max: u64) -> Desired {
     Desired::ProcessServer(ProcessServerDesired {
         routes: Vec::new(),
-        bytes_per_s_max: Some(bytes_per_s_max),
+        bandwidth: Bandwidth {
+            total: BandwidthLimit { bytes_per_s_max: Some(bytes_per_s_max), ..BandwidthLimit::default() },
+            ..Bandwidth::default()
+        },
         probes: Vec::new(),
         hold: Vec::new(),
     })

@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::stream::{ReceiveError, Sender, receive_head, receive_payload};
+use crate::throttle::RateLimit;
 use crate::watched::{Activity, Watched};
 use crate::wire::{self, Head, Hello, Kind, Outgoing, VERSION_MAX, VERSION_MIN, Welcome};
 
@@ -56,8 +57,8 @@ pub struct ConnectConfig {
     pub roles: Vec<Role>,
     /// Only the server of this name, if stated.
     pub name: Option<ComponentName>,
-    /// Most bytes sent per second, at least 64 KiB; `None`: no limit.
-    pub bytes_per_s_max: Option<u64>,
+    /// Limits on bytes sent per second, all of which hold; none: as many as can be.
+    pub limits: Vec<RateLimit>,
     /// Most bytes queued for sending, 1 MiB at least in effect; more block the caller.
     pub queue_bytes_max: usize,
     /// How long to wait for what.
@@ -82,7 +83,7 @@ impl ConnectConfig {
             credentials,
             roles: vec![Role::Target, Role::ProcessServer],
             name: None,
-            bytes_per_s_max: None,
+            limits: Vec::new(),
             queue_bytes_max: 16 << 20,
             timeouts: Timeouts::default(),
             clock,
@@ -140,7 +141,7 @@ pub(crate) async fn connect(config: &ConnectConfig) -> Result<Connection, Replic
         .await
         .map_err(|error| config.io_error(&error))?;
     let (reader, writer) = tokio::io::split(stream);
-    let mut connection = Connection { reader, sender: Sender::new(writer, config.bytes_per_s_max), activity };
+    let mut connection = Connection { reader, sender: Sender::new(writer, config.limits.clone()), activity };
     connection.agree(config).await?;
     Ok(connection)
 }

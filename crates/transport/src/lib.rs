@@ -27,6 +27,7 @@ pub use connect::{ConnectConfig, Timeouts};
 pub use enrol::{EnrolConfig, admit, enrol};
 pub use renewal::{RenewalTask, renew};
 pub use server::{Limits, ServerConfig, SessionHandler, serve};
+pub use throttle::RateLimit;
 
 /// The port of the data channel.
 pub const PORT: u16 = 9443;

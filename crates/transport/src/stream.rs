@@ -8,7 +8,7 @@ use switchback_disk::AlignedPool;
 use switchback_model::Epoch;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::throttle::{PIECE, Throttle};
+use crate::throttle::{PIECE, RateLimit};
 use crate::wire::{self, HEAD_LEN, Head, Kind, Outgoing, Request, WireError};
 
 /// Payloads up to this many bytes are gathered with their neighbours into one write; longer ones are sent from where
@@ -90,20 +90,22 @@ async fn receive_stored(stream: &mut (impl AsyncRead + Unpin), len: usize) -> io
     Ok(buffer.freeze())
 }
 
+/// Bytes that are sent at once where a limit may come and there is none now.
+const UNLIMITED_PIECE: usize = 1 << 20;
+
 /// Sends messages: small ones gathered, large ones from where they are.
 #[derive(Debug)]
 pub(crate) struct Sender<W> {
     stream: W,
     gathered: Vec<u8>,
-    throttle: Option<Throttle>,
+    limits: Vec<RateLimit>,
     /// Whether a message has been sent in part only: if sending was given up then, nothing may follow.
     partial: bool,
 }
 
 impl<W: AsyncWrite + Unpin> Sender<W> {
-    pub(crate) fn new(stream: W, bytes_per_s_max: Option<u64>) -> Self {
-        let throttle = bytes_per_s_max.map(Throttle::new);
-        Self { stream, gathered: Vec::with_capacity(GATHERED_MAX), throttle, partial: false }
+    pub(crate) fn new(stream: W, limits: Vec<RateLimit>) -> Self {
+        Self { stream, gathered: Vec::with_capacity(GATHERED_MAX), limits, partial: false }
     }
 
     /// Sends a message, or keeps it to be sent with the next: [`Sender::flush`] after the last.
@@ -136,18 +138,32 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
 
     async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.partial = true;
-        match &mut self.throttle {
-            None => self.stream.write_all(bytes).await?,
-            Some(throttle) => {
-                for piece in bytes.chunks(PIECE) {
-                    throttle.take(piece.len()).await;
-                    self.stream.write_all(piece).await?;
-                    self.stream.flush().await?;
-                }
+        let mut left = bytes;
+        while !left.is_empty() {
+            // Looked at with every piece: a limit may come and go while a message is being sent.
+            let is_limited = self.limits.iter().any(RateLimit::is_set);
+            let most = match (is_limited, self.limits.is_empty()) {
+                (true, _) => PIECE,
+                (false, true) => left.len(),
+                (false, false) => UNLIMITED_PIECE,
+            };
+            let (piece, rest) = left.split_at(most.min(left.len()));
+            left = rest;
+            self.wait_for(piece.len()).await;
+            self.stream.write_all(piece).await?;
+            if is_limited {
+                self.stream.flush().await?;
             }
         }
         self.partial = false;
         Ok(())
+    }
+
+    /// Until so many bytes may be sent.
+    async fn wait_for(&self, bytes: usize) {
+        for limit in &self.limits {
+            limit.take(bytes).await;
+        }
     }
 
     async fn write_gathered(&mut self) -> io::Result<()> {
@@ -155,9 +171,7 @@ impl<W: AsyncWrite + Unpin> Sender<W> {
             return Ok(());
         }
         self.partial = true;
-        if let Some(throttle) = &mut self.throttle {
-            throttle.take(self.gathered.len()).await;
-        }
+        self.wait_for(self.gathered.len()).await;
         self.stream.write_all(&self.gathered).await?;
         self.gathered.clear();
         self.partial = false;

@@ -1,13 +1,18 @@
-//! `switchbackServers`: components that have enrolled; their names here are `ROLE.NAME`.
+//! `switchbackServers`: components that have enrolled; their names here are `ROLE.NAME`. Below a process server is how much it may forward.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use switchback_control::{Control, ServerView};
-use switchback_identity::PeerIdentity;
+use switchback_identity::{PeerIdentity, Role};
+use switchback_model::Bandwidth;
 use switchback_model::component::State;
 
 use crate::arm::{Answer, ArmError, Call, page_at_once, resource, show_time};
-use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page};
-use crate::openapi::schema::{count, list as many, object, or_null, problem, resource as schema, text, time};
+use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, put as make};
+use crate::openapi::schema::{
+    count, count_within, list as many, map_of, object, or_null, problem, resource as schema, text, time,
+    titled,
+};
 use crate::openapi::shared::health;
 
 /// What there is.
@@ -34,6 +39,7 @@ pub(crate) fn operations() -> Vec<Operation> {
             ("health", health()),
             ("reasons", many(problem())),
             ("state", or_null(state)),
+            ("bandwidth?", bandwidth_schema()),
         ]);
         schema("SwitchbackServer", properties)
     };
@@ -42,7 +48,61 @@ pub(crate) fn operations() -> Vec<Operation> {
         get_page("switchbackServers", list, "Components that have enrolled.", shown()),
         show_one(one, get, "A component that has enrolled: ROLE.NAME.", shown()),
         remove(one, delete, "Its certificate is not renewed any more."),
+        show_one(BANDWIDTH, get_bandwidth, "How much a process server may forward, and when.", limited()),
+        make(
+            BANDWIDTH,
+            put_bandwidth,
+            "Sets how much a process server may forward; it follows at once.",
+            limited(),
+        )
+        .takes(bandwidth_schema()),
     ]
+}
+
+const BANDWIDTH: &str = "switchbackServers/{server}/bandwidth/default";
+
+fn limited() -> Value {
+    schema("SwitchbackServerBandwidth", bandwidth_schema())
+}
+
+fn bandwidth_schema() -> Value {
+    let window = object([
+        ("days", many(count_within(0, 6))),
+        ("fromMinute", count_within(0, 1439)),
+        ("toMinute", count_within(0, 1440)),
+        ("bytesPerSMax?", or_null(count())),
+    ]);
+    let limit = || {
+        let limit = object([("bytesPerSMax?", or_null(count())), ("windows?", many(window.clone()))]);
+        titled("SwitchbackBandwidthLimit", limit)
+    };
+    let minutes = json!({ "type": "integer", "minimum": -840, "maximum": 840 });
+    let properties =
+        object([("utcOffsetMinutes?", minutes), ("total?", limit()), ("targets?", map_of(limit()))]);
+    titled("SwitchbackBandwidth", properties)
+}
+
+#[derive(Deserialize)]
+struct PutBandwidth {
+    properties: Bandwidth,
+}
+
+fn found(control: &Control, call: &Call) -> Result<ServerView, ArmError> {
+    find(control, call)?.ok_or_else(|| ArmError::not_found("server", call.text("server")))
+}
+
+pub(crate) fn get_bandwidth(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let server = found(control, call)?;
+    let id =
+        format!("{}/bandwidth/default", call.vault.addition("switchbackServers", &name(&server.identity)));
+    let properties = json!(control.bandwidth(&server.identity)?);
+    Ok(Answer::Ok(resource(id, "default", "switchbackServers/bandwidth", properties)?))
+}
+
+pub(crate) fn put_bandwidth(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let server = found(control, call)?;
+    control.set_bandwidth(&server.identity, call.json::<PutBandwidth>()?.properties)?;
+    get_bandwidth(control, call)
 }
 
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
@@ -50,13 +110,12 @@ pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     Answer::of(&page_at_once(call, servers, |shown| {
         let mut views = control.servers_if(|server| shown.contains(server))?;
         views.sort_by_cached_key(|view| name(&view.identity));
-        views.iter().map(|view| show(call, view)).collect()
+        views.iter().map(|view| show(control, call, view)).collect()
     })?)
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let found = find(control, call)?.ok_or_else(|| ArmError::not_found("server", call.text("server")))?;
-    Ok(Answer::Ok(show(call, &found)?))
+    Ok(Answer::Ok(show(control, call, &found(control, call)?)?))
 }
 
 /// Its certificate is not renewed any more.
@@ -76,7 +135,7 @@ fn name(server: &PeerIdentity) -> String {
     format!("{}.{}", server.role.as_str(), server.name.as_str())
 }
 
-fn show(call: &Call, server: &ServerView) -> Result<Value, ArmError> {
+fn show(control: &Control, call: &Call, server: &ServerView) -> Result<Value, ArmError> {
     let report = server.last_report.as_ref();
     let state = report.map(|(_, report)| match &report.state {
         State::Agent(state) => {
@@ -90,7 +149,7 @@ fn show(call: &Call, server: &ServerView) -> Result<Value, ArmError> {
             json!({ "replicas": state.replicas.len(), "freeBytes": state.free_bytes })
         }
     });
-    let properties = json!({
+    let mut properties = json!({
         "role": server.identity.role.as_str(),
         "friendlyName": server.identity.name.as_str(),
         "enrolled": show_time(server.enrolled),
@@ -102,6 +161,9 @@ fn show(call: &Call, server: &ServerView) -> Result<Value, ArmError> {
         "reasons": server.reasons,
         "state": state,
     });
+    if server.identity.role == Role::ProcessServer {
+        properties["bandwidth"] = json!(control.bandwidth(&server.identity)?);
+    }
     let name = name(&server.identity);
     resource(call.vault.addition("switchbackServers", &name), &name, "switchbackServers", properties)
 }

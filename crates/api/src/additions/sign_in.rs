@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use switchback_control::{Control, ErrorKind, RoleMapping, SignIn};
+use switchback_control::{Control, ErrorKind, RoleMapping, SignIn, https};
 
 use tokio::runtime::Handle;
 
@@ -12,7 +12,7 @@ use crate::openapi::operation::{Operation, delete as remove, get as show_one, ge
 use crate::openapi::schema::{
     choice, count, list as list_of, object, or_null, problem, resource as schema, text,
 };
-use crate::sign_in::{keys, try_out};
+use crate::sign_in::try_out;
 
 const TYPE: &str = "switchbackSignIn";
 /// Where Entra ID has an application's roles.
@@ -97,7 +97,7 @@ fn find(control: &Control, call: &Call) -> Result<SignIn, ArmError> {
 pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let Properties { issuer, audiences, claim, roles, authority } = call.json::<Put>()?.properties;
     if authority.is_some() {
-        keys::roots(authority.as_deref()).map_err(ArmError::invalid)?;
+        https::roots(authority.as_deref()).map_err(ArmError::invalid)?;
     }
     let sign_in = SignIn { name: call.name("sign_in")?, issuer, audiences, claim, roles, authority };
     control.set_sign_in(sign_in.clone())?;

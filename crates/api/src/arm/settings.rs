@@ -1,11 +1,13 @@
 //! `replicationAlertSettings` and `replicationVaultSettings`: what the contract lets a vault be told, and what is only one way here.
 //!
-//! Nothing is stored: what is asked for must be what is so, and anything else is refused with what to do instead. A setting that was accepted
-//! and did nothing would be believed.
+//! Of alerts the contract knows the recipients of e-mail: they are those of the one destination that sends mail (`switchbackAlertDestinations`), and may be
+//! set here once there is one. Else nothing is stored: what is asked for must be what is so, and anything else is refused with what to do instead. A
+//! setting that was accepted and did nothing would be believed.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 use switchback_control::Control;
+use switchback_control::alerts::{AlertDestination, AlertWay, MailWay};
 
 use super::answer::Answer;
 use super::call::Call;
@@ -34,31 +36,57 @@ struct PutProperties {
     migration_solution_id: Option<String>,
 }
 
-pub(crate) fn list_alerts(_: &Control, call: &Call) -> Result<Answer, ArmError> {
-    Answer::of(&page(call, vec![(String::new(), ())], |()| show_alert(call))?)
+pub(crate) fn list_alerts(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    Answer::of(&page(call, vec![(String::new(), ())], |()| show_alert(control, call))?)
 }
 
-pub(crate) fn alert(_: &Control, call: &Call) -> Result<Answer, ArmError> {
+pub(crate) fn alert(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     check_name(call, ALERT)?;
-    Ok(Answer::Ok(show_alert(call)?))
+    Ok(Answer::Ok(show_alert(control, call)?))
 }
 
-/// No mail is sent from here; who wants none may say so.
-pub(crate) fn put_alert(_: &Control, call: &Call) -> Result<Answer, ArmError> {
+/// The destination that sends mail, if there is one.
+fn mail(control: &Control) -> Result<Option<(AlertDestination, MailWay)>, ArmError> {
+    let found = control.alert_destinations()?.into_iter().find_map(|destination| match &destination.way {
+        AlertWay::Mail(mail) => Some((destination.clone(), mail.clone())),
+        AlertWay::Webhook(_) => None,
+    });
+    Ok(found)
+}
+
+/// Who gets mail. What is not said stays.
+pub(crate) fn put_alert(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     check_name(call, ALERT)?;
     let wanted = call.json::<Put>()?.properties;
     let owners = wanted.send_to_owners.as_deref().unwrap_or_default();
-    let to_owners = !["", "false", "DoNotSend"].iter().any(|none| owners.eq_ignore_ascii_case(none));
-    if to_owners || wanted.custom_email_addresses.is_some_and(|addresses| !addresses.is_empty()) {
-        return Err(ArmError::invalid("no mail is sent from here")
-            .cause("the configuration server has no mail server to give it to")
-            .remedy("poll replicationEvents or replicationVaultHealth with what alerts you otherwise"));
+    if !["", "false", "DoNotSend"].iter().any(|none| owners.eq_ignore_ascii_case(none)) {
+        return Err(ArmError::invalid("mail cannot be sent to owners")
+            .cause("the vault has no owners whose addresses are known")
+            .remedy("name those who are to get mail in customEmailAddresses"));
     }
-    Ok(Answer::Ok(show_alert(call)?))
+    let Some(addresses) = wanted.custom_email_addresses else {
+        return Ok(Answer::Ok(show_alert(control, call)?));
+    };
+    match mail(control)? {
+        Some((mut destination, mut mail)) => {
+            mail.recipients = addresses;
+            destination.way = AlertWay::Mail(mail);
+            control.set_alert_destination(destination, None)?;
+        }
+        None if addresses.is_empty() => {}
+        None => {
+            return Err(ArmError::invalid("no mail is sent from here")
+                .cause("the configuration server has no mail server to give it to")
+                .remedy("set one first: `switchback alerts mail`, or PUT switchbackAlertDestinations/mail"));
+        }
+    }
+    Ok(Answer::Ok(show_alert(control, call)?))
 }
 
-fn show_alert(call: &Call) -> Result<Value, ArmError> {
-    let properties = json!({ "sendToOwners": "DoNotSend", "customEmailAddresses": [], "locale": "en-US" });
+fn show_alert(control: &Control, call: &Call) -> Result<Value, ArmError> {
+    let addresses = mail(control)?.map(|(_, mail)| mail.recipients).unwrap_or_default();
+    let properties =
+        json!({ "sendToOwners": "DoNotSend", "customEmailAddresses": addresses, "locale": "en-US" });
     resource(format!("{}/{ALERTS}/{ALERT}", call.vault.id()), ALERT, ALERTS, properties)
 }
 

@@ -17,13 +17,10 @@ use std::time::Duration;
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
-use reqwest::redirect::Policy;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde_json::Value;
 use switchback_control::SignIn;
+use switchback_control::https::{Plain, client, root_of};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -117,7 +114,7 @@ impl Keys {
         }
         let issuer = Arc::new(Issuer {
             address: sign_in.issuer.clone(),
-            http: client(sign_in.authority.as_deref(), self.limits.fetch_max)?,
+            http: client(sign_in.authority.as_deref(), self.limits.fetch_max, Plain::Never)?,
             limits: self.limits,
             state: Mutex::default(),
             asking: tokio::sync::Mutex::new(()),
@@ -251,48 +248,6 @@ impl Key {
     }
 }
 
-/// Those that an issuer's TLS is checked by.
-///
-/// # Errors
-/// What is wrong with the certificates.
-pub(crate) fn roots(authority: Option<&str>) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    let Some(pem) = authority else {
-        // Those that cannot be read are not needed, unless there are no others.
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return Ok(roots);
-    };
-    for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-        let certificate =
-            certificate.map_err(|error| format!("the issuer's authority is no PEM: {error}"))?;
-        roots
-            .add(certificate)
-            .map_err(|error| format!("the issuer's authority has no good certificate: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err("the issuer's authority has no certificate in it".into());
-    }
-    Ok(roots)
-}
-
-fn client(authority: Option<&str>, limit: Duration) -> Result<reqwest::Client, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots(authority)?)
-        .with_no_client_auth();
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .https_only(true)
-        .http1_only()
-        .redirect(Policy::none())
-        .timeout(limit)
-        .user_agent(concat!("switchback/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .map_err(|error| error.to_string())
-}
-
 #[derive(Deserialize)]
 struct Discovery {
     issuer: String,
@@ -336,13 +291,4 @@ async fn document<T: serde::de::DeserializeOwned>(http: &reqwest::Client, url: &
         body.extend_from_slice(&chunk);
     }
     serde_json::from_slice(&body).map_err(|error| format!("{shown} is not what it should be: {error}"))
-}
-
-/// The last cause is the one that tells.
-fn root_of(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }

@@ -7,6 +7,8 @@
 
 mod access;
 mod additions;
+mod alerts;
+mod bandwidth;
 mod conformance;
 mod deployed_servers;
 mod document;

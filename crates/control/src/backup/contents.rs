@@ -25,7 +25,7 @@ const AUTHORITY: &str = "identity/authority.pem";
 const PASSPHRASE: &str = "identity/passphrase";
 /// Files of the directory, beside the scripts.
 pub(super) const FILES: [&str; 5] =
-    [AUTHORITY, PASSPHRASE, "admin-token.written", crate::accounts::KEY_FILE, crate::cost::prices::FILE];
+    [AUTHORITY, PASSPHRASE, "admin-token.written", crate::sealing::KEY_FILE, crate::cost::prices::FILE];
 /// The scripts of recovery plans.
 pub(super) const SCRIPTS: &str = "scripts";
 /// Most bytes of all scripts.

@@ -403,7 +403,11 @@ impl Control {
                 _ => {}
             },
         }
-        self.add_event(&mut batch, &event_of(&job.value, now));
+        let event = event_of(&job.value, now);
+        match job.value.state {
+            JobState::Failed => self.add_happening(&mut batch, &event),
+            _ => self.add_event(&mut batch, &event),
+        }
         self.store_job(job, batch, None)
     }
 }

@@ -47,7 +47,7 @@ fn a_held_route_stays_others_follow() {
     let with = |routes: &[Route], hold: &[&str]| ProcessServerDesired {
         routes: routes.to_vec(),
         hold: hold.iter().map(|name| name.parse().unwrap()).collect(),
-        bytes_per_s_max: None,
+        bandwidth: Bandwidth::default(),
         probes: Vec::new(),
     };
     let before = with(&[route("held", 4), route("led", 1)], &[]);

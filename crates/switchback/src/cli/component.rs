@@ -1,5 +1,6 @@
 //! What the commands of the roles under a configuration server share: where it is, and how a first start joins it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,16 @@ pub(crate) struct ComponentArgs {
     /// This host's name in the site, when it joins [default: its host name]
     #[arg(long)]
     name: Option<String>,
+    #[command(flatten)]
+    metrics: MetricsArgs,
+}
+
+/// Where a process serves its metrics.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct MetricsArgs {
+    /// Serve metrics for Prometheus on this address, in clear and to whoever reaches it [default: none are served]
+    #[arg(id = "metrics", long = "metrics", value_name = "ADDRESS:PORT")]
+    pub(crate) address: Option<SocketAddr>,
 }
 
 impl ComponentArgs {
@@ -73,6 +84,7 @@ impl ComponentArgs {
             identity,
             data: std::path::absolute(data)?,
             site: site.into(),
+            metrics: self.metrics.address,
         })
     }
 

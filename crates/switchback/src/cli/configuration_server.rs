@@ -43,9 +43,11 @@ use switchback_portal::PortalLimits;
 use switchback_store::{SqliteStore, Store};
 use switchback_transport::RenewalTask;
 
+use super::component::MetricsArgs;
 use super::network::{default_name, runtime};
 use crate::engine::Stop;
 use crate::host::new_id;
+use crate::metrics;
 
 const OWNER: &str = "owner";
 const ADMIN_TOKEN: &str = "admin-token";
@@ -86,6 +88,8 @@ pub(crate) struct ConfigurationServerArgs {
     /// Write the address that is listened on into this file (with port 0 the system chooses one)
     #[arg(long, value_name = "FILE")]
     address_file: Option<PathBuf>,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -135,7 +139,12 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
     let identity = (authority, credentials, identity);
     let client = ClientLimits::of_requests_per_second(args.client_requests_per_second);
     let limits = ApiLimits { client, ..ApiLimits::default() };
-    runtime()?.block_on(listen(
+    let runtime = runtime()?;
+    let (measured, started) = (control.clone(), clock.now());
+    let measure =
+        move || metrics::configuration_server::measure(&measured, env!("CARGO_PKG_VERSION"), started.0);
+    metrics::serve_if(args.metrics.address, runtime.handle(), Arc::new(measure));
+    runtime.block_on(listen(
         (args.address_file.as_deref(), limits),
         (listener, web),
         identity,

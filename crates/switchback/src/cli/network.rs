@@ -12,7 +12,9 @@ use switchback_identity::tls::server_config;
 use switchback_identity::{Authority, Credentials, EnrolmentPolicy, EnrolmentService, LiveCredentials};
 use switchback_model::Epoch;
 use switchback_replica::{ReplicaError, ReplicaSession, SessionRequest};
-use switchback_transport::{ConnectConfig, RemoteSession, RenewalTask, ServerConfig, SessionHandler, serve};
+use switchback_transport::{
+    ConnectConfig, RateLimit, RemoteSession, RenewalTask, ServerConfig, SessionHandler, serve,
+};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -115,7 +117,7 @@ impl Reach {
         let runtime = runtime()?;
         let clock = Arc::new(SystemClock);
         let mut config = ConnectConfig::new(address, credentials, clock, runtime.handle().clone());
-        config.bytes_per_s_max = bwlimit_kib.map(|kib| kib * 1024);
+        config.limits = bwlimit_kib.map(|kib| RateLimit::new(Some(kib * 1024))).into_iter().collect();
         let renewal = RenewalTask::start(config.clone(), volume);
         Ok(Self { config, _renewal: renewal, _runtime: runtime })
     }

@@ -1,5 +1,6 @@
 //! `switchback server`: the components that have joined: agents, process servers, master targets.
 
+mod bandwidth;
 mod deploy;
 
 use std::process::ExitCode;
@@ -35,6 +36,7 @@ const SHOW: &[Field] = &[
     bytes("Free", &["/properties/state/freeBytes"]),
     bytes("Received", &["/properties/state/receivedBytes"]),
     bytes("Forwarded", &["/properties/state/forwardedBytes"]),
+    plain("Bandwidth", &["/shown/bandwidth"]),
     plain("System", &["/properties/state/system"]),
     plain("Health", &["/properties/health"]),
     plain("Reasons", &["/shown/reasons"]),
@@ -69,6 +71,8 @@ enum ServerCommand {
         #[arg(long, default_value_t = 600, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
         wait_limit: u64,
     },
+    /// Show or change how much a process server may forward, and when
+    Bandwidth(bandwidth::BandwidthArgs),
     /// Make a process server at a site of Azure: a virtual machine that installs itself, enrols and reports
     Deploy(deploy::DeployArgs),
     /// Remove a process server that was made so, with its virtual machine; refused while a machine is replicated through it
@@ -91,12 +95,13 @@ pub(crate) fn run(args: &ServerArgs) -> anyhow::Result<ExitCode> {
             Ok(session.print_as(
                 SHOW,
                 &found,
-                |server| json!({"reasons": messages(server, "/properties/reasons")}),
+                |server| json!({"reasons": messages(server, "/properties/reasons"), "bandwidth": bandwidth::shown(server)}),
             ))
         }
         ServerCommand::Replace { former, by, wait_limit } => {
             replace(&session, former, by, WaitArgs::until(*wait_limit)).await
         }
+        ServerCommand::Bandwidth(args) => bandwidth::run(&session, args).await,
         ServerCommand::Deploy(args) => deploy::deploy(&session, args).await,
         ServerCommand::Retire(args) => deploy::retire(&session, args).await,
         ServerCommand::Remove { server, confirm } => {

@@ -33,6 +33,10 @@ pub const JOB_PROGRESS: &str = "switchbackJobs";
 pub const BACKUP: &str = "switchbackBackup/default";
 /// Run-as accounts.
 pub const ACCOUNTS: &str = "switchbackAccounts";
+/// Where alerts go.
+pub const ALERT_DESTINATIONS: &str = "switchbackAlertDestinations";
+/// When they are sent.
+pub const ALERT_POLICY: &str = "switchbackAlertPolicy/default";
 /// Whose tokens are taken beside our own.
 pub const SIGN_INS: &str = "switchbackSignIn";
 /// Tokens.

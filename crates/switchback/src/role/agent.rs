@@ -90,7 +90,7 @@ pub fn run(config: AgentConfig, stop: &Stop) -> anyhow::Result<()> {
         state.replication = moments::lock(&replicator).as_ref().map(Replicator::state);
         report("", "", started, State::Agent(Box::new(state)))
     };
-    let channel = Arc::new(Channel::start(role.channel(runtime.handle()), Arc::new(compose))?);
+    let channel = Arc::new(role.start_channel(runtime.handle(), Arc::new(compose))?);
     let scripts = ScriptRunner::open(volume.clone(), Path::new(scripts::DIRECTORY))?;
     let writer = writer_id(&role.data)?;
     let disks = facts::disks(Path::new("/sys"));

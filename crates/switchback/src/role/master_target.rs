@@ -82,7 +82,7 @@ pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
         let state = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         report(&address, &site, started, State::MasterTarget(state))
     };
-    let channel = Arc::new(Channel::start(role.channel(runtime.handle()), Arc::new(compose))?);
+    let channel = Arc::new(role.start_channel(runtime.handle(), Arc::new(compose))?);
     let waker = channel.clone();
     let done: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.wake());
     let (mut seen, mut confirmed) = (0, 0);

@@ -9,6 +9,7 @@
 //! What is spooled for a route that has gone is forwarded yet; its directory is removed when all of it has arrived, when the target says
 //! that it is superseded, or after [`RETIRED_MAX`].
 
+mod limits;
 mod prober;
 mod spools;
 
@@ -55,6 +56,7 @@ pub fn run(config: ProcessServerConfig, stop: &Stop) -> anyhow::Result<()> {
     let spools = Arc::new(Spools::new(&role.data, spool_bytes_max, key, forwarding)?);
     let mut known: ProcessServerDesired = remembered(&volume);
     spools.apply(&known);
+    spools.pace(&known.bandwidth, now());
     let served = port.serve(&role, spools.clone(), &runtime, stop)?;
     tracing::info!(address = served.address, "the process server listens");
     let state = Arc::new(Mutex::new(spools.state()));
@@ -63,7 +65,7 @@ pub fn run(config: ProcessServerConfig, stop: &Stop) -> anyhow::Result<()> {
         let state = shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
         report(&address, &site, started, State::ProcessServer(state))
     };
-    let channel = Channel::start(role.channel(runtime.handle()), Arc::new(compose))?;
+    let channel = role.start_channel(runtime.handle(), Arc::new(compose))?;
     let prober = Prober::start()?;
     let (mut seen, mut confirmed) = (0, false);
     while !stop.is_stopped() {
@@ -89,6 +91,7 @@ pub fn run(config: ProcessServerConfig, stop: &Stop) -> anyhow::Result<()> {
                 ),
             }
         }
+        spools.pace(&known.bandwidth, now());
         spools.look_after_retired();
         publish(&state, ProcessServerState { probes: prober.found(), ..spools.state() }, &channel);
     }

@@ -51,7 +51,7 @@ pub(super) async fn run(server: Arc<Server>, proven: Proven, mut stopped: watch:
     let (reader, writer) = tokio::io::split(stream);
     // Headers come out of what was decrypted with them; payloads longer than the buffer pass it by.
     let mut reader = BufReader::with_capacity(GATHER_LEN, reader);
-    let mut sender = Sender::new(writer, None);
+    let mut sender = Sender::new(writer, Vec::new());
     let (replies, mut outgoing) = mpsc::channel(REPLIES_MAX);
     let taken_over = Arc::new(Notify::new());
     let ended = Ended::default();

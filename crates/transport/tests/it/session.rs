@@ -8,7 +8,7 @@ use switchback_model::{Consistency, DiskIndex, GenerationId, Seq};
 use switchback_replica::{
     CommitCycle, CycleKind, OpenCycle, PauseReason, ReplicaError, ReplicaSession, ReplicaState,
 };
-use switchback_transport::{RemoteSession, Timeouts};
+use switchback_transport::{RateLimit, RemoteSession, Timeouts};
 
 use crate::support::proxy::{Proxy, Then};
 use crate::support::replica::{digest, frame, header, send_part, stale};
@@ -260,7 +260,7 @@ fn a_limited_session_still_gets_through_and_stays_alive() {
     let dead_after = Duration::from_millis(600);
     let site = Site::with(|config| config.limits.dead_after = dead_after);
     let mut config = site.config(site.address);
-    config.bytes_per_s_max = Some(400_000);
+    config.limits = vec![RateLimit::new(Some(400_000))];
     config.timeouts = Timeouts { dead_after, ..config.timeouts };
     let mut session = RemoteSession::connect(config, request(1)).unwrap();
     send_part(&mut session, 0, 12).unwrap();

@@ -23,7 +23,7 @@ use switchback_model::component::{
 };
 use switchback_model::{Consistency, GenerationId, ResyncReason, Seq, WriterId};
 use switchback_replica::{CycleKind, DiskSpec, ReplicaError, ReplicaSession, SessionRequest};
-use switchback_transport::{ConnectConfig, RemoteSession};
+use switchback_transport::{ConnectConfig, RateLimit, RemoteSession};
 use tokio::runtime::Handle;
 
 use super::moments::{AgentMoments, Kind, Meet, Plan, Shared as Moments, lock};
@@ -539,7 +539,7 @@ fn connect(shared: &Arc<Shared>, config: &ReplicatorConfig) -> crate::engine::Co
             ReplicaError::Protocol { detail: format!("the process server's name: {error}") }
         });
         to.name = Some(name?);
-        to.bytes_per_s_max = wanted.bytes_per_s_max;
+        to.limits = wanted.bytes_per_s_max.map(|rate| RateLimit::new(Some(rate))).into_iter().collect();
         let epoch = Some(wanted.epoch);
         let request = SessionRequest { replica: wanted.replica, epoch, writer, disks: disks.clone() };
         Ok(Box::new(RemoteSession::connect(to, request)?))

@@ -14,19 +14,17 @@ use anyhow::Context;
 use switchback_disk::{DirVolume, SystemClock, Volume};
 use switchback_identity::{LiveCredentials, PeerIdentity, Role};
 use switchback_model::component::{ProcessServerDesired, ProcessServerState, Route, SpoolState};
-use switchback_model::{ReplicaName, WriterId};
+use switchback_model::{Bandwidth, ReplicaName, UnixMillis, WriterId};
 use switchback_replica::{ReplicaError, ReplicaSession, SessionRequest};
 use switchback_spool::{Spool, SpoolConfig, SpoolKey};
-use switchback_transport::{ConnectConfig, RemoteSession, SessionHandler};
+use switchback_transport::{ConnectConfig, RateLimit, RemoteSession, SessionHandler};
 use tokio::runtime::Handle;
 
 use super::RETIRED_MAX;
+use super::limits::Limits;
 use crate::host::new_id;
 use crate::role::gate::Gate;
 use crate::spooling::open_spool;
-
-/// Least bytes per second of a route when the limit is shared.
-const BYTES_PER_S_MIN: u64 = 64 << 10;
 
 /// What is needed to forward.
 pub(super) struct Forwarding {
@@ -41,6 +39,7 @@ pub(super) struct Spools {
     bytes_max: u64,
     key: Option<SpoolKey>,
     forwarding: Forwarding,
+    limits: Limits,
     received: Arc<AtomicU64>,
     forwarded: Arc<AtomicU64>,
     open: Mutex<BTreeMap<ReplicaName, Entry>>,
@@ -62,7 +61,7 @@ struct Entry {
 struct Way {
     next: String,
     peer: String,
-    bytes_per_s_max: Option<u64>,
+    limits: Vec<RateLimit>,
 }
 
 impl Spools {
@@ -76,7 +75,8 @@ impl Spools {
         std::fs::create_dir_all(&root).with_context(|| format!("creating {}", root.display()))?;
         let writer = writer_id(data)?;
         let (received, forwarded) = Default::default();
-        Ok(Self { root, writer, bytes_max, key, forwarding, received, forwarded, open: Mutex::default() })
+        let (limits, open) = (Limits::default(), Mutex::default());
+        Ok(Self { root, writer, bytes_max, key, forwarding, limits, received, forwarded, open })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ReplicaName, Entry>> {
@@ -85,8 +85,6 @@ impl Spools {
 
     /// Makes the routes those that are desired.
     pub(super) fn apply(&self, desired: &ProcessServerDesired) {
-        let count = u64::try_from(desired.routes.len()).unwrap_or(u64::MAX).max(1);
-        let share = desired.bytes_per_s_max.map(|all| (all / count).max(BYTES_PER_S_MIN));
         let mut open = self.lock();
         for (name, entry) in open.iter_mut() {
             if entry.retired.is_none() && !desired.routes.iter().any(|route| route.replica == *name) {
@@ -96,7 +94,8 @@ impl Spools {
             }
         }
         for route in &desired.routes {
-            let way = Way { next: route.next.clone(), peer: route.peer.clone(), bytes_per_s_max: share };
+            let limits = self.limits.towards(&route.peer);
+            let way = Way { next: route.next.clone(), peer: route.peer.clone(), limits };
             match open.get_mut(&route.replica) {
                 Some(entry) if entry.leads_as(route) && entry.spool.is_ok() => entry.update(route, way),
                 former => {
@@ -109,6 +108,11 @@ impl Spools {
                 }
             }
         }
+    }
+
+    /// Sets the limits that are in force at a time; sessions that are open follow with their next piece.
+    pub(super) fn pace(&self, bandwidth: &Bandwidth, now: UnixMillis) {
+        self.limits.pace(bandwidth, now);
     }
 
     fn entry(&self, route: &Route, way: Way) -> Entry {
@@ -287,7 +291,7 @@ fn connection(
     config.name = Some(name.map_err(|error: switchback_model::InvalidName| ReplicaError::Protocol {
         detail: format!("the route names a master target that cannot be: {error}"),
     })?);
-    config.bytes_per_s_max = way.bytes_per_s_max;
+    config.limits.clone_from(&way.limits);
     Ok(config)
 }
 
