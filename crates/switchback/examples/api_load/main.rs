@@ -1,9 +1,11 @@
 //! What `cargo xtask bench api` measures: the configuration server, as its users start it, with a thousand machines in its store.
 //!
 //! `api_load PROGRAM DIRECTORY sqlite|postgresql REQUESTS` fills a new store through the control plane, starts `PROGRAM configuration-server` on it in
-//! DIRECTORY, asks over TLS, one request after the other, and prints one line of JSON: the wall time of each request, the server's CPU time, its memory.
+//! DIRECTORY, asks its API and its portal over TLS, one request after the other, and prints one line of JSON: the wall time of each request, the server's CPU time, its memory.
 
 #![expect(clippy::print_stdout, reason = "a program: its output is its result")]
+
+mod portal;
 
 use std::fs;
 use std::net::TcpListener;
@@ -147,18 +149,36 @@ async fn measure(server: &Server, data: &Path, port: u16, requests: u32) -> anyh
         let parsed: Value = serde_json::from_str(&answer)?;
         let elements = parsed["value"].as_array().map(Vec::len);
         ensure!(elements != Some(0), "{path} is empty");
-        let before = server.cpu_ms()?;
-        let mut wall_ms = Vec::new();
-        for _ in 0..requests {
-            let began = Instant::now();
-            client.text(&path, query).await?;
-            wall_ms.push(began.elapsed().as_secs_f64() * 1000.0);
-        }
-        let cpu_ms = (server.cpu_ms()? - before) / f64::from(requests);
-        rows.push(json!({ "title": title, "wall_ms": wall_ms, "cpu_ms": cpu_ms, "elements": elements, "bytes": answer.len() }));
+        let ask = async || Ok(client.text(&path, query).await?);
+        let mut row = timed(server, title, requests, ask).await?;
+        row["elements"] = json!(elements);
+        rows.push(row);
+    }
+    let visitor = portal::Visitor::sign_in(data, port).await?;
+    for (title, path) in portal::PAGES {
+        rows.push(timed(server, title, requests, async || visitor.page(path).await).await?);
     }
     let memory = json!({ "idle": idle_mib, "after": server.memory_mib("VmRSS")?, "most": server.memory_mib("VmHWM")? });
     Ok(json!({ "rows": rows, "memory_mib": memory }))
+}
+
+/// Asks so many times, after once for nothing.
+async fn timed(
+    server: &Server,
+    title: &str,
+    requests: u32,
+    ask: impl AsyncFn() -> anyhow::Result<String>,
+) -> anyhow::Result<Value> {
+    let answer = ask().await?;
+    let before = server.cpu_ms()?;
+    let mut wall_ms = Vec::new();
+    for _ in 0..requests {
+        let began = Instant::now();
+        ask().await?;
+        wall_ms.push(began.elapsed().as_secs_f64() * 1000.0);
+    }
+    let cpu_ms = (server.cpu_ms()? - before) / f64::from(requests);
+    Ok(json!({ "title": title, "wall_ms": wall_ms, "cpu_ms": cpu_ms, "bytes": answer.len() }))
 }
 
 async fn connect(data: &Path, port: u16) -> anyhow::Result<Client> {
