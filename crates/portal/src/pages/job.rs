@@ -141,14 +141,17 @@ fn choice(point: &PointChoice) -> String {
 }
 
 fn task_row(control: &Control, visit: &Visit, task: &Task) -> TaskRow {
-    let until = task.ended.unwrap_or(visit.now);
     TaskRow {
         name: task.friendly_name.clone(),
         state: widgets::task_state(task.state),
         message: task.message.clone(),
         percent: task.progress.filter(|_| task.state == TaskState::InProgress),
         started: task.started.map(|started| widgets::moment(started, visit.now)),
-        took: task.started.map(|started| span(until.0.saturating_sub(started.0))).unwrap_or_default(),
+        took: task
+            .started
+            .zip(task.ended)
+            .map(|(from, to)| span(to.0.saturating_sub(from.0)))
+            .unwrap_or_default(),
         error: task.error.clone().map(|error| notice(Tone::Bad, error)),
         jobs: parts_of(control, task).iter().map(|job| jobs::row(job, visit)).collect(),
     }
