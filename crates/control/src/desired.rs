@@ -5,14 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
     AgentDesired, Answer, Desired, GuestPlatform, MasterTargetDesired, NetworkProfile, ProcessServerDesired,
-    ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State, StoragePath,
+    ProgramOffer, ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing,
+    State, StoragePath,
 };
 use switchback_model::{Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Side};
 
+use crate::Program;
 use crate::backup::Superseded;
 use crate::opening::{Containers, blob_place};
 use crate::reports::StoredReport;
@@ -33,6 +36,8 @@ pub(crate) struct Facts {
     pub(crate) containers: Containers,
     /// The ways to them, by the site's name in lower case.
     pub(crate) storage_paths: BTreeMap<String, StoragePath>,
+    /// What agents are to go on as, when they are updated.
+    pub(crate) program: Option<Arc<Program>>,
     /// Which life of the configuration server this is.
     pub(crate) incarnation: u64,
     /// Another server has taken this one's place.
@@ -125,6 +130,12 @@ impl Facts {
             .and_then(|path| self.replication(item, path));
         let power_off = item.power_off.clone();
         let guest_for = self.guest_for(item);
+        let update = item.agent_update.as_ref().zip(self.program.as_ref());
+        let program = update.map(|(token, program)| ProgramOffer {
+            token: token.clone(),
+            sha256: program.sha256().into(),
+            len: program.len(),
+        });
         AgentDesired {
             standing: Standing::Active,
             replication,
@@ -132,6 +143,7 @@ impl Facts {
             scripts,
             power_off,
             guest_for,
+            program,
             hold: false,
         }
     }

@@ -161,6 +161,7 @@ impl Control {
             scripts: self.guest_scripts()?,
             containers: self.containers()?,
             storage_paths: self.storage_paths()?,
+            program: self.program(),
             incarnation: self.incarnation()?,
             superseded: self.superseded()?,
             addresses: self.inner.home.get().map(|home| home.addresses.clone()).unwrap_or_default(),

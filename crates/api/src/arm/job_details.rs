@@ -32,6 +32,7 @@ pub(crate) const fn scenario(request: &JobRequest) -> (&'static str, &'static st
         ItemOperation::SwitchProcessServer { .. } => ("SwitchProcessServer", "Switch process server"),
         ItemOperation::Disable { .. } => ("DisableDr", "Disable replication"),
         ItemOperation::CleanUp => ("CleanUp", "Clean up machines left behind"),
+        ItemOperation::UpdateAgent => ("UpdateMobilityService", "Update mobility service"),
     }
 }
 

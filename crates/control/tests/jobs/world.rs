@@ -449,6 +449,7 @@ impl World {
             replication,
             scripts: Vec::new(),
             guest: guest.clone(),
+            program: None,
             problems: Vec::new(),
         };
         let answer = self.report(Role::Source, "web01", "", State::Agent(Box::new(state(None))));
