@@ -15,7 +15,7 @@
 //!
 //! The record is replaced atomically, after the version it names is durable: whenever the power goes, either the one or the other is what runs.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -25,7 +25,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use aws_lc_rs::digest::{Context as Digest, SHA256};
 use serde::{Deserialize, Serialize};
 use switchback_control::Program;
 use switchback_disk::{DirVolume, Volume};
@@ -348,16 +347,19 @@ fn fetch(
     progress: &Mutex<Progress>,
 ) -> anyhow::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o700).open(path)?;
-    let mut digest = Digest::new(&SHA256);
     let fetched = channel.fetch_program(offer, |piece| {
-        digest.update(piece);
         progress.lock().unwrap_or_else(PoisonError::into_inner).fetched += piece.len() as u64;
         file.write_all(piece)
     });
     let judged = fetched.and_then(|()| {
-        let found: String = digest.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        ensure!(found == offer.sha256, "what was fetched is not what was offered: its digest is {found}");
-        Ok(File::sync_all(&file)?)
+        file.sync_all()?;
+        let found = Program::open(path)?;
+        ensure!(
+            found.sha256() == offer.sha256,
+            "what arrived is not what was offered: its digest is {}",
+            found.sha256()
+        );
+        Ok(())
     });
     if judged.is_err() {
         let _ = std::fs::remove_file(path);
