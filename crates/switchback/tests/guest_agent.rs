@@ -215,7 +215,7 @@ fn guest_agent_protects_stands_still_for_the_last_point_and_is_fenced() {
 fn protects(protected: &Protected) {
     protected.until("it reports its machine", |agent| agent.system_uuid == UUID && agent.hostname == "web01");
     let disks = protected.agent().unwrap().disks;
-    assert_eq!((disks.len(), disks[0].name.as_str(), disks[0].size), (1, "vda", SIZE));
+    assert_eq!((disks.len(), disks[0].name.as_str(), disks[0].size), (1, "vda", protected.replica.sizes[0]));
     protected.until("points arrive", |agent| {
         let replication = agent.replication.as_ref();
         replication.is_some_and(|replication| replication.recoverable.is_some_and(|seq| seq.0 >= 3))
@@ -273,8 +273,9 @@ fn stands_still(protected: &mut Protected, guest: &mut Process) {
 /// A version that is another one for its digest alone: without symbols, and with something at its end.
 fn another_version(protected: &Protected) -> Program {
     let path = protected.site.path("version");
-    let stripped = Command::new("strip").args(["-s", "-o"]).arg(&path).arg(env!("CARGO_BIN_EXE_switchback"));
-    assert!(stripped.status().unwrap().success());
+    let mut strip = Command::new("strip");
+    strip.args(["-s", "-o"]).arg(&path).arg(env!("CARGO_BIN_EXE_switchback"));
+    assert!(strip.status().unwrap().success());
     std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"another").unwrap();
     Program::open(&path).unwrap()
 }
