@@ -231,6 +231,7 @@ fn item_routes() -> Router<Arc<Api>> {
         post("failovercommit", operate::failover_commit),
         post("reprotect", operate::reprotect),
         post("repairreplication", operate::repair_replication),
+        post("updatemobilityservice", operate::update_mobility_service),
     ];
     let router = Router::new()
         .route(&at("/replicationprotecteditems"), methods([(GET, protected_items::list_all)]))

@@ -4,6 +4,7 @@
 //! POST /components/v1/report   Report                → Answer
 //! POST /components/v1/wait     Wait                  → Answer, at the latest after WAIT_S
 //! POST /components/v1/moment   MomentCall            → MomentAnswer
+//! POST /components/v1/program  ProgramPiece          → bytes
 //! POST /components/v1/renew    PKCS #10, DER         → two certificates, PEM: the component's new one, the authority's
 //! ```
 //! Messages are those of `switchback_model::component`, as JSON. An error is a [`JobError`] with a status that says whose fault it is. Who asks
@@ -26,7 +27,9 @@ use serde::de::DeserializeOwned;
 use switchback_control::{Control, ControlError, ErrorKind};
 use switchback_identity::{Authority, Newcomer, PeerIdentity};
 use switchback_model::JobError;
-use switchback_model::component::{Answer, MESSAGE_LEN_MAX, MomentAnswer, MomentCall, Report, WAIT_S, Wait};
+use switchback_model::component::{
+    Answer, MESSAGE_LEN_MAX, MomentAnswer, MomentCall, ProgramPiece, Report, WAIT_S, Wait,
+};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -67,6 +70,12 @@ pub trait ComponentService: Send + Sync + 'static {
     /// Changes whenever a desired state may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
 
+    /// Bytes of the program that agents are offered; none at its end.
+    ///
+    /// # Errors
+    /// When it is another one by now, or cannot be read.
+    fn program_piece(&self, wanted: &ProgramPiece) -> Result<Vec<u8>, ControlError>;
+
     /// A member's arrival at a meeting of a multi-VM moment. Dropped when its connection is lost.
     fn moment<'a>(&'a self, peer: &'a PeerIdentity, call: MomentCall) -> MomentFuture<'a>;
 }
@@ -92,6 +101,10 @@ impl ComponentService for Control {
         Self::changes(self)
     }
 
+    fn program_piece(&self, wanted: &ProgramPiece) -> Result<Vec<u8>, ControlError> {
+        Self::program_piece(self, wanted)
+    }
+
     fn moment<'a>(&'a self, peer: &'a PeerIdentity, call: MomentCall) -> MomentFuture<'a> {
         Box::pin(Self::moment(self, peer, call))
     }
@@ -112,6 +125,7 @@ pub(crate) fn router(service: Arc<dyn ComponentService>, authority: Arc<Authorit
         .route("/components/v1/report", post(report))
         .route("/components/v1/wait", post(wait))
         .route("/components/v1/moment", post(moment))
+        .route("/components/v1/program", post(program))
         .route("/components/v1/renew", post(renew))
         .layer(DefaultBodyLimit::max(MESSAGE_LEN_MAX))
         .with_state(components)
@@ -212,6 +226,12 @@ async fn moment(
 ) -> Result<Json<MomentAnswer>, Refusal> {
     let call: MomentCall = decode(&body)?;
     Ok(Json(components.service.moment(&peer, call).await?))
+}
+
+async fn program(State(components): State<Components>, body: Bytes) -> Result<Response, Refusal> {
+    let wanted: ProgramPiece = decode(&body)?;
+    let piece = components.call(move |service| service.program_piece(&wanted)).await?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], piece).into_response())
 }
 
 async fn renew(

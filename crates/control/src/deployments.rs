@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use switchback_identity::{Authority, ComponentName, Newcomer, PeerIdentity, Role, TicketId, WebCertificate};
+use switchback_model::component::{PROGRAM_PIECE_MAX, ProgramPiece};
 use switchback_model::{
     Job, JobId, JobRequest, JobState, ObjectName, ServerRequest, Site, SiteKind, TaskState, UnixMillis,
 };
@@ -88,6 +89,30 @@ impl Control {
     #[must_use]
     pub fn program(&self) -> Option<Arc<Program>> {
         self.inner.install_source.get().map(|source| Arc::clone(&source.program))
+    }
+
+    /// What agents are offered: this server's own program.
+    ///
+    /// # Errors
+    /// [`ErrorKind::IllegalState`] without one.
+    pub(crate) fn offered_program(&self) -> Result<Arc<Program>, ControlError> {
+        self.install_source().map(|source| Arc::clone(&source.program))
+    }
+
+    /// Bytes of the program that agents are offered; none at its end.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`]: it is another one by now; those of the file.
+    pub fn program_piece(&self, wanted: &ProgramPiece) -> Result<Vec<u8>, ControlError> {
+        let program = self.offered_program()?;
+        if program.sha256() != wanted.sha256 {
+            let message = "this configuration server has another program than the one that is asked for";
+            return Err(ControlError::new(ErrorKind::Conflict, "agent.other-program", message)
+                .cause("it was updated meanwhile"));
+        }
+        program.read(wanted.offset, PROGRAM_PIECE_MAX).map_err(|error| {
+            ControlError::new(ErrorKind::Internal, "agent.program", format!("reading the program: {error}"))
+        })
     }
 
     fn install_source(&self) -> Result<&InstallSource, ControlError> {

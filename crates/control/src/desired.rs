@@ -5,16 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
     AgentDesired, Answer, Desired, GuestPlatform, MasterTargetDesired, NetworkProfile, ProcessServerDesired,
-    ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State, StoragePath,
+    ProgramOffer, ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing,
+    State, StoragePath,
 };
 use switchback_model::{
     Bandwidth, Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Seq, Side,
 };
 
+use crate::Program;
 use crate::backup::Superseded;
 use crate::opening::{Containers, blob_place};
 use crate::reports::StoredReport;
@@ -37,6 +40,8 @@ pub(crate) struct Facts {
     pub(crate) storage_paths: BTreeMap<String, StoragePath>,
     /// How much process servers may forward, by name.
     pub(crate) bandwidth: BTreeMap<String, Bandwidth>,
+    /// What agents are to go on as, when they are updated.
+    pub(crate) program: Option<Arc<Program>>,
     /// Which life of the configuration server this is.
     pub(crate) incarnation: u64,
     /// Another server has taken this one's place.
@@ -129,6 +134,12 @@ impl Facts {
             .and_then(|path| self.replication(item, path));
         let power_off = item.power_off.clone();
         let guest_for = self.guest_for(item);
+        let update = item.agent_update.as_ref().zip(self.program.as_ref());
+        let program = update.map(|(token, program)| ProgramOffer {
+            token: token.clone(),
+            sha256: program.sha256().into(),
+            len: program.len(),
+        });
         AgentDesired {
             standing: Standing::Active,
             replication,
@@ -136,6 +147,7 @@ impl Facts {
             scripts,
             power_off,
             guest_for,
+            program,
             hold: false,
         }
     }

@@ -4,6 +4,7 @@
 //! operators at once cannot both get one machine. Every step is done again when the configuration server dies in it, so each first looks at
 //! what is there already.
 
+mod agent_update;
 pub(crate) mod deployment;
 pub(crate) mod executor;
 pub(crate) mod failover;
@@ -52,6 +53,7 @@ fn steps_of(job: &Job) -> Result<Vec<Step>, ControlError> {
             ItemOperation::SwitchProcessServer { .. } => process_server::steps(),
             ItemOperation::Disable { .. } => finish::disable_steps(),
             ItemOperation::CleanUp => finish::clean_up_steps(),
+            ItemOperation::UpdateAgent => agent_update::steps(),
         },
         JobRequest::Plan { operation, .. } => plan::steps(job, operation)?,
         JobRequest::DeployServer(_) => deployment::steps(),

@@ -167,6 +167,7 @@ impl Control {
             containers: self.containers()?,
             storage_paths: self.storage_paths()?,
             bandwidth: self.all_bandwidth()?,
+            program: self.program(),
             incarnation: self.incarnation()?,
             superseded: self.superseded()?,
             addresses: self.inner.home.get().map(|home| home.addresses.clone()).unwrap_or_default(),

@@ -11,6 +11,7 @@
 //! POST /components/v1/report   Report                → Answer
 //! POST /components/v1/wait     Wait { version }      → Answer, at the latest after WAIT_S
 //! POST /components/v1/moment   MomentCall            → MomentAnswer (multi-VM moments, see there)
+//! POST /components/v1/program  ProgramPiece          → bytes of the program that an agent is offered
 //! ```
 
 mod agent;
@@ -23,8 +24,8 @@ use serde::{Deserialize, Serialize};
 
 pub use agent::{
     Activity, AgentDesired, AgentState, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts, InterfaceFacts,
-    InterfaceSettings, NetworkProfile, PowerOff, Problem, ProtectedDisk, Replication, ReplicationState,
-    ScriptCall, ScriptResult, Standing,
+    InterfaceSettings, NetworkProfile, PROGRAM_PIECE_MAX, PowerOff, Problem, ProgramOffer, ProgramPiece,
+    ProgramState, ProtectedDisk, Replication, ReplicationState, ScriptCall, ScriptResult, Standing,
 };
 
 pub use blobs::{BlobAccess, BlobPlace, Secret, StoragePath, StoragePathFound};

@@ -264,6 +264,9 @@ pub struct ProtectedItem {
     /// The machine is to switch itself off: it has no hypervisor that could.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub power_off: Option<crate::component::PowerOff>,
+    /// The token of an update of the active instance's agent that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_update: Option<String>,
     /// How often a user asked to compare everything again.
     #[serde(default)]
     pub resync_requested: u64,
@@ -330,6 +333,7 @@ impl ProtectedItem {
             left_behind: Vec::new(),
             final_cycle: None,
             power_off: None,
+            agent_update: None,
             resync_requested: 0,
             stale_seen: None,
             last_failover: None,

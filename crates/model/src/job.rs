@@ -196,6 +196,8 @@ pub enum ItemOperation {
     },
     /// Delete the instances that were left behind for good ([`crate::ProtectedItem::left_behind`]).
     CleanUp,
+    /// Have the mobility agent go on as the configuration server's own version.
+    UpdateAgent,
 }
 
 /// What a user says for a reprotect; what is not said is found.
@@ -231,7 +233,7 @@ impl ItemOperation {
             Self::Resynchronize => Operation::Resynchronize,
             Self::SwitchProcessServer { .. } => Operation::SwitchProcessServer,
             Self::Disable { .. } => Operation::Disable,
-            Self::CleanUp => return None,
+            Self::CleanUp | Self::UpdateAgent => return None,
         })
     }
 }

@@ -26,7 +26,9 @@ use serde::de::DeserializeOwned;
 use switchback_disk::{Clock, Volume};
 use switchback_identity::tls::control_client_config;
 use switchback_identity::{KeyRequest, LiveCredentials};
-use switchback_model::component::{Answer, MomentAnswer, MomentCall, Report, State, WAIT_S, Wait};
+use switchback_model::component::{
+    Answer, MomentAnswer, MomentCall, ProgramOffer, ProgramPiece, Report, State, WAIT_S, Wait,
+};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
@@ -44,6 +46,10 @@ const REPORT_MAX: Duration = Duration::from_secs(30);
 /// First pause after a failure; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// Times in a row that a piece of a program is asked for once more.
+const PIECE_FAILURES_MAX: u32 = 20;
+/// Between them.
+const PIECE_PAUSE: Duration = Duration::from_secs(3);
 /// How often it is looked whether the certificate has to be renewed, and how soon a failed renewal is tried again.
 const RENEWAL_EVERY: Duration = Duration::from_secs(60);
 
@@ -166,6 +172,41 @@ impl Channel {
     #[must_use]
     pub fn failure(&self) -> Option<ChannelError> {
         self.inner.heard().failure.clone()
+    }
+
+    /// Fetches an offered program, piece by piece. Blocks, for as long as each piece arrives in time after some tries.
+    ///
+    /// # Errors
+    /// The last failure of a piece; those of `take`.
+    pub fn fetch_program(
+        &self,
+        offer: &ProgramOffer,
+        mut take: impl FnMut(&[u8]) -> std::io::Result<()>,
+    ) -> anyhow::Result<()> {
+        let inner = &self.inner;
+        let mut line = None;
+        let (mut offset, mut failures) = (0, 0);
+        while offset < offer.len {
+            let wanted = encode(&ProgramPiece { sha256: offer.sha256.clone(), offset });
+            let server = inner.server();
+            let asked = inner.ask_once(&mut line, &server, "/components/v1/program", wanted, REPORT_MAX);
+            match inner.config.runtime.block_on(asked) {
+                Ok(piece) => {
+                    anyhow::ensure!(
+                        !piece.is_empty(),
+                        "the configuration server's program is shorter than it says"
+                    );
+                    take(&piece)?;
+                    (offset, failures) = (offset + piece.len() as u64, 0);
+                }
+                Err(error) if error.is_of_this_server() && failures < PIECE_FAILURES_MAX => {
+                    (line, failures) = (None, failures + 1);
+                    std::thread::sleep(PIECE_PAUSE);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Goes to a meeting of a multi-VM moment. Blocks until its answer, `limit` at most. Touches no file but those of the process's own

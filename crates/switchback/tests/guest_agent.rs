@@ -9,6 +9,7 @@
 mod cs;
 mod rig;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -16,17 +17,20 @@ use std::time::Duration;
 use cs::Site;
 use cs::replica::Wanted;
 use rig::{MIB, Process, same, wait_until};
+use switchback_control::Program;
 use switchback_disk::FileDisk;
 use switchback_lab::{Foundation, GuestImage};
 use switchback_model::component::{
-    Activity, AgentDesired, AgentState, Desired, MasterTargetDesired, ProcessServerDesired, ProtectedDisk,
-    ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State,
+    Activity, AgentDesired, AgentState, Desired, MasterTargetDesired, ProcessServerDesired, ProgramOffer,
+    ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State,
 };
 use switchback_model::{Consistency, Epoch};
 
 const MT: &str = "target mt1";
 const AGENT: &str = "source web01";
 const SIZE: u64 = 64 * MIB;
+/// With room for another version of the program.
+const LARGE: u64 = 512 * MIB;
 const UUID: &str = "0b6c2f5e-1111-4222-8333-000000000001";
 
 /// Everything of the agent lies on the protected disk. At 10.0.2.2 the guest reaches this host's loopback interface.
@@ -76,6 +80,7 @@ struct Protected {
     site: Site,
     replica: ReplicaDesired,
     replication: Replication,
+    program: Option<ProgramOffer>,
     disk: PathBuf,
     console: PathBuf,
     servers: Vec<Process>,
@@ -95,6 +100,7 @@ impl Protected {
             standing,
             replication: Some(self.replication.clone()),
             networks: Vec::new(),
+            program: self.program.clone(),
             scripts: vec![ScriptCall { token: "s1".into(), script: "hello".into(), limit_s: 30 }],
             ..AgentDesired::default()
         };
@@ -135,12 +141,12 @@ impl Protected {
 }
 
 /// Servers and what they are to do; the guest is not on yet.
-fn prepare() -> Protected {
+fn prepare(size: u64) -> Protected {
     let site = Site::new();
     let (disk, target, console) = (site.path("vda.img"), site.path("target.img"), site.path("console"));
-    FileDisk::create(&disk, SIZE).unwrap();
-    FileDisk::create(&target, SIZE).unwrap();
-    let replica = ReplicaDesired { sizes: vec![SIZE], ..Wanted::new(&target).replica };
+    FileDisk::create(&disk, size).unwrap();
+    FileDisk::create(&target, size).unwrap();
+    let replica = ReplicaDesired { sizes: vec![size], ..Wanted::new(&target).replica };
     let replication = Replication {
         replica: replica.replica.clone(),
         address: String::new(),
@@ -152,12 +158,12 @@ fn prepare() -> Protected {
         compression: None,
         bytes_per_s_max: None,
         group: Some("g".into()),
-        disks: vec![ProtectedDisk { serial: "disk0".into(), size: SIZE }],
+        disks: vec![ProtectedDisk { serial: "disk0".into(), size }],
         resync_requested: 0,
         final_cycle: None,
     };
-    let (servers, mt_address) = (Vec::new(), String::new());
-    let mut protected = Protected { site, replica, replication, disk, console, servers, mt_address };
+    let (servers, mt_address, program) = (Vec::new(), String::new(), None);
+    let mut protected = Protected { site, replica, replication, program, disk, console, servers, mt_address };
     protected.tell_master_target();
     let (mt, mt_address) = protected.site.start("master-target", "mt1");
     protected.mt_address = mt_address;
@@ -183,7 +189,7 @@ fn image(foundation: &Foundation, site: &Site) -> GuestImage {
 #[test]
 fn guest_agent_protects_stands_still_for_the_last_point_and_is_fenced() {
     let foundation = Foundation::prepare().unwrap();
-    let mut protected = prepare();
+    let mut protected = prepare(SIZE);
     let image = image(&foundation, &protected.site);
     let mut guest = boot(&foundation, &image, &protected.disk, &protected.console);
     protects(&protected);
@@ -209,7 +215,7 @@ fn guest_agent_protects_stands_still_for_the_last_point_and_is_fenced() {
 fn protects(protected: &Protected) {
     protected.until("it reports its machine", |agent| agent.system_uuid == UUID && agent.hostname == "web01");
     let disks = protected.agent().unwrap().disks;
-    assert_eq!((disks.len(), disks[0].name.as_str(), disks[0].size), (1, "vda", SIZE));
+    assert_eq!((disks.len(), disks[0].name.as_str(), disks[0].size), (1, "vda", protected.replica.sizes[0]));
     protected.until("points arrive", |agent| {
         let replication = agent.replication.as_ref();
         replication.is_some_and(|replication| replication.recoverable.is_some_and(|seq| seq.0 >= 3))
@@ -262,4 +268,73 @@ fn stands_still(protected: &mut Protected, guest: &mut Process) {
     protected.site.cs.service.until_replica(MT, "it stands", |replica| replica.reached == mode);
     let target = &protected.replica.targets[0];
     assert!(same(&protected.disk, target), "the replica is the disk at which the guest died");
+}
+
+/// A version that is another one for its digest alone: without symbols, and with something at its end.
+fn another_version(protected: &Protected) -> Program {
+    let path = protected.site.path("version");
+    let mut strip = Command::new("strip");
+    strip.args(["-s", "-o"]).arg(&path).arg(env!("CARGO_BIN_EXE_switchback"));
+    assert!(strip.status().unwrap().success());
+    std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"another").unwrap();
+    Program::open(&path).unwrap()
+}
+
+/// The agent becomes another version while its machine runs, and no write goes by unseen: its tracker is the same one, and nothing is compared. A version that is not
+/// what was offered, or does not run, is not taken; the installed program, started anew, goes on as the one that was.
+#[test]
+fn guest_agent_goes_on_as_another_version_and_misses_no_write() {
+    let foundation = Foundation::prepare().unwrap();
+    let mut protected = prepare(LARGE);
+    let image = image(&foundation, &protected.site);
+    let mut guest = boot(&foundation, &image, &protected.disk, &protected.console);
+    protects(&protected);
+    let replication = |agent: &AgentState| agent.replication.clone();
+    let before = protected.agent().and_then(|agent| replication(&agent)).unwrap();
+
+    // What does not run is not taken.
+    let broken = protected.site.path("broken");
+    std::fs::write(&broken, b"not a program").unwrap();
+    offer(&mut protected, Program::open(&broken).unwrap(), "p1");
+    protected.until("it refuses what does not run", |agent| {
+        agent.program.as_ref().is_some_and(|program| {
+            program.token == "p1"
+                && program.failure.as_ref().is_some_and(|why| why.contains("does not run here"))
+        })
+    });
+
+    let version = another_version(&protected);
+    let sha256 = version.sha256().to_owned();
+    offer(&mut protected, version, "p2");
+    let runs = |agent: &AgentState, token: &str| {
+        agent.program.as_ref().is_some_and(|program| program.token == token && program.sha256 == sha256)
+    };
+    protected.until("it runs what it was offered", |agent| runs(agent, "p2"));
+    let newer = |agent: &AgentState| {
+        let received = replication(agent).and_then(|replication| replication.received);
+        received.is_some_and(|(seq, _)| seq.0 > before.received.unwrap().0.0 + 2)
+    };
+    protected.until("points go on", newer);
+    let after = protected.agent().and_then(|agent| replication(&agent)).unwrap();
+    assert_eq!(after.generation, before.generation, "the tracker is the same one");
+    assert_eq!((after.compared_bytes, after.resync_sent_bytes), (0, 0), "nothing was compared");
+
+    // The machine starts again, with the program that was installed.
+    guest.kill();
+    protected.site.cs.service.forget_reports();
+    offer_again(&mut protected, "p3");
+    let _guest = boot(&foundation, &image, &protected.disk, &protected.console);
+    protected.until("it goes on as the version that was confirmed", |agent| runs(agent, "p3"));
+}
+
+fn offer(protected: &mut Protected, program: Program, token: &str) {
+    protected.program =
+        Some(ProgramOffer { token: token.into(), sha256: program.sha256().into(), len: program.len() });
+    *protected.site.cs.service.program.lock().unwrap() = Some(program.into());
+    protected.tell_agent(Standing::Active);
+}
+
+fn offer_again(protected: &mut Protected, token: &str) {
+    protected.program.as_mut().unwrap().token = token.into();
+    protected.tell_agent(Standing::Active);
 }

@@ -34,6 +34,7 @@ pub const fn scenario(request: &JobRequest) -> (&'static str, &'static str) {
         ItemOperation::SwitchProcessServer { .. } => ("SwitchProcessServer", "Switch process server"),
         ItemOperation::Disable { .. } => ("DisableDr", "Disable replication"),
         ItemOperation::CleanUp => ("CleanUp", "Clean up machines left behind"),
+        ItemOperation::UpdateAgent => ("UpdateMobilityService", "Update mobility service"),
     }
 }
 

@@ -134,6 +134,12 @@ pub(crate) fn repair_replication(control: &Control, call: &Call) -> Result<Answe
     start(control, call, &view, ItemOperation::Resynchronize)
 }
 
+/// The account that the contract has is for installing: an agent that reports is updated by itself.
+pub(crate) fn update_mobility_service(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    let view = protected_items::find(control, call)?;
+    start(control, call, &view, ItemOperation::UpdateAgent)
+}
+
 pub(crate) fn reprotect(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let (view, input) = read(control, call)?;
     check_direction(&input, REVERSE, &view)?;

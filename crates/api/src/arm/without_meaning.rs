@@ -93,7 +93,7 @@ fn health_errors(_: &Control, _: &Call) -> Result<Answer, ArmError> {
 }
 
 fn agents(_: &Control, _: &Call) -> Result<Answer, ArmError> {
-    refuse("the mobility agent is not installed or updated from here", "update its package in the guest")
+    refuse("the mobility agent is not installed from here", "install its package in the guest")
 }
 
 fn disks(_: &Control, _: &Call) -> Result<Answer, ArmError> {
@@ -143,7 +143,6 @@ pub(crate) fn routes() -> Router<Arc<Api>> {
             ("resolvehealtherrors", health_errors),
             ("switchprovider", appliance),
             ("updateappliance", appliance),
-            ("updatemobilityservice", agents),
         ],
     )
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod agent_updates;
 mod changes;
 mod cost;
 mod deployments;

@@ -22,8 +22,8 @@ use switchback_identity::{Authority, Newcomer, PeerIdentity, Role, TicketId, Web
 use switchback_model::azure::{AzureIdentity, AzureKind};
 use switchback_model::component::{
     Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts,
-    InterfaceFacts, MasterTargetState, Problem, ProcessServerState, ReplicaActual, ReplicaMode, Replication,
-    ReplicationState, Report, State, StoragePathFound,
+    InterfaceFacts, MasterTargetState, Problem, ProcessServerState, ProgramOffer, ProgramState,
+    ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State, StoragePathFound,
 };
 use switchback_model::{
     Consistency, Epoch, ReadinessCheck, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind,
@@ -114,6 +114,11 @@ pub(crate) struct World {
     pub(crate) system: String,
     /// They come up, and do not enrol.
     pub(crate) newcomers_fail: bool,
+    /// What the agent of `web01` has gone on as.
+    pub(crate) program_of_agent: Option<String>,
+    program: Option<ProgramState>,
+    /// Why it does not go on as what it is offered.
+    pub(crate) agent_refuses: Option<&'static str>,
     _directory: tempfile::TempDir,
 }
 
@@ -213,6 +218,9 @@ impl World {
             install_source: None,
             system: "Linux".into(),
             newcomers_fail: false,
+            program_of_agent: None,
+            program: None,
+            agent_refuses: None,
             storage_path: ReadinessCheck::passed("master-target.network-path", "W", "as chosen"),
             storage_paths: Vec::new(),
             _directory: directory,
@@ -439,7 +447,11 @@ impl World {
     }
 
     fn agent(&mut self, machine: &Machine) {
-        let (known, hidden_disks, system) = (self.replicas.clone(), self.hidden_disks, self.system.clone());
+        if self.down.contains(&"web01") {
+            return;
+        }
+        let (known, hidden_disks) = (self.replicas.clone(), self.hidden_disks);
+        let (system, program) = (self.system.clone(), self.program.clone());
         let guest = if self.guest_for.is_some() { self.guest.clone() } else { Vec::new() };
         let state = |replication| AgentState {
             system_uuid: machine.system_uuid.clone(),
@@ -464,11 +476,13 @@ impl World {
             replication,
             scripts: Vec::new(),
             guest: guest.clone(),
+            program: program.clone(),
             problems: Vec::new(),
         };
         let answer = self.report(Role::Source, "web01", "", State::Agent(Box::new(state(None))));
         let Desired::Agent(desired) = answer.desired else { panic!() };
         self.guest_for = desired.guest_for;
+        self.program = desired.program.as_ref().map(|offer| self.take_program(offer));
         if let Some(wanted) = &desired.power_off {
             let stands_still =
                 desired.replication.as_ref().is_some_and(|wanted| wanted.final_cycle.is_some());
@@ -489,6 +503,20 @@ impl World {
         }
         let state = state(Some(self.cycle(key, &replication)));
         self.report(Role::Source, "web01", "", State::Agent(Box::new(state)));
+    }
+
+    /// The agent has half of it at first, and runs it then; or it says why not.
+    fn take_program(&mut self, offer: &ProgramOffer) -> ProgramState {
+        let runs = self.program_of_agent.clone().unwrap_or_default();
+        if self.agent_refuses.is_none() {
+            self.program_of_agent = Some(offer.sha256.clone());
+        }
+        ProgramState {
+            token: offer.token.clone(),
+            sha256: runs,
+            fetched: offer.len / 2,
+            failure: self.agent_refuses.map(str::to_owned),
+        }
     }
 
     /// Somebody starts the replica's machine by hand, past everything.

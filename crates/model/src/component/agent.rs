@@ -26,9 +26,49 @@ pub struct AgentDesired {
     /// Where the machine may wake up one day; its guest is checked, and prepared, for that. `None`: nowhere that asks something of guests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_for: Option<GuestPlatform>,
+    /// Go on as this program, fetched with [`ProgramPiece`]; `None`: as what you are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramOffer>,
     /// Go on as you are, whatever the rest says: a restored configuration server does not know yet how things stand.
     #[serde(default)]
     pub hold: bool,
+}
+
+/// Longest piece of a program in bytes that is asked for at a time.
+pub const PROGRAM_PIECE_MAX: usize = 1 << 20;
+
+/// A program that an agent is to go on as.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramOffer {
+    /// Tells one request from another: what has failed is not tried again for the same one.
+    pub token: String,
+    /// SHA-256, 64 hexadecimal digits in lower case.
+    pub sha256: String,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// Asks for the bytes of an offered program from `offset` on, at most [`PROGRAM_PIECE_MAX`]. None: its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramPiece {
+    /// Of which program; refused when the configuration server has another one by now.
+    pub sha256: String,
+    /// Bytes before it.
+    pub offset: u64,
+}
+
+/// How an agent stands to a [`ProgramOffer`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgramState {
+    /// Of the offer.
+    pub token: String,
+    /// What the agent runs, as the offer names it.
+    pub sha256: String,
+    /// Bytes of the offered program that it has.
+    pub fetched: u64,
+    /// Why it does not go on as what was offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// A platform that asks something of the guests that it runs.
@@ -200,6 +240,9 @@ pub struct AgentState {
     /// How its guest is ready for [`AgentDesired::guest_for`]; empty: that was not asked for, or not looked at yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub guest: Vec<ReadinessCheck>,
+    /// How it stands to the program that it is offered; `None`: it is offered none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub program: Option<ProgramState>,
     /// What a person should know: failed scripts, unsupported disks, refused sessions.
     #[serde(default)]
     pub problems: Vec<Problem>,

@@ -435,6 +435,7 @@ fn agent(number: u32, now: UnixMillis) -> anyhow::Result<AgentState> {
         replication: Some(replication),
         scripts: Vec::new(),
         guest: Vec::new(),
+        program: None,
         problems: Vec::new(),
     })
 }

@@ -10,7 +10,7 @@ use super::component::ComponentArgs;
 use super::network::IdentityArgs;
 use crate::engine::Stop;
 use crate::machine::CaptureMethod;
-use crate::role::agent::{self, AgentConfig};
+use crate::role::agent::{self, AgentConfig, Ended, update};
 
 #[derive(Debug, Args)]
 pub(crate) struct AgentArgs {
@@ -26,6 +26,9 @@ pub(crate) struct AgentArgs {
     /// Only look whether this guest is ready for the other site, and tell; without this, what is safe is put right (see the guide to Azure's guests)
     #[arg(long)]
     leave_guest_alone: bool,
+    /// Stay this version, also when the configuration server offers its own (`machine update-agent`)
+    #[arg(long)]
+    no_updates: bool,
     #[command(flatten)]
     component: ComponentArgs,
     #[command(flatten)]
@@ -33,15 +36,21 @@ pub(crate) struct AgentArgs {
 }
 
 pub(crate) fn run(args: &AgentArgs) -> anyhow::Result<ExitCode> {
+    update::go_on(&args.data);
     let stop = Stop::default();
     super::stop_on_interrupt(&stop)?;
     // Before anything else: without its network the machine does not reach its configuration server.
     agent::wake_up(&args.data);
     let role = args.component.role(Role::Source, &args.servers, ("", &args.data), &args.identity, &stop)?;
     println!("the mobility agent {}", role.credentials.current().identity());
-    agent::run(
-        AgentConfig { role, capture: args.capture, leave_guest_alone: args.leave_guest_alone },
-        &stop,
-    )?;
-    Ok(ExitCode::SUCCESS)
+    let config = AgentConfig {
+        role,
+        capture: args.capture,
+        leave_guest_alone: args.leave_guest_alone,
+        no_updates: args.no_updates,
+    };
+    match agent::run(config, &stop)? {
+        Ended::Stopped => Ok(ExitCode::SUCCESS),
+        Ended::As(successor) => Err(successor.become_it(&args.data)),
+    }
 }

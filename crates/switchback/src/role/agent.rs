@@ -6,6 +6,7 @@
 //! ```text
 //! networks       profiles of the places where the machine may wake up    acknowledged  see `replication`
 //! scripts        which scripts have been run                             writer        who it is towards process servers
+//! program*       a version that the configuration server has put in the place of what was installed: see `update`
 //! guest          what was prepared of the guest last
 //! ```
 //! Nothing is done from memory of earlier orders: after a start it waits for the configuration server before it sends anything, as
@@ -20,6 +21,7 @@ mod network;
 mod power;
 mod replication;
 mod scripts;
+pub mod update;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +43,7 @@ use facts::Identity;
 use guest::GuestCare;
 use replication::{Replicator, ReplicatorConfig};
 use scripts::ScriptRunner;
+use update::Updates;
 
 /// How often it looks around by itself.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -60,6 +63,17 @@ pub struct AgentConfig {
     pub capture: CaptureMethod,
     /// The guest is only looked at, and not prepared for the other site.
     pub leave_guest_alone: bool,
+    /// The configuration server may not put another version in this one's place.
+    pub no_updates: bool,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// It was stopped.
+    Stopped,
+    /// This process is to go on as another program.
+    As(update::Successor),
 }
 
 /// Applies the network settings of the place where the machine has woken up, as kept in `data`; nothing if none are. Before anything that
@@ -75,8 +89,8 @@ pub fn wake_up(data: &Path) {
 ///
 /// # Errors
 /// When it cannot begin. What happens later is reported, and tried again.
-pub fn run(config: AgentConfig, stop: &Stop) -> anyhow::Result<()> {
-    let AgentConfig { role, capture, leave_guest_alone } = config;
+pub fn run(config: AgentConfig, stop: &Stop) -> anyhow::Result<Ended> {
+    let AgentConfig { role, capture, leave_guest_alone, no_updates } = config;
     let volume: Arc<dyn Volume> = Arc::new(role.volume()?);
     let runtime = runtime()?;
     let identity = Identity::read();
@@ -94,12 +108,14 @@ pub fn run(config: AgentConfig, stop: &Stop) -> anyhow::Result<()> {
     let scripts = ScriptRunner::open(volume.clone(), Path::new(scripts::DIRECTORY))?;
     let writer = writer_id(&role.data)?;
     let disks = facts::disks(Path::new("/sys"));
+    let updates = Updates::open(volume.clone(), &role.data, !no_updates);
     let guest = GuestCare::new(volume.clone(), &identity.boot_id, leave_guest_alone);
     let mut agent = Agent {
         role,
         capture,
         volume,
         guest,
+        updates,
         runtime,
         writer,
         channel,
@@ -118,6 +134,7 @@ pub fn run(config: AgentConfig, stop: &Stop) -> anyhow::Result<()> {
         problems: Vec::new(),
     };
     let mut seen = 0;
+    let mut ended = Ended::Stopped;
     while !stop.is_stopped() {
         let (count, answer) = agent.channel.next(seen, LOOK_EVERY);
         if count > seen {
@@ -131,9 +148,13 @@ pub fn run(config: AgentConfig, stop: &Stop) -> anyhow::Result<()> {
             }
         }
         agent.look_around();
+        if let Some(successor) = agent.successor() {
+            ended = Ended::As(successor);
+            break;
+        }
     }
     agent.end();
-    Ok(())
+    Ok(ended)
 }
 
 fn first_state(identity: &Identity) -> AgentState {
@@ -150,6 +171,7 @@ fn first_state(identity: &Identity) -> AgentState {
         replication: None,
         scripts: Vec::new(),
         guest: Vec::new(),
+        program: None,
         problems: Vec::new(),
     }
 }
@@ -163,6 +185,7 @@ struct Agent {
     channel: Arc<Channel>,
     scripts: ScriptRunner,
     guest: GuestCare,
+    updates: Updates,
     /// All disks of this machine.
     disks: Vec<DiskFacts>,
     state: Arc<Mutex<AgentState>>,
@@ -188,6 +211,7 @@ impl Agent {
             return;
         }
         self.heard = true;
+        self.updates.heard();
         let system_uuid = Identity::read().system_uuid;
         match network::keep(&*self.volume, &system_uuid, &desired.networks) {
             Ok(false) => {}
@@ -247,16 +271,30 @@ impl Agent {
         };
         let (scripts, problems) = (self.scripts.results(), self.problems.clone());
         let (powering_off, guest) = (self.power.announced(), self.guest.checks());
+        let program = self.updates.state();
         self.show(|state| {
-            state.guest = guest;
+            (state.guest, state.program) = (guest, program);
             state.disks.iter_mut().for_each(|disk| disk.capture = capture.into());
             (state.scripts, state.problems, state.powering_off) = (scripts, problems, powering_off);
         });
     }
 
-    /// Not while the machine stands still for its last point: what is written then is in none.
+    /// The machine stands still for its last point, or is about to: what is written then is in none.
+    fn is_ending(&self) -> bool {
+        self.desired.replication.as_ref().is_some_and(|wanted| wanted.final_cycle.is_some())
+    }
+
+    /// As what this process is to go on, if as something else.
+    fn successor(&mut self) -> Option<update::Successor> {
+        if self.is_ending() {
+            return None;
+        }
+        let offer = self.desired.program.clone();
+        self.updates.look(offer.as_ref(), &self.channel)
+    }
+
     fn look_at_guest(&mut self) {
-        if self.desired.replication.as_ref().is_none_or(|wanted| wanted.final_cycle.is_none()) {
+        if !self.is_ending() {
             let channel = self.channel.clone();
             self.guest.look_at(self.desired.guest_for, move || channel.report_now());
         }

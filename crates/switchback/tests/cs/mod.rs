@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use switchback_api::components::{ComponentService, MomentFuture};
 use switchback_api::listener::{Limits, ListenerConfig, serve};
-use switchback_control::{ControlError, ErrorKind};
+use switchback_control::{ControlError, ErrorKind, Program};
 use switchback_disk::{Clock, SystemClock};
 use switchback_identity::tls::control_server_config;
 use switchback_identity::{
@@ -21,8 +21,8 @@ use switchback_identity::{
 };
 use switchback_model::UnixMillis;
 use switchback_model::component::{
-    Answer, Desired, MasterTargetState, MomentAnswer, MomentCall, ProcessServerState, ReplicaActual, Report,
-    State,
+    Answer, Desired, MasterTargetState, MomentAnswer, MomentCall, PROGRAM_PIECE_MAX, ProcessServerState,
+    ProgramPiece, ReplicaActual, Report, State,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -52,6 +52,8 @@ pub(crate) struct Scripted {
     pub(crate) incarnation: AtomicU64,
     /// Where else it says that it is reached.
     pub(crate) servers: Mutex<Vec<String>>,
+    /// What agents are offered.
+    pub(crate) program: Mutex<Option<Arc<Program>>>,
 }
 
 impl Scripted {
@@ -129,6 +131,12 @@ impl ComponentService for Scripted {
         self.changes.subscribe()
     }
 
+    fn program_piece(&self, wanted: &ProgramPiece) -> Result<Vec<u8>, ControlError> {
+        let program = self.program.lock().unwrap().clone().expect("a test that offers one");
+        assert_eq!(program.sha256(), wanted.sha256);
+        Ok(program.read(wanted.offset, PROGRAM_PIECE_MAX).unwrap())
+    }
+
     fn moment<'a>(&'a self, _: &'a PeerIdentity, call: MomentCall) -> MomentFuture<'a> {
         Box::pin(async move { Ok(MomentAnswer::Go { tag: format!("{}-1", call.group) }) })
     }
@@ -163,6 +171,7 @@ impl Cs {
             versions: AtomicU64::new(0),
             incarnation: AtomicU64::new(0),
             servers: Mutex::default(),
+            program: Mutex::default(),
         });
         let address = SocketAddr::new(address, 0);
         let mut cs = Self { runtime, authority, clock, service, address, stop: None };

@@ -90,6 +90,7 @@ fn agent(uuid: &str, epoch: Option<u64>) -> StoredReport {
         replication,
         scripts: Vec::new(),
         guest: Vec::new(),
+        program: None,
         problems: Vec::new(),
     };
     report(Role::Source, "web01", State::Agent(Box::new(state)))

@@ -91,6 +91,13 @@ pub(crate) enum OperateCommand {
     },
     /// Delete the machines that were left behind for good, if Switchback made them
     CleanUp(AskedArgs),
+    /// Have the machine's mobility agent go on as the configuration server's version; the machine runs, and goes on being tracked
+    UpdateAgent {
+        /// The protected machine
+        machine: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -178,6 +185,7 @@ impl OperateCommand {
             | Self::TestFailoverCleanup { machine, .. }
             | Self::ChangeRecoveryPoint { machine, .. }
             | Self::Resync { machine, .. }
+            | Self::UpdateAgent { machine, .. }
             | Self::SwitchProcessServer { machine, .. }
             | Self::Disable { machine, .. } => machine,
             Self::Failover(args) => &args.machine,
@@ -186,7 +194,7 @@ impl OperateCommand {
         }
     }
 
-    /// What it is in the machine's table of transitions; a clean-up changes no protection.
+    /// What it is in the machine's table of transitions; a clean-up and an update change no protection.
     const fn operation(&self) -> Option<Operation> {
         Some(match self {
             Self::TestFailover { .. } => Operation::TestFailover,
@@ -199,7 +207,7 @@ impl OperateCommand {
             Self::Resync { .. } => Operation::Resynchronize,
             Self::SwitchProcessServer { .. } => Operation::SwitchProcessServer,
             Self::Disable { .. } => Operation::Disable,
-            Self::CleanUp(_) => return None,
+            Self::CleanUp(_) | Self::UpdateAgent { .. } => return None,
         })
     }
 
@@ -209,6 +217,7 @@ impl OperateCommand {
             | Self::TestFailoverCleanup { wait, .. }
             | Self::ChangeRecoveryPoint { wait, .. }
             | Self::Resync { wait, .. }
+            | Self::UpdateAgent { wait, .. }
             | Self::SwitchProcessServer { wait, .. }
             | Self::Disable { wait, .. } => *wait,
             Self::Failover(args) => args.how.wait,
@@ -222,6 +231,7 @@ impl OperateCommand {
             Self::TestFailover { .. }
             | Self::TestFailoverCleanup { .. }
             | Self::Resync { .. }
+            | Self::UpdateAgent { .. }
             | Self::SwitchProcessServer { .. } => ConfirmArgs::default(),
             Self::ChangeRecoveryPoint { confirm, .. } | Self::Disable { confirm, .. } => *confirm,
             Self::Failover(args) => args.how.confirm,
@@ -345,6 +355,9 @@ fn request(command: &OperateCommand, places: &Places) -> Request {
         }
         OperateCommand::Disable { clean_up, .. } => {
             ask("remove", disable_body(*clean_up), places.disable(*clean_up), "it is not protected any more")
+        }
+        OperateCommand::UpdateAgent { .. } => {
+            unasked(ask("updateMobilityService", json!({}), String::new(), "its agent runs this version"))
         }
         OperateCommand::CleanUp(_) => ask("cleanUp", json!({}), places.clean_up(), "nothing is left behind"),
     }
