@@ -91,7 +91,7 @@ impl Server {
                 }
             }
         }
-        panic!("it does not come to rest: {:#?}", self.world.control.jobs(None, &[], 5).unwrap());
+        panic!("it does not come to rest: {:#?}", self.world.control.jobs(None, None, 5, |_| true).unwrap());
     }
 
     /// Protects `web01`.

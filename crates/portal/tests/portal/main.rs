@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-#[path = "browser_today.rs"]
 mod browser;
 mod events;
 mod jobs;

@@ -103,6 +103,30 @@ async fn looks_are_kept_by_the_browser() {
     assert_eq!(server.world.control.items().unwrap().len(), 0, "{:?}", Phase::Protected);
 }
 
+/// A form's name, what is filled in, and what the machine's page says afterwards.
+type FilledIn = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+
+const ROUND: [FilledIn; 9] = [
+    ("protect", &[("group", "PG1"), ("machine", "web01")], "It runs at home and is replicated to recovery."),
+    ("failover", &[("point", "LatestProcessed"), ("shut-down", "yes")], "failed over, commit required"),
+    ("cancel-failover", &[], "It runs at home and is replicated to recovery."),
+    ("failover", &[("point", "Latest"), ("shut-down", "yes")], "failed over, commit required"),
+    ("commit", &[], "web01 is not protected"),
+    (
+        "reprotect",
+        &[
+            ("master-target", "home-mt"),
+            ("process-server", "recovery-ps"),
+            ("location", "alternate"),
+            ("datastore", "store"),
+        ],
+        "It runs at recovery and is replicated to home.",
+    ),
+    ("planned-failover", &[], "failed over, commit required"),
+    ("commit", &[], "web01 is not protected"),
+    ("reprotect", &[], "It runs at home and is replicated to recovery."),
+];
+
 /// What the API answers to the same, in the contract's words, decides; here it is only shown.
 #[tokio::test]
 async fn the_whole_round_is_made_by_forms_alone() {
@@ -116,29 +140,8 @@ async fn the_whole_round_is_made_by_forms_alone() {
         server.world.enrol(role, name);
     }
     let token = server.token("anna", AccessRole::Contributor);
-    let group = [("group", "PG1"), ("machine", "web01")];
     let mut kept = Vec::new();
-    let steps: [(&str, &[(&str, &str)], &str); 9] = [
-        ("protect", &group, "It runs at home and is replicated to recovery."),
-        ("failover", &[("point", "LatestProcessed"), ("shut-down", "yes")], "failed over, commit required"),
-        ("cancel-failover", &[], "It runs at home and is replicated to recovery."),
-        ("failover", &[("point", "Latest"), ("shut-down", "yes")], "failed over, commit required"),
-        ("commit", &[], "web01 is not protected"),
-        (
-            "reprotect",
-            &[
-                ("master-target", "home-mt"),
-                ("process-server", "recovery-ps"),
-                ("location", "alternate"),
-                ("datastore", "store"),
-            ],
-            "It runs at recovery and is replicated to home.",
-        ),
-        ("planned-failover", &[], "failed over, commit required"),
-        ("commit", &[], "web01 is not protected"),
-        ("reprotect", &[], "It runs at home and is replicated to recovery."),
-    ];
-    for (slug, fields, expected) in steps {
+    for (slug, fields, expected) in ROUND {
         let mut browser = server.browser();
         browser.cookies = std::mem::take(&mut kept);
         if browser.cookies.is_empty() {
