@@ -32,6 +32,14 @@ impl Deref for Protected {
     }
 }
 
+impl Protected {
+    /// The one of a name.
+    #[must_use]
+    pub fn of(&self, name: &ObjectName) -> Option<&ProtectedItem> {
+        self.iter().find(|item| item.name == *name)
+    }
+}
+
 impl Control {
     /// All protected machines.
     ///

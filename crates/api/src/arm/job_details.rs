@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::{Value, json};
-use switchback_control::Control;
+use switchback_control::{Control, ControlError};
 use switchback_model::{
     ItemOperation, Job, JobError, JobId, JobRequest, JobState, Task, TaskState, UnixMillis,
 };
@@ -245,7 +245,14 @@ pub(crate) const fn target_type(request: &JobRequest) -> &'static str {
 }
 
 /// `customDetails` by what the job does. `target` is the resource's id, where it still is.
-pub(crate) fn custom_details(control: &Control, job: &Job, target: Option<&str>) -> Value {
+///
+/// # Errors
+/// Those of the store.
+pub(crate) fn custom_details(
+    control: &Control,
+    job: &Job,
+    target: Option<&str>,
+) -> Result<Value, ControlError> {
     let operation = match &job.request {
         JobRequest::Protect(_)
         | JobRequest::DeployServer(_)
@@ -254,39 +261,39 @@ pub(crate) fn custom_details(control: &Control, job: &Job, target: Option<&str>)
         JobRequest::Operate { operation, .. } | JobRequest::Plan { operation, .. } => Some(operation),
     };
     let affected = json!({ "objectName": job.request.object().as_str(), "by": job.by });
-    match operation {
+    Ok(match operation {
         Some(ItemOperation::UnplannedFailover { .. } | ItemOperation::PlannedFailover) => json!({
-            "instanceType": "FailoverJobDetails", "affectedObjectDetails": affected, "protectedItemDetails": failed_over(control, job),
+            "instanceType": "FailoverJobDetails", "affectedObjectDetails": affected, "protectedItemDetails": failed_over(control, job)?,
         }),
         Some(ItemOperation::TestFailover { .. }) => json!({
             "instanceType": "TestFailoverJobDetails", "affectedObjectDetails": affected,
-            "testFailoverStatus": job_state_description(job.state), "protectedItemDetails": failed_over(control, job),
+            "testFailoverStatus": job_state_description(job.state), "protectedItemDetails": failed_over(control, job)?,
         }),
         Some(ItemOperation::Reprotect(_)) => json!({
             "instanceType": "SwitchProtectionJobDetails", "affectedObjectDetails": affected,
             "newReplicationProtectedItemId": target.filter(|_| job.state == JobState::Succeeded).unwrap_or_default(),
         }),
         _ => json!({ "instanceType": "AsrJobDetails", "affectedObjectDetails": affected }),
-    }
+    })
 }
 
 /// The machine of a failover with its recovery point, as far as it is the last one.
-fn failed_over(control: &Control, job: &Job) -> Vec<Value> {
-    let JobRequest::Operate { item, operation } = &job.request else { return Vec::new() };
-    let Ok(view) = control.item(item) else { return Vec::new() };
-    let item = view.item;
+fn failed_over(control: &Control, job: &Job) -> Result<Vec<Value>, ControlError> {
+    let JobRequest::Operate { item, operation } = &job.request else { return Ok(Vec::new()) };
+    let protected = control.protected()?;
+    let Some(item) = protected.of(item) else { return Ok(Vec::new()) };
     let is_test = matches!(operation, ItemOperation::TestFailover { .. });
-    let record = item.failover.filter(|_| !is_test && job.state == JobState::Succeeded);
+    let record = item.failover.as_ref().filter(|_| !is_test && job.state == JobState::Succeeded);
     let mut details = json!({ "name": item.name.as_str(), "friendlyName": item.name.as_str() });
     if let (Some(record), Some(details)) = (record, details.as_object_mut()) {
         details.insert("recoveryPointId".into(), point_name(item.machine, record.seq, record.time).into());
         details.insert("recoveryPointTime".into(), time::show(record.time).into());
     }
-    if let (true, Some(test), Some(details)) = (is_test, item.test, details.as_object_mut()) {
+    if let (true, Some(test), Some(details)) = (is_test, &item.test, details.as_object_mut()) {
         details.insert("testVmName".into(), test.id.clone().into());
-        details.insert("testVmFriendlyName".into(), test.id.into());
+        details.insert("testVmFriendlyName".into(), test.id.clone().into());
     }
-    vec![details]
+    Ok(vec![details])
 }
 
 #[cfg(test)]

@@ -147,7 +147,8 @@ fn show(
             is_there.then(|| call.vault.addition(deployed_servers::KIND, object.as_str()))
         }
         JobRequest::Protect(_) | JobRequest::Operate { .. } | JobRequest::Verify(_) => {
-            control.item(object).ok().map(|view| call.vault.protected_item(&view.item.home.site, object))
+            // As it is stored: a view is computed from what components report, and a list has many jobs.
+            control.protected()?.of(object).map(|item| call.vault.protected_item(&item.home.site, object))
         }
     };
     let name = job_name(job.id);
@@ -162,7 +163,7 @@ fn show(
         start_time: time::show(job.started.unwrap_or(job.created)),
         end_time: time::show_option(job.ended),
         allowed_actions: job_details::allowed_actions(job),
-        custom_details: job_details::custom_details(control, job, target.as_deref()),
+        custom_details: job_details::custom_details(control, job, target.as_deref())?,
         target_object_id: target,
         target_object_name: object.to_string(),
         target_instance_type: job_details::target_type(&job.request),
