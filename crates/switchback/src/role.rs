@@ -80,7 +80,7 @@ impl RoleConfig {
         let measured = Arc::clone(&compose);
         let measure = move || Ok(crate::metrics::component::measure(&measured()));
         crate::metrics::serve_if(self.metrics, runtime, Arc::new(measure));
-        Ok(Channel::start(self.channel(runtime), compose)?)
+        Channel::start(self.channel(runtime), compose)
     }
 
     /// The role's directory, made if it is not there.
