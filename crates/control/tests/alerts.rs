@@ -1,5 +1,7 @@
 //! Alerts to a real mail server (aiosmtpd) and a real receiver of webhooks (Python's), both behind TLS: `scripts/lab-alerts`, `crates/lab/alerts`.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::Path;

@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 
-use crate::component::{Channel, ChannelConfig};
+use crate::component::{Channel, ChannelConfig, Compose};
 use crate::engine::Stop;
 
 /// What the desired state of an earlier run is kept as, in a role's directory.
@@ -52,9 +52,6 @@ pub struct RoleConfig {
     pub metrics: Option<SocketAddr>,
 }
 
-/// What a role reports, made whenever it is asked for.
-pub(crate) type Compose = Arc<dyn Fn() -> Report + Send + Sync>;
-
 impl std::fmt::Debug for RoleConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RoleConfig")
@@ -76,11 +73,11 @@ impl RoleConfig {
     }
 
     /// Begins to report, and to serve the same as metrics.
-    pub(crate) fn start_channel(&self, runtime: &Handle, compose: Compose) -> anyhow::Result<Channel> {
+    pub(crate) fn start_channel(&self, runtime: &Handle, compose: Arc<Compose>) -> anyhow::Result<Channel> {
         let measured = Arc::clone(&compose);
         let measure = move || Ok(crate::metrics::component::measure(&measured()));
         crate::metrics::serve_if(self.metrics, runtime, Arc::new(measure));
-        Ok(Channel::start(self.channel(runtime), compose)?)
+        Channel::start(self.channel(runtime), compose)
     }
 
     /// The role's directory, made if it is not there.

@@ -176,9 +176,9 @@ fn master_target(state: &MasterTargetState) -> Vec<Sample> {
         let name = [replica.replica.as_str()];
         all.push(MT_RETENTION.is(name, figure(replica.retention_bytes)));
         // Point 0 is what the disks held before.
-        let points = replica.points.iter().filter(|point| point.seq.0 > 0);
+        let mut points = replica.points.iter().filter(|point| point.seq.0 > 0);
         all.push(MT_POINTS.is(name, figure(points.clone().count() as u64)));
-        if let Some(newest) = points.last() {
+        if let Some(newest) = points.next_back() {
             all.push(MT_NEWEST.is(name, seconds(newest.time.0)));
         }
         all.push(MT_APPLY_LAG.is(name, figure(apply_lag(replica))));
