@@ -1,5 +1,6 @@
 //! Sites, servers, machines, protection groups, network mappings: what there is, as users arrange it.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use switchback_identity::{PeerIdentity, Role};
@@ -152,25 +153,34 @@ impl Control {
         Ok(discovered.collect())
     }
 
-    /// All components that have enrolled or reported.
+    /// All components that have enrolled.
     ///
     /// # Errors
     /// Those of the store.
     pub fn servers(&self) -> Result<Vec<ServerView>, ControlError> {
+        self.servers_of(&Role::ALL)
+    }
+
+    /// The components of some roles that have enrolled. Agents are as many as machines: whoever needs none leaves them out.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub fn servers_of(&self, roles: &[Role]) -> Result<Vec<ServerView>, ControlError> {
         let enrolments: Vec<Enrolment> = values(self.records().all(Kind::Server)?);
         let mut reports = Vec::new();
-        for role in [Role::Source, Role::ProcessServer, Role::Target] {
-            reports.extend(self.reports_of(role)?);
+        for role in roles {
+            reports.extend(self.reports_of(*role)?);
         }
+        // The newest of each comes last, and stays.
+        reports.sort_by_key(|report| report.received);
+        let newest: HashMap<_, _> = reports.iter().map(|report| (&report.peer, report)).collect();
         let now = self.now();
-        let views = enrolments.into_iter().map(|enrolment| {
-            let newest = reports
-                .iter()
-                .filter(|report| report.peer == enrolment.identity)
-                .max_by_key(|report| report.received);
+        let wanted = enrolments.into_iter().filter(|enrolment| roles.contains(&enrolment.identity.role));
+        let view = |enrolment: Enrolment| {
+            let newest = newest.get(&enrolment.identity).copied();
             server_view(enrolment, newest, now)
-        });
-        Ok(views.collect())
+        };
+        Ok(wanted.map(view).collect())
     }
 
     /// Forgets a component, so that its certificate is not renewed any more.

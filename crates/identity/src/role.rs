@@ -26,7 +26,8 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 5] =
+    /// All of them.
+    pub const ALL: [Self; 5] =
         [Self::Source, Self::ProcessServer, Self::Target, Self::Operator, Self::ConfigurationServer];
 
     /// The role as certificates and messages write it.
