@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::Router;
-use switchback_control::{Control, Health, ItemView, ServerView};
+use switchback_control::{Control, Health, ItemView};
 use switchback_identity::Role;
 use switchback_model::{CheckState, Job, JobError, JobState, ObjectName};
 
@@ -157,8 +157,7 @@ fn needs(control: &Control, items: &[ItemView], jobs: &[Job]) -> Result<Vec<Need
             needs.push((view.health, view.item.name.to_string(), address.clone(), reason.clone()));
         }
     }
-    let is_infrastructure = |server: &&ServerView| server.identity.role != Role::Source;
-    for server in control.servers()?.iter().filter(is_infrastructure) {
+    for server in control.servers_if(|server| matches!(server.role, Role::ProcessServer | Role::Target))? {
         for reason in &server.reasons {
             needs.push((
                 server.health,

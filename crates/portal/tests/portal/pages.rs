@@ -103,15 +103,19 @@ async fn looks_are_kept_by_the_browser() {
     assert_eq!(server.world.control.items().unwrap().len(), 0, "{:?}", Phase::Protected);
 }
 
-/// A form's name, what is filled in, and what the machine's page says afterwards.
-type FilledIn = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+/// A step of the round: the operation, what its form says, what the machine's page says then.
+type Step = (&'static str, &'static [(&'static str, &'static str)], &'static str);
 
-const ROUND: [FilledIn; 9] = [
-    ("protect", &[("group", "PG1"), ("machine", "web01")], "It runs at home and is replicated to recovery."),
-    ("failover", &[("point", "LatestProcessed"), ("shut-down", "yes")], "failed over, commit required"),
-    ("cancel-failover", &[], "It runs at home and is replicated to recovery."),
-    ("failover", &[("point", "Latest"), ("shut-down", "yes")], "failed over, commit required"),
-    ("commit", &[], "web01 is not protected"),
+const AT_HOME: &str = "It runs at home and is replicated to recovery.";
+const FAILED_OVER: &str = "failed over, commit required";
+const COMMITTED: &str = "web01 is not protected";
+
+const ROUND: [Step; 10] = [
+    ("protect", &[("group", "PG1"), ("machine", "web01")], AT_HOME),
+    ("failover", &[("point", "LatestProcessed"), ("shut-down", "yes")], FAILED_OVER),
+    ("cancel-failover", &[], AT_HOME),
+    ("failover", &[("point", "Latest"), ("shut-down", "yes")], FAILED_OVER),
+    ("commit", &[], COMMITTED),
     (
         "reprotect",
         &[
@@ -122,65 +126,56 @@ const ROUND: [FilledIn; 9] = [
         ],
         "It runs at recovery and is replicated to home.",
     ),
-    ("planned-failover", &[], "failed over, commit required"),
-    ("commit", &[], "web01 is not protected"),
-    ("reprotect", &[], "It runs at home and is replicated to recovery."),
+    ("planned-failover", &[], FAILED_OVER),
+    ("commit", &[], COMMITTED),
+    // What was left behind for the alternate location can be deleted from now on.
+    ("reprotect", &[], "id=\"do-clean-up\""),
+    ("resynchronize", &[], AT_HOME),
 ];
 
-/// What the API answers to the same, in the contract's words, decides; here it is only shown.
+/// Each step is told of before, asked for by a form alone, and done.
 #[tokio::test]
 async fn the_whole_round_is_made_by_forms_alone() {
     let mut server = Server::new();
-    for (role, name) in [
-        (Role::ProcessServer, "home-ps"),
-        (Role::ProcessServer, "recovery-ps"),
-        (Role::Target, "home-mt"),
-        (Role::Target, "recovery-mt"),
-    ] {
+    let servers =
+        [(Role::ProcessServer, "home-ps"), (Role::ProcessServer, "recovery-ps"), (Role::Target, "home-mt")];
+    for (role, name) in servers {
         server.world.enrol(role, name);
     }
-    let token = server.token("anna", AccessRole::Contributor);
-    let mut kept = Vec::new();
+    let mut cookies = server.signed_in("anna", AccessRole::Contributor).await.cookies;
     for (slug, fields, expected) in ROUND {
-        let mut browser = server.browser();
-        browser.cookies = std::mem::take(&mut kept);
-        if browser.cookies.is_empty() {
-            browser.sign_in(&token).await;
-        }
-        let path = if slug == "protect" {
-            "/portal/protect".into()
-        } else {
-            format!("/portal/machines/web01/{slug}")
-        };
-        let page = browser.get(&path).await;
-        assert_eq!(page.status, 200, "{slug}: {}", page.text);
-        for told in ["<dt>Direction</dt>", "<dt>Recovery point</dt>", "<dt>Shut down</dt>", "<dt>Lost</dt>"] {
-            assert!(page.text.contains(told), "{slug} tells {told}: {}", page.text);
-        }
-        let epoch = if slug == "protect" { String::new() } else { page.field("epoch") };
-        let fields: Vec<_> = [("epoch", epoch.as_str())].iter().chain(fields).copied().collect();
-        assert_eq!(browser.post(&path, &fields).await.location(), "/portal/machines/web01", "{slug}");
-        kept = browser.cookies.clone();
+        cookies = step(&server, cookies, slug, fields).await;
         server.settle();
         let mut browser = server.browser();
-        browser.cookies.clone_from(&kept);
+        browser.cookies.clone_from(&cookies);
         let page = browser.page("/portal/machines/web01").await;
         assert!(page.contains(expected), "after {slug}: {page}");
     }
-    // What was left for another location, then the protection itself.
-    let mut browser = server.browser();
-    browser.cookies = kept;
-    let page = browser.page("/portal/machines/web01").await;
-    assert!(page.contains("id=\"do-clean-up\"") && page.contains("id=\"do-disable\""), "{page}");
-    let page = browser.get("/portal/machines/web01/disable").await;
-    let epoch = page.field("epoch");
-    browser
-        .post("/portal/machines/web01/disable", &[("epoch", &epoch), ("clean-up", "yes")])
-        .await
-        .location();
-    drop(browser);
+    step(&server, cookies, "disable", &[("clean-up", "yes")]).await;
     server.settle();
     assert!(server.world.control.items().unwrap().is_empty());
+}
+
+/// Sees what an operation means, and asks for it; returns the browser's cookies.
+async fn step(
+    server: &Server,
+    cookies: Vec<(String, String)>,
+    slug: &str,
+    fields: &[(&str, &str)],
+) -> Vec<(String, String)> {
+    let mut browser = server.browser();
+    browser.cookies = cookies;
+    let is_new = slug == "protect";
+    let path = if is_new { "/portal/protect".into() } else { format!("/portal/machines/web01/{slug}") };
+    let page = browser.get(&path).await;
+    assert_eq!(page.status, 200, "{slug}: {}", page.text);
+    for told in ["<dt>Direction</dt>", "<dt>Recovery point</dt>", "<dt>Shut down</dt>", "<dt>Lost</dt>"] {
+        assert!(page.text.contains(told), "{slug} tells {told}: {}", page.text);
+    }
+    let epoch = if is_new { String::new() } else { page.field("epoch") };
+    let fields: Vec<_> = [("epoch", epoch.as_str())].iter().chain(fields).copied().collect();
+    assert_eq!(browser.post(&path, &fields).await.location(), "/portal/machines/web01", "{slug}");
+    browser.cookies
 }
 
 #[tokio::test]

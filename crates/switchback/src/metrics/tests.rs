@@ -121,6 +121,7 @@ fn the_values_of_a_metric_stand_together_and_labels_are_escaped() {
         replication: None,
         scripts: Vec::new(),
         guest: Vec::new(),
+        program: None,
         problems: Vec::new(),
     };
     let text = encode(component::measure(&report(State::Agent(Box::new(state))))).unwrap();

@@ -52,7 +52,10 @@ pub(super) fn page(control: &Control, visit: &Visit) -> Result<String, Failure> 
     let item = &view.item;
     let side = item.protection.passive();
     let landing = control.landing_site(item, side)?;
-    let (servers, needed) = (control.servers()?, item.disk_sizes.iter().sum::<u64>());
+    let (servers, needed) = (
+        control.servers_if(|server| matches!(server.role, Role::ProcessServer | Role::Target))?,
+        item.disk_sizes.iter().sum::<u64>(),
+    );
     // What the site says of its datastores is a help, not a condition: the API has the last word.
     let datastores = control.site(&landing).and_then(|site| Ok(site.datastores()?)).unwrap_or_default();
     let mut datastores: Vec<_> = datastores
