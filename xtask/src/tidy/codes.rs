@@ -24,7 +24,7 @@ const EXTENSIONS: [&str; 17] = [
     "toml", "vhd", "vmdk",
 ];
 /// What has the shape of a code and is none.
-const NOT_CODES: [&str; 37] = [
+const NOT_CODES: [&str; 38] = [
     // Files and programs.
     "*.new",
     "*.switchback-new",
@@ -35,6 +35,7 @@ const NOT_CODES: [&str; 37] = [
     "qemu.log",
     "restoring.new",
     "run.lock",
+    "screen.text",
     "segment-*.log",
     "stage-*-*-*.*",
     "switchback-master-target.service",

@@ -293,11 +293,16 @@ fn a_schedule_proves_the_newest_point_again_and_again_with_the_machines_own_prob
     let mut points = Vec::new();
     for _ in 0..3 {
         world.control.begin_due_proof().unwrap();
-        let jobs = world.control.jobs(Some(&web()), None, 10, |job| job.state == JobState::NotStarted).unwrap();
+        let jobs =
+            world.control.jobs(Some(&web()), None, 10, |job| job.state == JobState::NotStarted).unwrap();
         assert_eq!((jobs.len(), jobs[0].by.as_str()), (1, "switchback"));
         world.control.begin_due_proof().unwrap();
         assert_eq!(
-            world.control.jobs(Some(&web()), None, 10, |job| job.state == JobState::NotStarted).unwrap().len(),
+            world
+                .control
+                .jobs(Some(&web()), None, 10, |job| job.state == JobState::NotStarted)
+                .unwrap()
+                .len(),
             1,
             "one at a time"
         );
@@ -306,7 +311,14 @@ fn a_schedule_proves_the_newest_point_again_and_again_with_the_machines_own_prob
         let soon = world.control.proofs(&web()).unwrap();
         assert_eq!(soon[0].probe, own);
         world.control.begin_due_proof().unwrap();
-        assert!(world.control.jobs(Some(&web()), None, 10, |job| job.state == JobState::NotStarted).unwrap().is_empty(), "not yet");
+        assert!(
+            world
+                .control
+                .jobs(Some(&web()), None, 10, |job| job.state == JobState::NotStarted)
+                .unwrap()
+                .is_empty(),
+            "not yet"
+        );
         world.clock.advance(2 * HOUR / 1000);
         (0..3).for_each(|_| world.round());
     }
@@ -315,7 +327,13 @@ fn a_schedule_proves_the_newest_point_again_and_again_with_the_machines_own_prob
     world.operate(ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: true }, None);
     world.clock.advance(2 * HOUR / 1000);
     world.control.begin_due_proof().unwrap();
-    assert!(world.control.jobs(Some(&web()), None, 10, |job| job.state == JobState::NotStarted).unwrap().is_empty());
+    assert!(
+        world
+            .control
+            .jobs(Some(&web()), None, 10, |job| job.state == JobState::NotStarted)
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
