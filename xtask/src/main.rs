@@ -6,6 +6,7 @@
 
 mod bench;
 mod openapi;
+mod pictures;
 mod prepush;
 mod tidy;
 
@@ -25,6 +26,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   bench api [--requests 300]
                    the REST API with 1,000 machines in the store, on SQLite and PostgreSQL
   openapi          writes docs/reference/openapi.json anew, from the code
+  pictures         makes the pictures of the portal in docs/pictures anew, by clicking through it in Chromium
   prepush          format, clippy, tidy and the tests that need no guest: before a change is sent";
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -37,6 +39,7 @@ fn main() -> anyhow::Result<ExitCode> {
         ["bench", "azure", options @ ..] => bench::run(&workspace_root()?, bench::Suite::Azure, options),
         ["bench", "api", options @ ..] => bench::api::run(&workspace_root()?, options),
         ["openapi"] => openapi::run(&workspace_root()?),
+        ["pictures"] => pictures::run(&workspace_root()?),
         ["prepush"] => prepush::run(&workspace_root()?),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

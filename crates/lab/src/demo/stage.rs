@@ -117,6 +117,9 @@ impl Stage {
         for (name, value) in variables {
             self.screen.line(&format!("  export {name}={value}"));
         }
+        let portal = format!("https://{}/portal/", self.server);
+        self.screen
+            .line(&format!("  the portal, in a browser: {portal}, with the token that is in the file above"));
         let program = self.options.switchback.display().to_string();
         for command in
             ["machine list", "recovery-point list web01", "job list", "server list", "machine console web01"]
