@@ -24,6 +24,9 @@ use crate::visit::{Pairs, Visit};
 /// The form token's field.
 pub(crate) const FORM_TOKEN: &str = "form-token";
 
+/// What htmx says of its requests: it fetches a page's live part.
+const BY_SCRIPT: &str = "hx-request";
+
 /// Says on every answer what a browser may do with it.
 ///
 /// `same-origin` and not `no-referrer`: with the latter browsers say `Origin: null` in forms, and it could not be told from where those come (Fetch, section 3.2).
@@ -65,7 +68,9 @@ pub(crate) fn local(path: &str) -> &str {
 
 /// Lets those pass who may.
 pub(crate) async fn pass(State(portal): State<Arc<Portal>>, request: Request, next: Next) -> Response {
-    let session = cookie::find(request.headers(), cookie::SESSION).and_then(|id| portal.sessions.of(id));
+    let is_use = !is_by_itself(request.headers());
+    let session =
+        cookie::find(request.headers(), cookie::SESSION).and_then(|id| portal.sessions.of(id, is_use));
     let Some(session) = session else { return to_sign_in(&request) };
     let identity = match portal.api.identify(address_of(&request), &session.token).await {
         Ok(identity) => identity,
@@ -116,6 +121,15 @@ fn host_of(headers: &HeaderMap) -> String {
     if has_port { host.to_owned() } else { format!("{host}:443") }
 }
 
+/// Whether a page asks, and not a person.
+fn is_by_itself(headers: &HeaderMap) -> bool {
+    headers.contains_key(BY_SCRIPT) || is_stream(headers)
+}
+
+fn is_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream")
+}
+
 /// To whoever has no session. A script is told so that the whole page goes there, and not a part of it.
 fn to_sign_in(request: &Request) -> Response {
     let original = request.extensions().get::<axum::extract::OriginalUri>();
@@ -124,11 +138,11 @@ fn to_sign_in(request: &Request) -> Response {
     let is_page = *request.method() == Method::GET;
     let next: String = url::form_urlencoded::byte_serialize(local(asked).as_bytes()).collect();
     let there = if is_page { format!("/portal/sign-in?next={next}") } else { "/portal/sign-in".to_owned() };
-    if request.headers().contains_key("hx-request") {
+    if request.headers().contains_key(BY_SCRIPT) {
         let there = HeaderValue::from_static("/portal/sign-in");
         return (StatusCode::UNAUTHORIZED, [(HeaderName::from_static("hx-redirect"), there)]).into_response();
     }
-    if request.headers().get(header::ACCEPT).is_some_and(|accept| accept == "text/event-stream") {
+    if is_stream(request.headers()) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
     Redirect::to(&there).into_response()

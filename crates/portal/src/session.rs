@@ -141,19 +141,22 @@ impl Sessions {
         Ok(id)
     }
 
-    /// The session of a cookie's id; this counts as a use of it.
-    pub(crate) fn of(&self, id: &str) -> Option<Session> {
-        self.of_at(id, self.began.elapsed())
+    /// The session of a cookie's id. What a person asks for is a use of it; what a page asks for by itself is none, or a page that is left open would keep
+    /// its session for ever.
+    pub(crate) fn of(&self, id: &str, is_use: bool) -> Option<Session> {
+        self.of_at(id, is_use, self.began.elapsed())
     }
 
-    fn of_at(&self, id: &str, now: Duration) -> Option<Session> {
+    fn of_at(&self, id: &str, is_use: bool, now: Duration) -> Option<Session> {
         let mut table = self.table();
         let key = SessionKey::of(id);
         if table.get(&key).is_some_and(|kept| self.is_over(kept, now)) {
             table.remove(&key);
         }
         let kept = table.get_mut(&key)?;
-        kept.used = now;
+        if is_use {
+            kept.used = now;
+        }
         Some(kept.session.clone())
     }
 
@@ -200,7 +203,7 @@ mod tests {
     }
 
     fn is(sessions: &Sessions, id: &str, at_s: u64) -> bool {
-        sessions.of_at(id, Duration::from_secs(at_s)).is_some()
+        sessions.of_at(id, true, Duration::from_secs(at_s)).is_some()
     }
 
     #[test]
@@ -212,6 +215,9 @@ mod tests {
         let id = begin(&sessions, "a", 0);
         assert!((1..72).all(|n| is(&sessions, &id, n * 10 * minute)));
         assert!(!is(&sessions, &id, 720 * minute), "its time is over");
+        let id = begin(&sessions, "a", 0);
+        let by_itself = |at_s| sessions.of_at(&id, false, Duration::from_secs(at_s)).is_some();
+        assert!(by_itself(29 * minute) && !by_itself(30 * minute), "a page that is left open is no use");
     }
 
     #[test]
@@ -219,7 +225,7 @@ mod tests {
         let sessions = sessions(9, 9);
         let (a, b) = (begin(&sessions, "a", 0), begin(&sessions, "a", 0));
         assert_eq!((a.len(), a == b), (64, false));
-        let of = |id: &str| sessions.of_at(id, Duration::ZERO).unwrap();
+        let of = |id: &str| sessions.of_at(id, true, Duration::ZERO).unwrap();
         assert_ne!(of(&a).form_token, of(&b).form_token);
         assert!(of(&a).made_form(&of(&a).form_token) && !of(&a).made_form(&of(&b).form_token));
         let shown = format!("{sessions:?}");
@@ -245,9 +251,9 @@ mod tests {
     fn pages_that_are_told_of_changes_are_counted() {
         let sessions = sessions(4, 2);
         let id = begin(&sessions, "me", 0);
-        let session = sessions.of_at(&id, Duration::ZERO).unwrap();
+        let session = sessions.of_at(&id, true, Duration::ZERO).unwrap();
         let first = session.open_stream(2).unwrap();
-        let again = sessions.of_at(&id, Duration::ZERO).unwrap();
+        let again = sessions.of_at(&id, true, Duration::ZERO).unwrap();
         let _second = again.open_stream(2).unwrap();
         assert!(session.open_stream(2).is_none());
         drop(first);

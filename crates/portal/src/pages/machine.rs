@@ -158,8 +158,7 @@ fn place(view: &ItemView, side: Side) -> Place {
     let is_active = item.protection.active == side;
     let what = match (is_active, item.protection.phase) {
         (true, _) => "runs here",
-        (false, Phase::FailedOver) => "was left, can be returned to",
-        (false, Phase::Committed) => "was left",
+        (false, Phase::FailedOver | Phase::Committed) => "was left",
         (false, _) => "replica",
     };
     let (x, label) = match side {

@@ -41,6 +41,11 @@ pub(super) fn choices(
             "the newest that all machines of the group share",
             newest(&|point| point.group_tag.is_some()),
         ),
+        (
+            "LatestMultiVmAppConsistent",
+            "the newest app-consistent one that all machines of the group share",
+            newest(&|point| point.group_tag.is_some() && point.consistency == Consistency::AppConsistent),
+        ),
     ];
     let mut choices = Vec::new();
     if let Some(newest) = points.first().filter(|_| with_latest) {
