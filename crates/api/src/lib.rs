@@ -24,7 +24,7 @@ mod routes;
 mod service;
 mod sign_in;
 
-pub use arm::{Refusal, Vault, job_actions, job_scenario, plan_groups, point_name, provider};
+pub use arm::{Refusal, Vault, encode, job_actions, job_scenario, plan_groups, point_name, provider};
 pub use clients::ClientLimits;
 pub use config::{ApiConfig, ApiLimits};
 pub use service::{Identity, Service, router};

@@ -44,24 +44,11 @@ pub(crate) fn span(ms: u64) -> String {
     }
 }
 
-/// Text as a part of an address (RFC 3986, section 2.3: what is not encoded).
-pub(crate) fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
 #[cfg(test)]
 mod tests {
     use switchback_model::UnixMillis;
 
-    use super::{Moment, encode, span};
+    use super::{Moment, span};
 
     #[test]
     fn spans_have_the_unit_that_says_enough() {
@@ -79,10 +66,5 @@ mod tests {
         );
         assert_eq!(Moment::of(at, UnixMillis(at.0 - 60_000)).ago, "in 60 s");
         assert_eq!(Moment::of(UnixMillis(u64::MAX), at).text, "never");
-    }
-
-    #[test]
-    fn names_survive_being_part_of_an_address() {
-        assert_eq!(encode("a b/<c>&ü"), "a%20b%2F%3Cc%3E%26%C3%BC");
     }
 }

@@ -46,8 +46,9 @@ pub(crate) fn normalise_request(mut request: Request) -> Request {
     request
 }
 
-/// A name as a segment of a path: everything but unreserved characters (RFC 3986, 2.3) is percent-encoded.
-pub(crate) fn encode(name: &str) -> String {
+/// A name as a segment of a path, or a value of a query: everything but unreserved characters (RFC 3986, 2.3) is percent-encoded.
+#[must_use]
+pub fn encode(name: &str) -> String {
     let mut encoded = String::with_capacity(name.len());
     for byte in name.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

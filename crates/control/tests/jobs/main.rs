@@ -14,30 +14,17 @@ mod world;
 
 use switchback_control::{Crash, ErrorKind, Turn};
 use switchback_model::{
-    ItemOperation, Job, JobState, ObjectName, Phase, PlanGroup, PointChoice, ProtectRequest, RecoveryPlan,
-    ReprotectOptions, Seq, Side,
+    ItemOperation, Job, JobState, ObjectName, Phase, PlanGroup, PointChoice, RecoveryPlan, ReprotectOptions,
+    Seq, Side,
 };
 use switchback_sites::Power;
-use world::World;
+use world::{World, protect};
 
 /// Turns of the executor and rounds of the world that any job ends within.
 const TURNS_MAX: usize = 400;
 
 fn name(text: &str) -> ObjectName {
     text.parse().unwrap()
-}
-
-fn protect() -> ProtectRequest {
-    ProtectRequest {
-        name: name("web01"),
-        machine: "web01".into(),
-        group: name("PG1"),
-        process_server: None,
-        master_target: None,
-        datastore: None,
-        nics: Vec::new(),
-        plan: Default::default(),
-    }
 }
 
 /// Where the configuration server is killed: at the n-th turn, before or after a step's work.

@@ -26,8 +26,8 @@ use switchback_model::component::{
     ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State, StoragePathFound,
 };
 use switchback_model::{
-    Consistency, Epoch, ReadinessCheck, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord, SiteKind,
-    UnixMillis,
+    Consistency, Epoch, ProtectRequest, ReadinessCheck, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord,
+    SiteKind, UnixMillis,
 };
 use switchback_sites::{Machine, Nic, Power, Site};
 use switchback_store::{Snapshot, SqliteStore, Store, StoreError};
@@ -576,5 +576,19 @@ impl World {
             final_point,
             failure: None,
         }
+    }
+}
+
+/// The protection of `web01` in the world's group.
+pub(crate) fn protect() -> ProtectRequest {
+    ProtectRequest {
+        name: "web01".parse().unwrap(),
+        machine: "web01".into(),
+        group: "PG1".parse().unwrap(),
+        process_server: None,
+        master_target: None,
+        datastore: None,
+        nics: Vec::new(),
+        plan: Default::default(),
     }
 }

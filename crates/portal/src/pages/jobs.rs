@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::Router;
-use switchback_api::job_scenario;
+use switchback_api::{encode, job_scenario};
 use switchback_control::Control;
 use switchback_model::{Job, JobId, JobRequest, JobState, TaskState};
 
@@ -13,7 +13,7 @@ use super::widgets::{self, Badge, Moment};
 use crate::Portal;
 use crate::failure::Failure;
 use crate::layout::{Frame, Tab};
-use crate::shown::{encode, span};
+use crate::shown::span;
 use crate::visit::{Visit, page};
 
 pub(super) fn routes() -> Router<Arc<Portal>> {

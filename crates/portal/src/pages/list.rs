@@ -1,8 +1,8 @@
 //! Long lists: what was asked for of them (find, filters, order, page), and the addresses of the same list asked otherwise. Everything is in the
 //! address, so it can be kept and handed on.
 
-use crate::shown::encode;
 use crate::visit::Visit;
+use switchback_api::encode;
 
 /// Rows of a page.
 pub(crate) const PAGE_LEN: usize = 50;

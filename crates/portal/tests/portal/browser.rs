@@ -6,11 +6,11 @@ use axum::http::{HeaderMap, Request, StatusCode, header};
 use switchback_api::{ApiConfig, ApiLimits, Service, Vault};
 use switchback_control::Turn;
 use switchback_identity::Passphrase;
-use switchback_model::{AccessRole, Phase, ProtectRequest};
+use switchback_model::{AccessRole, Phase};
 use switchback_portal::{PortalLimits, router};
 use tower::ServiceExt as _;
 
-use crate::world::World;
+use crate::world::{World, protect};
 
 /// Turns of the executor and rounds of the world that any job ends within.
 const TURNS_MAX: usize = 400;
@@ -96,18 +96,7 @@ impl Server {
 
     /// Protects `web01`.
     pub(crate) fn protect(&mut self) {
-        let name = |text: &str| text.parse().unwrap();
-        let request = ProtectRequest {
-            name: name("web01"),
-            machine: "web01".into(),
-            group: name("PG1"),
-            process_server: None,
-            master_target: None,
-            datastore: None,
-            nics: Vec::new(),
-            plan: Default::default(),
-        };
-        self.world.control.protect("tester", request).unwrap();
+        self.world.control.protect("tester", protect()).unwrap();
         self.settle();
     }
 

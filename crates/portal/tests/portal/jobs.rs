@@ -4,6 +4,7 @@ use switchback_control::Turn;
 use switchback_model::{AccessRole, ItemOperation, Job, JobId, JobState};
 
 use crate::browser::Server;
+use crate::world::protect;
 
 /// Turns that any job ends within.
 const TURNS_MAX: usize = 400;
@@ -64,20 +65,7 @@ async fn jobs_are_listed_newest_first_filtered_and_paged() {
 async fn a_job_that_failed_says_why_and_is_restarted() {
     let mut server = Server::new();
     *server.world.recovery.full.lock().unwrap() = true;
-    let request = {
-        let name = |text: &str| text.parse().unwrap();
-        switchback_model::ProtectRequest {
-            name: name("web01"),
-            machine: "web01".into(),
-            group: name("PG1"),
-            process_server: None,
-            master_target: None,
-            datastore: None,
-            nics: Vec::new(),
-            plan: Default::default(),
-        }
-    };
-    let id = server.world.control.protect("<b>tester</b>", request).unwrap().id;
+    let id = server.world.control.protect("<b>tester</b>", protect()).unwrap().id;
     assert_eq!(settle_job(&mut server, id).state, JobState::Failed);
     let error = server.world.control.job(id).unwrap().tasks.into_iter().find_map(|task| task.error).unwrap();
     let path = format!("/portal/jobs/{id}");

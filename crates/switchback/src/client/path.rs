@@ -3,6 +3,7 @@
 //! The contract's own resources are called `replication…`; `switchback…` are this project's additions beside them (`docs/api.md`).
 
 use serde_json::Value;
+pub use switchback_api::encode;
 
 /// Recovery plans.
 pub const PLANS: &str = "replicationRecoveryPlans";
@@ -45,20 +46,6 @@ pub const TOKENS: &str = "switchbackTokens";
 pub const AUDIT: &str = "switchbackAudit";
 /// How components join.
 pub const PASSPHRASE: &str = "switchbackEnrolment/default/showPassphrase";
-
-/// A name as one segment of a path, or one value of a query (RFC 3986, section 2.3: what is not encoded).
-#[must_use]
-pub fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
 
 /// What was encoded.
 #[must_use]
