@@ -1,4 +1,4 @@
-//! How much process servers may forward: a setting of each, which reaches it as a part of its desired state.
+//! How much process servers may forward, and master targets write into page blobs: a setting of each, which reaches it as a part of its desired state.
 
 use std::collections::BTreeMap;
 
@@ -6,18 +6,19 @@ use switchback_identity::{PeerIdentity, Role};
 use switchback_model::Bandwidth;
 use switchback_store::{Expect, Kind};
 
+use crate::inventory::server_key;
 use crate::records::Batch;
 use crate::{Control, ControlError, ErrorKind};
 
-/// Before the server's name, among the settings.
+/// Before the server, among the settings.
 const PREFIX: &str = "bandwidth/";
 
 fn key(identity: &PeerIdentity) -> String {
-    format!("{PREFIX}{}", identity.name)
+    format!("{PREFIX}{}", server_key(identity))
 }
 
 impl Control {
-    /// How much a process server may forward.
+    /// How much a server may send.
     ///
     /// # Errors
     /// Those of the store.
@@ -26,15 +27,26 @@ impl Control {
         Ok(found.map(|found| found.value).unwrap_or_default())
     }
 
-    /// Changes it. The process server hears of it at once, and sessions that are open follow.
+    /// Changes it. The server hears of it at once, and what is under way follows.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] for what makes no sense, or for what is no process server.
+    /// [`ErrorKind::Invalid`] for what makes no sense: also an agent, and a limit of a master target towards another.
     pub fn set_bandwidth(&self, server: &PeerIdentity, mut bandwidth: Bandwidth) -> Result<(), ControlError> {
         let invalid = |message: String| ControlError::new(ErrorKind::Invalid, "bandwidth.invalid", message);
-        if server.role != Role::ProcessServer {
-            return Err(invalid(format!("{server} forwards nothing: process servers have limits"))
+        match server.role {
+            Role::ProcessServer => {}
+            Role::Target if bandwidth.targets.is_empty() => {}
+            Role::Target => {
+                return Err(invalid(format!(
+                    "{server} sends to no master target: it has one limit, towards storage"
+                )));
+            }
+            _ => {
+                return Err(invalid(format!(
+                    "{server} forwards nothing: process servers and master targets have limits"
+                ))
                 .remedy("limit what a machine sends by its policy: `switchback policy update`"));
+            }
         }
         bandwidth.check().map_err(invalid)?;
         let targets = std::mem::take(&mut bandwidth.targets);
@@ -46,11 +58,12 @@ impl Control {
 
     /// With its server gone, it goes too: another one of that name begins without limits.
     pub(crate) fn forget_bandwidth(server: &PeerIdentity, batch: &mut Batch) {
-        if server.role == Role::ProcessServer {
+        if server.role != Role::Source {
             batch.delete(Kind::Setting, key(server), Expect::Any);
         }
     }
 
+    /// By `ROLE/NAME`.
     pub(crate) fn all_bandwidth(&self) -> Result<BTreeMap<String, Bandwidth>, ControlError> {
         let found = self.records().keyed_below(Kind::Setting, PREFIX)?;
         let name = |key: String| key.strip_prefix(PREFIX).unwrap_or_default().to_owned();

@@ -38,7 +38,7 @@ pub(crate) struct Facts {
     pub(crate) containers: Containers,
     /// The ways to them, by the site's name in lower case.
     pub(crate) storage_paths: BTreeMap<String, StoragePath>,
-    /// How much process servers may forward, by name.
+    /// How much process servers and master targets may send, by `ROLE/NAME`.
     pub(crate) bandwidth: BTreeMap<String, Bandwidth>,
     /// What agents are to go on as, when they are updated.
     pub(crate) program: Option<Arc<Program>>,
@@ -177,6 +177,10 @@ impl Facts {
         })
     }
 
+    fn bandwidth_of(&self, role: Role, name: &str) -> Bandwidth {
+        self.bandwidth.get(&format!("{role}/{name}")).cloned().unwrap_or_default()
+    }
+
     fn process_server(&self, name: &str) -> ProcessServerDesired {
         let routes = self.led().filter(|item| item.protection.replicates()).filter_map(|item| {
             let path = item.replication.as_ref().filter(|path| path.process_server == name)?;
@@ -191,7 +195,7 @@ impl Facts {
         ProcessServerDesired {
             routes: routes.collect(),
             probes: self.probes(name),
-            bandwidth: self.bandwidth.get(name).cloned().unwrap_or_default(),
+            bandwidth: self.bandwidth_of(Role::ProcessServer, name),
             ..ProcessServerDesired::default()
         }
     }
@@ -230,7 +234,12 @@ impl Facts {
                 views: BTreeMap::new(),
             }));
         }
-        MasterTargetDesired { replicas, hold: Vec::new(), storage_paths: self.storage_paths_of(name) }
+        MasterTargetDesired {
+            replicas,
+            hold: Vec::new(),
+            storage_paths: self.storage_paths_of(name),
+            bandwidth: self.bandwidth_of(Role::Target, name),
+        }
     }
 
     fn replica(&self, item: &ProtectedItem, path: &ReplicationPath) -> ReplicaDesired {

@@ -194,6 +194,9 @@ pub struct MasterTargetDesired {
     /// Ways to storage of its site: to be looked at now and then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub storage_paths: Vec<StoragePath>,
+    /// How much it may write into page blobs, all together: the limit for all ([`Bandwidth::total_at`]) alone counts.
+    #[serde(default)]
+    pub bandwidth: Bandwidth,
 }
 
 impl MasterTargetDesired {

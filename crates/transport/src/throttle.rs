@@ -55,6 +55,12 @@ impl RateLimit {
         tokio::time::sleep_until(turn).await;
     }
 
+    /// Waits until `bytes` may be sent, on a thread that may block.
+    pub fn wait(&self, bytes: u64) {
+        let turn = self.reserve(usize::try_from(bytes).unwrap_or(usize::MAX)).into_std();
+        std::thread::sleep(turn.saturating_duration_since(std::time::Instant::now()));
+    }
+
     /// When `bytes` may be sent: everybody's turn comes after those who asked before.
     fn reserve(&self, bytes: usize) -> Instant {
         let mut bucket = self.lock();

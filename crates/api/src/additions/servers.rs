@@ -1,4 +1,4 @@
-//! `switchbackServers`: components that have enrolled; their names here are `ROLE.NAME`. Below a process server is how much it may forward.
+//! `switchbackServers`: components that have enrolled; their names here are `ROLE.NAME`. Below a process server or master target is how much it may send.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -161,7 +161,7 @@ fn show(control: &Control, call: &Call, server: &ServerView) -> Result<Value, Ar
         "reasons": server.reasons,
         "state": state,
     });
-    if server.identity.role == Role::ProcessServer {
+    if server.identity.role != Role::Source {
         properties["bandwidth"] = json!(control.bandwidth(&server.identity)?);
     }
     let name = name(&server.identity);

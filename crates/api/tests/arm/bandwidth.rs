@@ -1,8 +1,8 @@
-//! How much a process server may forward: set over the API, part of what the process server is answered.
+//! How much a process server or master target may send: set over the API, part of what it is answered.
 
 use serde_json::json;
 use switchback_identity::{PeerIdentity, Role};
-use switchback_model::component::{Desired, ProcessServerState, Report, State};
+use switchback_model::component::{Desired, MasterTargetState, ProcessServerState, Report, State};
 use switchback_model::{Bandwidth, UnixMillis};
 
 use crate::server::Server;
@@ -11,18 +11,30 @@ fn peer(role: Role, name: &str) -> PeerIdentity {
     PeerIdentity { role, name: name.parse().unwrap() }
 }
 
-/// What the process server is told when it reports.
-fn told(server: &Server) -> Bandwidth {
+/// What a server is told when it reports.
+fn answer(server: &Server, peer: &PeerIdentity, state: State) -> Desired {
     let report = Report {
         build: "test".into(),
-        address: "ps9:9443".into(),
+        address: "host:9443".into(),
         site: "home".into(),
         started: UnixMillis(0),
-        state: State::ProcessServer(ProcessServerState::default()),
+        state,
         incarnation: 0,
     };
-    match server.world.control.report(&peer(Role::ProcessServer, "ps9"), report).unwrap().desired {
+    server.world.control.report(peer, report).unwrap().desired
+}
+
+fn told(server: &Server) -> Bandwidth {
+    let state = State::ProcessServer(ProcessServerState::default());
+    match answer(server, &peer(Role::ProcessServer, "ps9"), state) {
         Desired::ProcessServer(desired) => desired.bandwidth,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn told_target(server: &Server) -> Bandwidth {
+    match answer(server, &peer(Role::Target, "mt9"), State::MasterTarget(MasterTargetState::default())) {
+        Desired::MasterTarget(desired) => desired.bandwidth,
         other => panic!("{other:?}"),
     }
 }
@@ -53,8 +65,17 @@ async fn a_process_server_is_told_its_limits_as_soon_as_they_are_set() {
         let refused = server.call("PUT", path, Some(json!({ "properties": bad }))).await;
         assert_eq!(refused.status, 400, "{:#}", refused.body);
     }
+    // A master target has one limit, towards storage; an agent has its policy's.
     let target = "switchbackServers/target.mt9/bandwidth/default";
-    assert_eq!(server.call("PUT", target, Some(json!({ "properties": {} }))).await.status, 400);
+    let one = json!({ "properties": { "total": { "bytesPerSMax": 3_000_000 } } });
+    assert_eq!(server.call("PUT", target, Some(one)).await.status, 200);
+    assert_eq!(told_target(&server).total_at(morning), Some(3_000_000));
+    assert_eq!(told(&server).total_at(morning), Some(1_000_000), "each has its own");
+    let towards = json!({ "properties": { "targets": { "mt1": { "bytesPerSMax": 3_000_000 } } } });
+    assert_eq!(server.call("PUT", target, Some(towards)).await.status, 400);
+    server.world.enrol(Role::Source, "agent9");
+    let agent = "switchbackServers/source.agent9/bandwidth/default";
+    assert_eq!(server.call("PUT", agent, Some(json!({ "properties": {} }))).await.status, 400);
     assert_eq!(
         server.call("GET", "switchbackServers/process-server.no/bandwidth/default", None).await.status,
         404

@@ -25,7 +25,7 @@ use switchback_identity::PeerIdentity;
 use switchback_model::ReplicaName;
 use switchback_model::component::{Desired, MasterTargetDesired, MasterTargetState, State};
 use switchback_replica::{ReplicaError, ReplicaSession, SessionRequest};
-use switchback_transport::SessionHandler;
+use switchback_transport::{RateLimit, SessionHandler};
 
 use super::smbios::system_uuid;
 use super::{DataPort, RoleConfig, now, remember, remembered, report, runtime};
@@ -58,6 +58,8 @@ struct Replicas {
     root: PathBuf,
     views: PathBuf,
     key_file: Option<PathBuf>,
+    /// Under which all of them write into page blobs.
+    to_storage: RateLimit,
     kept: Mutex<BTreeMap<ReplicaName, Arc<Kept>>>,
 }
 
@@ -105,6 +107,7 @@ pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
                 ),
             }
         }
+        replicas.to_storage.set(known.bandwidth.total_at(now()));
         replicas.apply(&known, confirmed);
         watch.want(&known.storage_paths);
         replicas.work(&done);
@@ -133,7 +136,14 @@ impl Replicas {
         std::fs::create_dir_all(&root)?;
         std::fs::create_dir_all(&views)?;
         kept::unmount_left_behind(&views);
-        Ok(Self { system_uuid, root, views, key_file, kept: Mutex::default() })
+        Ok(Self {
+            system_uuid,
+            root,
+            views,
+            key_file,
+            to_storage: RateLimit::new(None),
+            kept: Mutex::default(),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ReplicaName, Arc<Kept>>> {
@@ -147,7 +157,8 @@ impl Replicas {
             let replica = kept.entry(wanted.replica.clone()).or_insert_with(|| {
                 let (directory, views) =
                     (self.root.join(wanted.replica.as_str()), self.views.join(wanted.replica.as_str()));
-                Arc::new(Kept::new(wanted.clone(), directory, views, self.key_file.clone()))
+                let keeping = (self.key_file.clone(), self.to_storage.clone());
+                Arc::new(Kept::new(wanted.clone(), directory, views, keeping))
             });
             replica.want(Some(wanted), confirmed);
         }

@@ -1,4 +1,4 @@
-//! `switchback server bandwidth`: how much a process server may forward, and in which windows of the week another rate holds.
+//! `switchback server bandwidth`: how much a process server may forward, or a master target write into page blobs, and in which windows of the week another rate holds.
 
 use std::process::ExitCode;
 
@@ -17,7 +17,7 @@ const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 #[derive(Debug, Args)]
 pub(super) struct BandwidthArgs {
-    /// The process server
+    /// The process server, or the master target towards page blobs
     #[arg(id = "component", value_name = "NAME")]
     server: String,
     /// Bytes per second at most where no window holds, as 10M (k, M, G: thousands); `none`: no limit

@@ -23,6 +23,7 @@ use switchback_identity::PeerIdentity;
 use switchback_model::component::{Problem, ReplicaActual, ReplicaDesired, ReplicaMode};
 use switchback_model::{ByteSize, ObjectName, Seq};
 use switchback_replica::{Behind, DiskSpec, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest};
+use switchback_transport::RateLimit;
 
 use self::blobs::HostedBlobs;
 use super::removal::remove_history;
@@ -40,6 +41,8 @@ pub(super) struct Kept {
     directory: PathBuf,
     views_directory: PathBuf,
     key_file: Option<PathBuf>,
+    /// Under which it writes into page blobs.
+    to_storage: RateLimit,
     gate: Gate,
     busy: AtomicBool,
     shared: Mutex<Shared>,
@@ -114,7 +117,7 @@ impl Kept {
         desired: ReplicaDesired,
         directory: PathBuf,
         views_directory: PathBuf,
-        key_file: Option<PathBuf>,
+        (key_file, to_storage): (Option<PathBuf>, RateLimit),
     ) -> Self {
         let shared = Shared {
             desired: Some(desired),
@@ -131,7 +134,7 @@ impl Kept {
         let (gate, busy) = (Gate::default(), AtomicBool::new(false));
         gate.close(&away("the replica is not open yet"));
         let (shared, views) = (Mutex::new(shared), Mutex::default());
-        Self { directory, views_directory, key_file, gate, busy, shared, views }
+        Self { directory, views_directory, key_file, to_storage, gate, busy, shared, views }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

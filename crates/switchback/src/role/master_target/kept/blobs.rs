@@ -17,6 +17,7 @@ use switchback_model::{ObjectName, ReplicaId, ReplicaName, RetentionPolicy};
 use switchback_replica::{
     Applier, DiskSpec, PageBlobConfig, PageBlobReplica, ReplicaError, ReplicaSummary, SessionRequest,
 };
+use switchback_transport::RateLimit;
 
 use super::{Kept, Obstacle, away, obstacle};
 use crate::host::{self, HostedSession, Maintained};
@@ -70,7 +71,7 @@ fn derived(text: &str) -> ReplicaId {
     ReplicaId(id)
 }
 
-fn store_of(place: &BlobPlace) -> Result<AzureStore, Obstacle> {
+fn store_of(place: &BlobPlace, limit: RateLimit) -> Result<AzureStore, Obstacle> {
     let wrong = |detail: String| obstacle("master-target.container", detail);
     let Some(access) = &place.access else {
         return Err(wrong(format!(
@@ -100,7 +101,9 @@ fn store_of(place: &BlobPlace) -> Result<AzureStore, Obstacle> {
         ),
     };
     let location = Location::new(&url, &place.folder).map_err(|error| wrong(error.to_string()))?;
-    AzureStore::open(location, &credentials, StoreConfig::default()).map_err(|error| wrong(error.to_string()))
+    let config =
+        StoreConfig { pace: Some(Arc::new(move |bytes| limit.wait(bytes))), ..StoreConfig::default() };
+    AzureStore::open(location, &credentials, config).map_err(|error| wrong(error.to_string()))
 }
 
 impl Kept {
@@ -177,7 +180,7 @@ impl Kept {
             self.gate.close(&away("the replica is opened again with other settings"));
             self.close()?;
         }
-        let store = store_of(place)?;
+        let store = store_of(place, self.to_storage.clone())?;
         let id = id_of(&desired.replica);
         match ReplicaSummary::read_blobs(&store)? {
             // Before anything is taken from whoever has it.
