@@ -31,14 +31,7 @@ const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 12] = [
     ),
     (
         "ReplicationProtectedItems",
-        &[
-            "AddDisks",
-            "RemoveDisks",
-            "ResolveHealthErrors",
-            "SwitchProvider",
-            "UpdateAppliance",
-            "UpdateMobilityService",
-        ],
+        &["AddDisks", "RemoveDisks", "ResolveHealthErrors", "SwitchProvider", "UpdateAppliance"],
     ),
     (
         "ReplicationProtectionClusters",

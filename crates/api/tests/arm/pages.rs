@@ -44,7 +44,10 @@ async fn jobs_are_shown_once_each_newest_first_while_others_come() {
     let item = server.protect().await;
     let test = json!({ "properties": { "failoverDirection": "PrimaryToRecovery" } });
     for _ in 0..2 {
+        // Jobs of the same moment have no order.
+        server.world.clock.advance(1);
         server.done("POST", &format!("{item}/testFailover"), test.clone()).await;
+        server.world.clock.advance(1);
         server.done("POST", &format!("{item}/testFailoverCleanup"), json!({})).await;
     }
     let jobs = all(&server, "replicationJobs").await;
@@ -53,6 +56,7 @@ async fn jobs_are_shown_once_each_newest_first_while_others_come() {
     newest_first.sort_unstable_by(|one, other| other.cmp(one));
     assert_eq!((jobs.len(), &jobs), (5, &newest_first), "names sort by time");
     // One that comes between two pages shifts nothing.
+    server.world.clock.advance(1);
     let (first, next) = page(&server, "replicationJobs").await;
     server.done("POST", &format!("{item}/testFailover"), test).await;
     let (second, _) = page(&server, &next.unwrap()).await;

@@ -14,6 +14,7 @@ class Operations:
     def operations(self):
         """What few clients ask for."""
         self.no_meaning()
+        self.updated_agent()
         self.restarted_job()
 
     def no_meaning(self):
@@ -38,14 +39,10 @@ class Operations:
         errors = m.ResolveHealthInput(
             properties=m.ResolveHealthInputProperties(health_errors=[m.ResolveHealthError(health_error_id="1")])
         )
-        agent = m.UpdateMobilityServiceRequest(
-            properties=m.UpdateMobilityServiceRequestProperties(run_as_account_id="1")
-        )
         for begin, wanted, instead in (
             (self.items.begin_add_disks, disks, "health says"),
             (self.items.begin_remove_disks, no_disks, "health says"),
             (self.items.begin_resolve_health_errors, errors, "recommends"),
-            (self.items.begin_update_mobility_service, agent, "package in the guest"),
         ):
             assert refused(lambda: begin(*self.item, wanted)) == (400, "OperationNotSupported"), begin
             assert instead in said(lambda: begin(*self.item, wanted)), said(lambda: begin(*self.item, wanted))
@@ -55,6 +52,16 @@ class Operations:
         after = self.items.get(*self.item)
         assert after.properties.current_scenario == before.properties.current_scenario
         assert after.properties.allowed_operations == before.properties.allowed_operations
+
+    def updated_agent(self):
+        """The agent goes on as the configuration server's version; nothing else of the machine changes."""
+        properties = m.UpdateMobilityServiceRequestProperties(run_as_account_id="1")
+        request = m.UpdateMobilityServiceRequest(properties=properties)
+        before = self.items.get(*self.item).properties.protection_state
+        item = self.items.begin_update_mobility_service(*self.item, request).result()
+        assert item.properties.protection_state == before
+        newest = next(iter(self.client.replication_jobs.list(*self.vault)))
+        assert (newest.properties.scenario_name, newest.properties.state) == ("UpdateMobilityService", "Succeeded")
 
     def restarted_job(self):
         """A plan's job fails for want of a script; restarted without it, it fails again; with it, it goes on where it had failed."""

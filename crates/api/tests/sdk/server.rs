@@ -54,6 +54,7 @@ impl Server {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let mut world = World::new();
+        world.offer_program();
         world.more_process_servers.push("other-ps");
         for (role, name) in [
             (Role::ProcessServer, "home-ps"),
