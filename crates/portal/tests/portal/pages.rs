@@ -229,7 +229,7 @@ async fn a_machines_page_shows_points_disks_cards_and_curves() {
         ">d0</td>",
         ">1.0 MiB</td>",
         "52:54:00:00:00:01",
-        "protect web01</a>",
+        "Enable replication: web01</a>",
         "home-ps → recovery-mt",
         "follows its changes",
     ] {

@@ -44,7 +44,7 @@ async fn servers_are_shown_with_heartbeat_load_and_what_is_wrong() {
         "0 spools, 0 B wait in the cache",
         "has not reported since",
         "the configuration server is not backed up",
-        "1 mobility agents, page 1 of 1",
+        "1 mobility agent, page 1 of 1",
     ] {
         assert!(page.contains(shown), "{shown}: {page}");
     }
