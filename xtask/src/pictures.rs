@@ -10,10 +10,9 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, ensure};
 
 /// What is shown: its name as the test has it, and in `docs/pictures`.
-const SHOWN: [(&str, &str); 4] = [
+const SHOWN: [(&str, &str); 3] = [
     ("machine-comes-home-1280-light.png", "portal-machine.png"),
     ("reprotect-1280-light.png", "portal-reprotect.png"),
-    ("machine-comes-home-390-dark.png", "portal-machine-narrow.png"),
     ("tab-overview-1280-light.png", "portal-overview.png"),
 ];
 
