@@ -140,3 +140,16 @@ fn refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Refusal {
     let retry_after = headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     Refusal { status, error: Box::new(error), retry_after_s: retry_after }
 }
+
+/// What a form chose of servers and datastore, into a request's details; what it left open the control plane finds.
+pub(crate) fn choices(visit: &Visit, details: &mut Value) {
+    for (field, name) in [
+        ("masterTargetId", "master-target"),
+        ("processServerId", "process-server"),
+        ("datastoreName", "datastore"),
+    ] {
+        if !visit.field(name).is_empty() {
+            details[field] = visit.field(name).into();
+        }
+    }
+}

@@ -20,9 +20,12 @@ use switchback_delta::{Frame, PartHasher};
 use switchback_disk::SystemClock;
 use switchback_identity::Role;
 use switchback_lab::azurite::Azurite;
-use switchback_model::component::{BlobAccess, BlobPlace, ReplicaActual, ReplicaMode, Secret};
+use switchback_model::component::{
+    BlobAccess, BlobPlace, Desired, MasterTargetDesired, ReplicaActual, ReplicaMode, Secret,
+};
 use switchback_model::{
-    Consistency, DiskIndex, Epoch, Extent, PartIndex, RetentionPolicy, Seq, UnixMillis, WriterId,
+    Bandwidth, BandwidthLimit, Consistency, DiskIndex, Epoch, Extent, PartIndex, RetentionPolicy, Seq,
+    UnixMillis, WriterId,
 };
 use switchback_replica::store::BlobStore;
 use switchback_replica::{
@@ -225,6 +228,30 @@ fn points_come_into_the_container_and_one_stands_there_in_clones() {
     });
     newest[1 << 20..(1 << 20) + (64 << 10)].fill(9);
     assert_eq!(rig.contents("disk-0.vhd"), newest);
+}
+
+/// A limit may be late, and never early: so this one judgement by the clock fails on no machine that is slow.
+#[test]
+fn what_goes_into_the_container_keeps_to_the_limit() {
+    let (rig, Pair { ps: _ps, mt: _mt, ps_address, .. }) = Rig::protected();
+    let total = BandwidthLimit { bytes_per_s_max: Some(1_000_000), windows: Vec::new() };
+    let desired = MasterTargetDesired {
+        replicas: vec![rig.wanted.replica.clone()],
+        bandwidth: Bandwidth { total, ..Bandwidth::default() },
+        ..MasterTargetDesired::default()
+    };
+    rig.site.cs.service.want(MT, Desired::MasterTarget(desired));
+    // It has looked at it when it reports again.
+    rig.site.cs.service.forget_reports();
+    wait_until("it has heard of its limit", || rig.site.cs.service.report_of(MT).is_some());
+    std::thread::sleep(Duration::from_secs(2));
+    scribble(&rig.site.path("a.img"), 0, 2_000_000, 3);
+    let began = std::time::Instant::now();
+    succeed(&mut rig.sync(&ps_address, "web01", 1));
+    rig.until(MT, "the second point is applied", |replica| replica.applied == Some(Seq(2)));
+    // Staged, and written to the pages: 4 MB, less what the first second lets pass.
+    assert!(began.elapsed() > Duration::from_millis(2500), "{:?}", began.elapsed());
+    assert_eq!(rig.contents("disk-0.vhd"), rig.source());
 }
 
 #[test]

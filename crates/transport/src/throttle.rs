@@ -55,10 +55,15 @@ impl RateLimit {
         tokio::time::sleep_until(turn).await;
     }
 
-    /// Waits until `bytes` may be sent, on a thread that may block.
+    /// Waits until `bytes` may be sent, on a thread that may block. Another limit holds from the next 64 KiB on: a second later at most.
     pub fn wait(&self, bytes: u64) {
-        let turn = self.reserve(usize::try_from(bytes).unwrap_or(usize::MAX)).into_std();
-        std::thread::sleep(turn.saturating_duration_since(std::time::Instant::now()));
+        let mut left = bytes;
+        while left > 0 {
+            let piece = left.min(LIMIT_MIN);
+            let turn = self.reserve(usize::try_from(piece).expect("64 KiB")).into_std();
+            std::thread::sleep(turn.saturating_duration_since(std::time::Instant::now()));
+            left -= piece;
+        }
     }
 
     /// When `bytes` may be sent: everybody's turn comes after those who asked before.

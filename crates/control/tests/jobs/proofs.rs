@@ -68,6 +68,15 @@ impl World {
     }
 }
 
+/// A proof of the newest point whose sandbox runs and says this.
+fn in_the_sandbox(text: &str) -> (World, Job) {
+    let mut world = works();
+    says(&world, text);
+    let job = begin(&world, PointChoice::Latest);
+    world.until_it_runs();
+    (world, job)
+}
+
 #[test]
 fn a_proof_survives_a_kill_at_every_step_and_leaves_its_verdict_alone() {
     killed_at_every_step(
@@ -90,10 +99,7 @@ fn a_proof_survives_a_kill_at_every_step_and_leaves_its_verdict_alone() {
 
 #[test]
 fn a_sandbox_is_like_its_machine_but_has_no_network() {
-    let mut world = works();
-    says(&world, "booting");
-    let job = begin(&world, PointChoice::Latest);
-    world.until_it_runs();
+    let (mut world, job) = in_the_sandbox("booting");
     let machines = world.recovery.all();
     let (sandbox, replica) = (
         machines.iter().find(|machine| is_sandbox(machine)).unwrap(),
@@ -151,10 +157,7 @@ fn a_point_that_fails_is_told_until_a_proof_passes() {
 
 #[test]
 fn a_sandbox_that_goes_off_or_cannot_read_its_point_is_told_apart() {
-    let mut world = works();
-    says(&world, "");
-    let job = begin(&world, PointChoice::Latest);
-    world.until_it_runs();
+    let (mut world, job) = in_the_sandbox("");
     world.recovery.sight.lock().unwrap().failed_requests = 2;
     (0..5).for_each(|_| {
         world.round();
@@ -208,10 +211,7 @@ fn a_sandbox_that_cannot_be_removed_is_removed_later() {
         (world, job)
     };
     // The same when nothing had come of it yet.
-    let mut world = works();
-    says(&world, "booting");
-    let job = begin(&world, PointChoice::Latest);
-    world.until_it_runs();
+    let (mut world, job) = in_the_sandbox("booting");
     *world.recovery.stuck.lock().unwrap() = true;
     world.control.cancel_job("tester", job.id).unwrap();
     assert_eq!(world.finish(&job, None).0.state, JobState::Cancelled);

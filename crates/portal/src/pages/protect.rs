@@ -11,7 +11,7 @@ use switchback_model::{AccessRole, ByteSize, JobError, ObjectName, ProtectionGro
 
 use super::widgets::{Badge, Tone, badge};
 use crate::Portal;
-use crate::action::{Act, Then};
+use crate::action::{Act, Then, choices};
 use crate::failure::Failure;
 use crate::layout::{Frame, Tab};
 use crate::visit::{Visit, form};
@@ -114,15 +114,7 @@ fn ask(control: &Control, visit: &Visit) -> Result<Act, Failure> {
     })?;
     let site = &group.source_site;
     let mut details = json!({ "instanceType": "InMageAzureV2" });
-    for (field, name) in [
-        ("masterTargetId", "master-target"),
-        ("processServerId", "process-server"),
-        ("datastoreName", "datastore"),
-    ] {
-        if !visit.field(name).is_empty() {
-            details[field] = visit.field(name).into();
-        }
-    }
+    choices(visit, &mut details);
     let properties = json!({
         "policyId": visit.vault.policy(group.name.as_str()),
         "protectableItemId": visit.vault.protectable_item(site, machine),

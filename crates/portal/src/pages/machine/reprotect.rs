@@ -9,7 +9,7 @@ use switchback_model::{ByteSize, ObjectName, ReadinessCheck, Side, SiteKind};
 
 use super::operations::{check_epoch, machine_page, provider, wanted};
 use super::told::towards;
-use crate::action::Act;
+use crate::action::{Act, choices};
 use crate::failure::Failure;
 use crate::layout::{Frame, Tab};
 use crate::pages::widgets::{Badge, Tone, badge, check_badge};
@@ -153,15 +153,7 @@ pub(super) fn ask(control: &Control, visit: &Visit) -> Result<Act, Failure> {
     wanted(visit, &view, "reprotect")?;
     let item = &view.item;
     let mut details = json!({ "instanceType": provider(item.protection.passive()) });
-    for (field, name) in [
-        ("masterTargetId", "master-target"),
-        ("processServerId", "process-server"),
-        ("datastoreName", "datastore"),
-    ] {
-        if !visit.field(name).is_empty() {
-            details[field] = visit.field(name).into();
-        }
-    }
+    choices(visit, &mut details);
     if visit.field("location") == "alternate" {
         details["switchbackAlternateLocation"] = true.into();
     }
