@@ -78,7 +78,8 @@ struct Place {
 struct Arrow {
     /// `home`, `away`, or nothing: nothing replicates.
     towards: &'static str,
-    through: String,
+    /// Process server and master target, as much of their names as there is room for.
+    through: [String; 2],
     words: String,
 }
 
@@ -174,13 +175,28 @@ fn arrow(view: &ItemView) -> Arrow {
     let path = item.replication.as_ref().filter(|_| item.protection.replicates());
     let Some(path) = path else {
         let words = format!("Nothing replicates. It runs at {}.", item.active().site);
-        return Arrow { towards: "", through: String::new(), words };
+        return Arrow { towards: "", through: Default::default(), words };
     };
     Arrow {
         towards: item.protection.passive().as_str(),
-        through: format!("{} → {}", path.process_server, path.master_target),
-        words: format!("It runs at {} and is replicated to {}.", item.active().site, item.passive().site),
+        through: [&path.process_server, &path.master_target].map(|server| shortened(server.as_str())),
+        words: format!(
+            "It runs at {} and is replicated to {}, through {} and {}.",
+            item.active().site,
+            item.passive().site,
+            path.process_server,
+            path.master_target
+        ),
     }
+}
+
+/// A name as far as it fits between the sides.
+fn shortened(name: &str) -> String {
+    const LETTERS_MAX: usize = 24;
+    if name.chars().count() <= LETTERS_MAX {
+        return name.to_owned();
+    }
+    name.chars().take(LETTERS_MAX - 1).chain(['…']).collect()
 }
 
 fn disks(view: &ItemView) -> Vec<Disk> {

@@ -17,7 +17,7 @@ mod server;
 mod servers;
 mod settings;
 mod sites;
-mod widgets;
+pub(crate) mod widgets;
 
 use std::sync::Arc;
 

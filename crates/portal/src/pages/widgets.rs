@@ -48,6 +48,30 @@ pub(crate) fn badge(tone: Tone, text: impl Display) -> Badge {
     Badge { kind: tone.as_str(), text: text.to_string() }
 }
 
+/// A sentence with its commands (`…`) told apart.
+#[derive(Clone, Debug, Template)]
+#[template(
+    source = "{% for (text, is_command) in parts %}{% if is_command %}<code>{{ text }}</code>{% else %}{{ text }}{% endif %}{% endfor %}",
+    ext = "html"
+)]
+pub(crate) struct Sentence {
+    parts: Vec<(String, bool)>,
+}
+
+impl HtmlSafe for Sentence {}
+
+/// A sentence of the product's, which names commands as it does at the command line.
+pub(crate) fn sentence(text: &str) -> Sentence {
+    let parts: Vec<_> = text
+        .split('`')
+        .zip([false, true].into_iter().cycle())
+        .map(|(part, is)| (part.to_owned(), is))
+        .collect();
+    // A backtick alone is itself.
+    let is_paired = !parts.len().is_multiple_of(2);
+    Sentence { parts: if is_paired { parts } else { vec![(text.to_owned(), false)] } }
+}
+
 /// A moment by its age, with the whole of it for those who point at it.
 #[derive(Clone, Debug, Template)]
 #[template(path = "moment.html")]
@@ -162,3 +186,20 @@ pub(crate) fn severity(severity: Severity) -> Badge {
 /// What lists can be filtered by: what the address says and people read, and what it is.
 pub(crate) const HEALTHS: [(&str, Health); 3] =
     [("normal", Health::Normal), ("warning", Health::Warning), ("critical", Health::Critical)];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_told_apart_and_everything_is_escaped() {
+        for (text, shown) in [
+            ("say `a <b>` twice", "say <code>a &#60;b&#62;</code> twice"),
+            ("`all of it`", "<code>all of it</code>"),
+            ("one ` alone, and <i>", "one ` alone, and &#60;i&#62;"),
+            ("", ""),
+        ] {
+            assert_eq!(sentence(text).to_string(), shown);
+        }
+    }
+}

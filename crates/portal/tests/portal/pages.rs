@@ -106,7 +106,7 @@ async fn looks_are_kept_by_the_browser() {
 /// A step of the round: the operation, what its form says, what the machine's page says then.
 type Step = (&'static str, &'static [(&'static str, &'static str)], &'static str);
 
-const AT_HOME: &str = "It runs at home and is replicated to recovery.";
+const AT_HOME: &str = "It runs at home and is replicated to recovery, through home-ps and recovery-mt.";
 const FAILED_OVER: &str = "failed over, commit required";
 const COMMITTED: &str = "web01 is not protected";
 
@@ -124,7 +124,7 @@ const ROUND: [Step; 10] = [
             ("location", "alternate"),
             ("datastore", "store"),
         ],
-        "It runs at recovery and is replicated to home.",
+        "It runs at recovery and is replicated to home, through ",
     ),
     ("planned-failover", &[], FAILED_OVER),
     ("commit", &[], COMMITTED),
@@ -230,7 +230,8 @@ async fn a_machines_page_shows_points_disks_cards_and_curves() {
         ">1.0 MiB</td>",
         "52:54:00:00:00:01",
         "Enable replication: web01</a>",
-        "home-ps → recovery-mt",
+        "through home-ps and recovery-mt.",
+        ">home-ps</text>",
         "follows its changes",
     ] {
         assert!(page.contains(shown), "{shown}: {page}");
