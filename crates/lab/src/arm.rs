@@ -53,6 +53,8 @@ use server::Server;
 use switchback_sites::azure::{AzureLimits, AzureSettings, Cloud, MachineSettings, NetworkPath};
 use world::World;
 
+use crate::prepared::{PreparedError, prepared};
+
 /// The subscription that there is.
 pub const SUBSCRIPTION: &str = "6f1d2c3b-0000-4000-8000-5b0a11ab0001";
 /// The tenant that there is.
@@ -75,12 +77,6 @@ pub enum EmulatorError {
     /// Its certificate could not be made.
     #[error("making the ARM emulator's certificate")]
     Certificate(#[from] rcgen::Error),
-    /// `scripts/lab-azure` failed.
-    #[error("scripts/lab-azure witness failed: {message}")]
-    Prepare {
-        /// What it printed.
-        message: String,
-    },
     /// Its TLS could not be set up.
     #[error("setting up the ARM emulator's TLS")]
     Tls(#[from] rustls::Error),
@@ -89,15 +85,9 @@ pub enum EmulatorError {
 /// A Python with Microsoft's clients of Resource Manager.
 ///
 /// # Errors
-/// [`EmulatorError::Prepare`].
-pub fn witness_python() -> Result<PathBuf, EmulatorError> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/lab-azure");
-    let output = std::process::Command::new(&script).arg("witness").output()?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(EmulatorError::Prepare { message });
-    }
-    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+/// [`PreparedError`].
+pub fn witness_python() -> Result<PathBuf, PreparedError> {
+    prepared("lab-azure", "witness")
 }
 
 /// How to emulate.

@@ -5,7 +5,6 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +14,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::child_lines::lines_of;
+use crate::prepared::{PreparedError, prepared};
 use crate::wan::Place;
 
 /// How long it may take until it answers.
@@ -30,12 +30,9 @@ const KEY: &str = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6t
 /// Why there is no emulator.
 #[derive(Debug, thiserror::Error)]
 pub enum AzuriteError {
-    /// `scripts/lab-azure` failed.
-    #[error("scripts/lab-azure storage failed: {message}")]
-    Prepare {
-        /// What it printed.
-        message: String,
-    },
+    /// It could not be installed.
+    #[error("preparing Azurite")]
+    Prepare(#[from] PreparedError),
     /// The process did not come to the point of answering.
     #[error("Azurite did not start within {} s", START_LIMIT.as_secs())]
     Start,
@@ -72,15 +69,10 @@ impl Azurite {
         host: Ipv4Addr,
         spawn: impl FnOnce(&mut Command) -> std::io::Result<Child>,
     ) -> Result<Self, AzuriteError> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/lab-azure");
-        let output = Command::new(&script).arg("storage").output()?;
-        if !output.status.success() {
-            let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(AzuriteError::Prepare { message });
-        }
+        let program = prepared("lab-azure", "storage")?;
         let mut command = Command::new("node");
         command
-            .arg(String::from_utf8_lossy(&output.stdout).trim())
+            .arg(program)
             .args([
                 "--blobHost",
                 &host.to_string(),

@@ -4,7 +4,8 @@
 //! of some 70 MB with apt.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use crate::prepared::{PreparedError, prepared};
 
 /// The programs and files guests are made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,22 +17,9 @@ pub struct Foundation {
 /// Why there is nothing to run guests on.
 #[derive(Debug, thiserror::Error)]
 pub enum FoundationError {
-    /// `scripts/lab-guests` could not be started.
-    #[error("cannot start {script}: is this a complete checkout?")]
-    Start {
-        /// The script's path.
-        script: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// `scripts/lab-guests` failed.
-    #[error("{script} could not prepare the guest lab: {message}")]
-    Prepare {
-        /// The script's path.
-        script: PathBuf,
-        /// What it printed.
-        message: String,
-    },
+    /// It could not be made.
+    #[error("preparing the guest lab")]
+    Prepare(#[from] PreparedError),
     /// The lab is there but not as the script leaves it.
     #[error(
         "the guest lab in {directory} is damaged: {what} is missing; remove the directory and run scripts/lab-guests"
@@ -50,15 +38,8 @@ impl Foundation {
     /// # Errors
     /// [`FoundationError`]: no lab and none could be made.
     pub fn prepare() -> Result<Self, FoundationError> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/lab-guests");
-        // The script decides where the lab is; it answers at once when all is there.
-        let output = Command::new(&script).output();
-        let output = output.map_err(|source| FoundationError::Start { script: script.clone(), source })?;
-        if !output.status.success() {
-            let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(FoundationError::Prepare { script, message });
-        }
-        Self::open(Path::new(String::from_utf8_lossy(&output.stdout).trim()))
+        // The script decides where the lab is.
+        Self::open(&prepared("lab-guests", "")?)
     }
 
     /// Takes a lab that is already prepared.

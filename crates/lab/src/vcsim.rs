@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use crate::child_lines::lines_of;
+use crate::prepared::{PreparedError, prepared};
 
 /// How long it may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -31,14 +32,9 @@ pub const PASSWORD: &str = "P@ss<w0rd>&\"'!";
 /// Why there is no simulator.
 #[derive(Debug, thiserror::Error)]
 pub enum SimulatorError {
-    /// `scripts/lab-vsphere` failed.
-    #[error("scripts/lab-vsphere {part} failed: {message}")]
-    Prepare {
-        /// What it was to prepare.
-        part: &'static str,
-        /// What it printed.
-        message: String,
-    },
+    /// Its parts could not be prepared.
+    #[error("preparing the vSphere simulator")]
+    Prepare(#[from] PreparedError),
     /// The process did not come to the point of answering.
     #[error("the vSphere simulator did not start within {} s: {message}", START_LIMIT.as_secs())]
     Start {
@@ -167,7 +163,7 @@ impl Simulator {
     }
 
     fn start(options: Options) -> Result<Self, SimulatorError> {
-        let program = prepare("simulator")?;
+        let program = prepared("lab-vsphere", "simulator")?;
         let files = tempfile::Builder::new().prefix("switchback-vcsim-").tempdir()?;
         let fingerprint = match &options.identity {
             None => write_certificate(files.path())?,
@@ -319,19 +315,9 @@ impl Drop for Simulator {
 /// A Python that can `import pyVmomi`.
 ///
 /// # Errors
-/// [`SimulatorError::Prepare`].
-pub fn witness_python() -> Result<PathBuf, SimulatorError> {
-    prepare("witness")
-}
-
-fn prepare(part: &'static str) -> Result<PathBuf, SimulatorError> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/lab-vsphere");
-    let output = Command::new(&script).arg(part).output()?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        return Err(SimulatorError::Prepare { part, message });
-    }
-    Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+/// [`PreparedError`].
+pub fn witness_python() -> Result<PathBuf, PreparedError> {
+    prepared("lab-vsphere", "witness")
 }
 
 /// Makes an authority and a certificate for 127.0.0.1 issued by it; returns the latter's fingerprint.

@@ -1,7 +1,8 @@
 // Microsoft's SDK for Azure Site Recovery for JavaScript, unmodified, against a configuration server: there and home again.
 //
-// node client.cjs URL API-VERSION DIRECTORY        the token is in the file SWITCHBACK_TOKEN_FILE, the authority in NODE_EXTRA_CA_CERTS
+// node client.cjs URL API-VERSION DIRECTORY CHAPTER...    the token is in the file SWITCHBACK_TOKEN_FILE, the authority in NODE_EXTRA_CA_CERTS
 //
+// Chapters: inventory, protect, round, end. The machine is SWITCHBACK_MACHINES, its policy SWITCHBACK_POLICY; without them those of the simulated world.
 // Exchanges are recorded as recorder.py does it: see there.
 "use strict";
 
@@ -10,10 +11,11 @@ const fs = require("node:fs");
 const path = require("node:path");
 const { SiteRecoveryManagementClient } = require("@azure/arm-recoveryservices-siterecovery");
 
-const [endpoint, apiVersion, directory] = process.argv.slice(2);
-const VAULT = ["switchback", "switchback"], HOME = "home", MACHINE = "web01", POLICY = "PG1";
-// Milliseconds for anything that the simulated sites do by themselves.
-const PATIENCE = 60_000;
+const [endpoint, apiVersion, directory, ...chapters] = process.argv.slice(2);
+const VAULT = ["switchback", "switchback"], HOME = "home", RECOVERY = "recovery";
+const MACHINE = process.env.SWITCHBACK_MACHINES ?? "web01", POLICY = process.env.SWITCHBACK_POLICY ?? "PG1";
+// Milliseconds for anything that the sites do by themselves; guests are emulated.
+const PATIENCE = 240_000;
 
 const credential = {
     getToken: async () => ({
@@ -28,7 +30,8 @@ const client = new SiteRecoveryManagementClient(
 const items = client.replicationProtectedItems;
 const policy = (name) => `/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/switchback/providers/Microsoft.RecoveryServices/vaults/switchback/replicationPolicies/${name}`;
 
-let count = 0;
+// It goes on after those of an earlier client.
+let count = fs.existsSync(directory) ? fs.readdirSync(directory, { recursive: true }).length : 0;
 client.pipeline.addPolicy({
     name: "recorder",
     async sendRequest(request, next) {
@@ -55,58 +58,85 @@ async function all(pages) {
     return found;
 }
 
-async function main() {
-    const [home, recovery] = await all(client.replicationFabrics.list(...VAULT));
-    assert.deepEqual([home.name, recovery.name], [HOME, "recovery"]);
-    assert.equal(home.properties.customDetails.instanceType, "VMware");
-    const [container] = await all(client.replicationProtectionContainers.listByReplicationFabrics(...VAULT, HOME));
-    const item = [...VAULT, HOME, container.name, MACHINE];
-    const [machine] = await all(client.replicationProtectableItems.listByReplicationProtectionContainers(...VAULT, HOME, container.name));
+const container = async () => (await all(client.replicationProtectionContainers.listByReplicationFabrics(...VAULT, HOME)))[0].name;
+const item = async () => [...VAULT, HOME, await container(), MACHINE];
+const show = async () => (await items.get(...await item())).properties;
 
-    const show = async () => (await items.get(...item)).properties;
-    async function until(provider) {
-        for (const begin = Date.now(); ; await new Promise((later) => setTimeout(later, 500))) {
-            const shown = await show();
-            if (shown.protectionState === "Protected") {
-                assert.equal(shown.providerSpecificDetails.instanceType, provider);
-                return shown;
-            }
-            assert(Date.now() - begin < PATIENCE, `it stays ${shown.protectionState}`);
+async function until(provider) {
+    for (const begin = Date.now(); ; await new Promise((later) => setTimeout(later, 500))) {
+        const shown = await show();
+        if (shown.protectionState === "Protected") {
+            assert.equal(shown.providerSpecificDetails.instanceType, provider);
+            return shown;
         }
+        assert(Date.now() - begin < PATIENCE, `it stays ${shown.protectionState}`);
     }
-    const failover = (details) => items.beginUnplannedFailoverAndWait(...item, {
+}
+
+async function failover(details) {
+    return items.beginUnplannedFailoverAndWait(...await item(), {
         properties: { failoverDirection: "PrimaryToRecovery", sourceSiteOperations: "Required", providerSpecificDetails: details },
     });
-    const reprotect = (details) => items.beginReprotectAndWait(...item, {
+}
+
+async function reprotect(details) {
+    await items.beginReprotectAndWait(...await item(), {
         properties: { failoverDirection: "RecoveryToPrimary", providerSpecificDetails: details },
     });
+    return until(details.instanceType);
+}
 
-    await items.beginCreateAndWait(...item, {
-        properties: {
-            policyId: policy(POLICY), protectableItemId: machine.id, providerSpecificDetails: { instanceType: "InMageAzureV2" },
-        },
-    });
-    await until("InMageAzureV2");
-    const [point] = await all(client.recoveryPoints.listByReplicationProtectedItems(...item));
-    const away = await failover({ instanceType: "InMageAzureV2", recoveryPointId: point.id });
-    assert.equal(away.properties.failoverRecoveryPointId, point.id);
-    await items.beginFailoverCommitAndWait(...item);
-    await reprotect({
-        instanceType: "InMage", masterTargetId: "home-mt", processServerId: "recovery-ps", retentionDrive: "/retention",
-        profileId: policy(`${POLICY}-failback`),
-    });
-    await until("InMage");
-    await failover({ instanceType: "InMage", recoveryPointType: "LatestTime" });
-    await items.beginFailoverCommitAndWait(...item);
-    await reprotect({ instanceType: "InMageAzureV2", policyId: policy(POLICY) });
-    await until("InMageAzureV2");
+const commit = async () => items.beginFailoverCommitAndWait(...await item());
 
-    const jobs = await all(client.replicationJobs.list(...VAULT, { filter: "JobName eq 'UnplannedFailover'" }));
-    assert.equal(jobs.length, 2);
-    assert.equal((await client.replicationJobs.get(...VAULT, jobs[0].name)).properties.state, "Succeeded");
-    await assert.rejects(items.beginFailoverCommitAndWait(...item), (error) => error.statusCode === 409 && error.code !== undefined);
-    await items.beginDeleteAndWait(...item, { properties: { disableProtectionReason: "NotSpecified" } });
-    assert.deepEqual(await all(items.list(...VAULT)), []);
+const CHAPTERS = {
+    async inventory() {
+        const [home, recovery] = await all(client.replicationFabrics.list(...VAULT));
+        assert.deepEqual([home.name, recovery.name], [HOME, RECOVERY]);
+        assert.equal(home.properties.customDetails.instanceType, "VMware");
+    },
+
+    async protect() {
+        const [machine] = await all(client.replicationProtectableItems.listByReplicationProtectionContainers(...VAULT, HOME, await container()));
+        await items.beginCreateAndWait(...await item(), {
+            properties: {
+                policyId: policy(POLICY), protectableItemId: machine.id, providerSpecificDetails: { instanceType: "InMageAzureV2" },
+            },
+        });
+        await until("InMageAzureV2");
+    },
+
+    async round() {
+        const details = async (fabric) => (await client.replicationFabrics.get(...VAULT, fabric)).properties.customDetails;
+        const [home, recovery] = [await details(HOME), await details(RECOVERY)];
+        const [point] = await all(client.recoveryPoints.listByReplicationProtectedItems(...await item()));
+        const away = await failover({ instanceType: "InMageAzureV2", recoveryPointId: point.id });
+        assert.equal(away.properties.failoverRecoveryPointId, point.id);
+        await commit();
+        await reprotect({
+            instanceType: "InMage", masterTargetId: home.masterTargetServers[0].id, processServerId: recovery.processServers[0].id,
+            retentionDrive: "/retention", profileId: policy(`${POLICY}-failback`),
+        });
+        await failover({ instanceType: "InMage", recoveryPointType: "LatestTime" });
+        await commit();
+        await reprotect({ instanceType: "InMageAzureV2", policyId: policy(POLICY) });
+        await assert.rejects(commit(), (error) => error.statusCode === 409 && error.code !== undefined);
+    },
+
+    async end() {
+        const jobs = await all(client.replicationJobs.list(...VAULT, { filter: "JobName eq 'UnplannedFailover'" }));
+        assert.equal(jobs.length, 2);
+        assert.equal((await client.replicationJobs.get(...VAULT, jobs[0].name)).properties.state, "Succeeded");
+        await items.beginDeleteAndWait(...await item(), { properties: { disableProtectionReason: "NotSpecified" } });
+        assert.deepEqual(await all(items.list(...VAULT)), []);
+    },
+};
+
+async function main() {
+    for (const chapter of chapters) {
+        const begin = Date.now();
+        await CHAPTERS[chapter]();
+        console.log(`${chapter}: ${((Date.now() - begin) / 1000).toFixed(1)} s`);
+    }
     console.log("done");
 }
 

@@ -98,6 +98,7 @@ fn javascript(api_version: &str, recorded: &Path) {
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk/client.cjs"))
         .args([&server.url, api_version])
         .arg(recorded)
+        .args(["inventory", "protect", "round", "end"])
         .env("NODE_PATH", lab("node"))
         .env("NODE_EXTRA_CA_CERTS", &server.authority)
         .env("SWITCHBACK_TOKEN_FILE", &server.token_file)

@@ -42,9 +42,12 @@ struct Arguments {
     /// Play a physical server's failover to Azure with what happens there meanwhile, and its way home as a virtual machine
     #[arg(long, group = "story")]
     azure_faults: bool,
-    /// Play the main story with Microsoft's SDK for Azure Site Recovery (Python) instead of the command line
+    /// Play the main story with Microsoft's SDKs for Azure Site Recovery instead of the command line
     #[arg(long, group = "story")]
     sdk: bool,
+    /// Play the main story by clicking in the portal, in a browser
+    #[arg(long, group = "story")]
+    portal: bool,
     /// Play proofs of recovery points in a sandbox instead: of points that work, and of one from after the machine was broken
     #[arg(long, group = "story")]
     proof: bool,
@@ -95,6 +98,7 @@ fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         (arguments.azure, Story::Azure),
         (arguments.azure_faults, Story::AzureFaults),
         (arguments.sdk, Story::Sdk),
+        (arguments.portal, Story::Portal),
         (arguments.proof, Story::Proof),
     ];
     let story =

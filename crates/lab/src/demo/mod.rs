@@ -22,15 +22,19 @@
 //! | `physical` | the sixth: a physical server becomes a virtual machine |
 //! | `sdk` | the ninth: the main story, driven by Microsoft's SDK |
 //! | `proof` | the tenth: recovery points are proved in a sandbox |
+//! | `portal` | the eleventh: the main story, by clicking in a browser |
+//! | `client` | a program that a story is asked for by, in the place of the command line |
 //! | `vmware_faults` | the fifth: what happens at the vCenter while a machine is replicated to it |
 
 mod azure;
 mod azure_faults;
+mod client;
 mod command_line;
 mod esx;
 mod faults;
 mod physical;
 mod places;
+mod portal;
 mod proof;
 mod roles;
 mod screen;
@@ -44,8 +48,10 @@ mod vmware_elsewhere;
 mod vmware_faults;
 
 pub use command_line::{CommandLine, CommandLineError};
+pub use portal::PICTURES;
 pub use roles::{Role, Roles, RolesError};
 pub use screen::Screen;
+pub use sdk::RECORDED;
 pub use table::{Check, Table};
 
 use std::path::PathBuf;
@@ -92,8 +98,10 @@ pub enum Story {
     Proof,
     /// A physical server is failed over, switching itself off, and comes home as a new virtual machine of a vCenter.
     Physical,
-    /// What is asked for in the main story is asked for by Microsoft's SDK for Azure Site Recovery: machine by machine, then by a recovery plan.
+    /// What is asked for in the main story is asked for by Microsoft's SDKs for Azure Site Recovery: machine by machine, then by a recovery plan.
     Sdk,
+    /// The same by a person with a browser: by clicking in the portal.
+    Portal,
 }
 
 /// Plays the demo. Returns what was verified, and how far it came: an error is what it cannot go on after; a check that does not hold is in the
@@ -113,6 +121,7 @@ pub fn run(options: &Options, screen: Screen) -> (Table, anyhow::Result<()>) {
         Story::AzureFaults => azure_faults::play(&mut stage),
         Story::Physical => physical::play(&mut stage),
         Story::Sdk => sdk::play(&mut stage),
+        Story::Portal => portal::play(&mut stage),
         Story::Proof => proof::play(&mut stage),
     };
     stage.end(played.is_ok() && options.keep);

@@ -1,24 +1,25 @@
-//! The ninth story: the main one, asked for by Microsoft's SDK for Azure Site Recovery, unmodified, over TLS: first machine by machine, both at one time,
-//! then by a recovery plan; failover, commit, reprotect, failback, commit, reprotect, and test failovers.
+//! The ninth story: the main one, asked for by Microsoft's SDKs for Azure Site Recovery, unmodified, over TLS: first machine by machine, both at one time,
+//! then by a recovery plan; failover, commit, reprotect, failback, commit, reprotect, and test failovers; that for Python. At last one machine by that for
+//! JavaScript.
 //!
-//! The client is that of the API's own tests (`crates/api/tests/sdk/client.py`), which drives a simulated world there. It asks chapter by chapter; what
-//! came of it is looked for here between the chapters, as in the main story, on the disks and by what the guests say. The command line sets what the
-//! contract has no word for (a freeze budget, seconds between points), and looks.
+//! The clients are those of the API's own tests (`crates/api/tests/sdk/client.py`, `client.cjs`), which drive a simulated world there. They ask chapter by
+//! chapter; what came of it is looked for here between the chapters, as in the main story, on the disks and by what the guests say. The command line sets
+//! what the contract has no word for (a freeze budget, seconds between points), and looks. Every exchange is left in the logs ([`RECORDED`]), to be judged.
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use switchback_sites::Site as _;
 
-use super::command_line::CommandLine;
+use super::client::{Client, script};
 use super::places::CAST;
-use super::stage::{At, JOB_LIMIT, Stage};
+use super::stage::{At, Stage};
 use super::story;
-use crate::arm::witness_python;
+use crate::prepared::prepared;
 
 /// The policy that the client makes, and what its group is called therefore.
 const GROUP: &str = "PG2";
-const CLIENT: &str = "../api/tests/sdk/client.py";
+/// Where the exchanges with the clients are left, in the story's directory.
+pub const RECORDED: &str = "logs/sdk/recorded";
 /// The version that `oav` knows.
 const API_VERSION: &str = "2024-04-01";
 
@@ -26,10 +27,52 @@ const API_VERSION: &str = "2024-04-01";
 pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
     story::found_sites(stage)?;
     story::make_machines(stage)?;
-    let mut client = Client::of(stage)?;
+    let mut client = python(stage)?;
     protect(stage, &mut client)?;
     each_by_itself(stage, &mut client)?;
-    by_a_plan(stage, &mut client)
+    by_a_plan(stage, &mut client)?;
+    by_another(stage)
+}
+
+fn python(stage: &Stage) -> anyhow::Result<Client> {
+    let machines = CAST.map(|cast| cast.name).join(" ");
+    let variable = |name| stage.user_variable(name).map(str::to_owned);
+    // Nothing compiled is left beside the scripts.
+    let words = vec![
+        "-B".to_owned(),
+        script("../api/tests/sdk/client.py"),
+        variable("SWITCHBACK_SERVER")?,
+        API_VERSION.to_owned(),
+        variable("SWITCHBACK_CA_FILE")?,
+        stage.path(RECORDED),
+    ];
+    let logs = Path::new(&stage.path(RECORDED)).with_file_name("python");
+    Client::new(
+        stage,
+        &prepared("lab-azure", "witness")?,
+        words,
+        &[("SWITCHBACK_MACHINES", &machines)],
+        &logs,
+    )
+}
+
+fn javascript(stage: &Stage, machine: &str) -> anyhow::Result<Client> {
+    let packages = prepared("lab-azure", "node")?.to_string_lossy().into_owned();
+    let authority = stage.user_variable("SWITCHBACK_CA_FILE")?.to_owned();
+    let words = vec![
+        script("../api/tests/sdk/client.cjs"),
+        stage.user_variable("SWITCHBACK_SERVER")?.to_owned(),
+        API_VERSION.to_owned(),
+        stage.path(RECORDED),
+    ];
+    let variables = [
+        ("NODE_PATH", packages.as_str()),
+        ("NODE_EXTRA_CA_CERTS", &authority),
+        ("SWITCHBACK_MACHINES", machine),
+        ("SWITCHBACK_POLICY", GROUP),
+    ];
+    let logs = Path::new(&stage.path(RECORDED)).with_file_name("javascript");
+    Client::new(stage, Path::new("node"), words, &variables, &logs)
 }
 
 fn protect(stage: &mut Stage, client: &mut Client) -> anyhow::Result<()> {
@@ -71,49 +114,16 @@ fn by_a_plan(stage: &mut Stage, client: &mut Client) -> anyhow::Result<()> {
     story::work_goes_on(stage, At::Home)
 }
 
-/// Microsoft's SDK.
-struct Client {
-    python: CommandLine,
-    url: String,
-    authority: String,
-    recorded: String,
-}
-
-impl Client {
-    fn of(stage: &Stage) -> anyhow::Result<Self> {
-        let mut environment = stage.user_environment().to_vec();
-        let value = |name: &str| {
-            let found = environment.iter().find(|(known, _)| known == name);
-            found.map(|(_, value)| value.clone()).with_context(|| format!("{name} is not set"))
-        };
-        let (url, authority) = (value("SWITCHBACK_SERVER")?, value("SWITCHBACK_CA_FILE")?);
-        environment.push(("SWITCHBACK_MACHINES".to_owned(), CAST.map(|cast| cast.name).join(" ")));
-        let logs = stage.logs().join("sdk");
-        std::fs::create_dir(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
-        let recorded = logs.join("recorded").to_string_lossy().into_owned();
-        Ok(Self {
-            python: CommandLine::new(&witness_python()?, environment, &logs),
-            url,
-            authority,
-            recorded,
-        })
-    }
-
-    /// Has it play chapters, one after the other.
-    fn play(&mut self, stage: &mut Stage, chapters: &[&str]) -> anyhow::Result<()> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(CLIENT);
-        let script = script.to_string_lossy();
-        // Nothing compiled is left beside the scripts.
-        let recorded = format!("{}/{}", self.recorded, chapters.join("-"));
-        let words = ["-B", &script, &self.url, API_VERSION, &self.authority, &recorded];
-        for line in self.python.text(&[&words, chapters].concat(), JOB_LIMIT)?.lines() {
-            stage.screen.say(line);
-        }
-        Ok(())
-    }
-
-    /// The same, for later.
-    fn plays<'a>(&'a mut self, chapter: &'a str) -> impl FnOnce(&mut Stage) -> anyhow::Result<()> + 'a {
-        |stage| self.play(stage, &[chapter])
-    }
+/// The other SDK, with the machine that nobody refers to: what it loses is missed by no other.
+fn by_another(stage: &mut Stage) -> anyhow::Result<()> {
+    let cast = CAST[1];
+    let title = format!("12. By the SDK for JavaScript: {} by itself, there and home again", cast.name);
+    stage.screen.step(&title);
+    let resumed_at = story::starts_again_of(stage, At::Home, &[cast], |stage| {
+        javascript(stage, cast.name)?.play(stage, &["inventory", "round"])
+    })?;
+    let what = format!("{} goes on at home after its round", cast.name);
+    stage.check(what, "a record", format!("record {}", resumed_at[0]), resumed_at[0] > 1);
+    story::check_delta(stage, cast, At::Home)?;
+    story::work_goes_on(stage, At::Home)
 }

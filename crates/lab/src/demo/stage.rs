@@ -150,9 +150,10 @@ impl Stage {
         self.command_line.environment()
     }
 
-    /// Where logs are.
-    pub(super) fn logs(&self) -> PathBuf {
-        self.options.directory.join("logs")
+    /// The value of one of them.
+    pub(super) fn user_variable(&self, name: &str) -> anyhow::Result<&str> {
+        let found = self.user_environment().iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str()).with_context(|| format!("{name} is not set"))
     }
 
     pub(super) fn path(&self, name: &str) -> String {
@@ -263,7 +264,8 @@ impl Stage {
             ("SWITCHBACK_TOKEN_FILE", token),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-        self.command_line = CommandLine::new(&self.options.switchback, environment, &self.logs());
+        self.command_line =
+            CommandLine::new(&self.options.switchback, environment, self.path("logs").as_ref());
         self.wait("the configuration server answers", FOLLOW_LIMIT, |stage| {
             Ok(stage.command_line.json(&["site", "list"], ASK_LIMIT).ok())
         })?;
@@ -420,7 +422,7 @@ impl Stage {
                 bail!(
                     "waited {} s in vain until {what}; the logs are in {}",
                     limit.as_secs(),
-                    self.logs().display()
+                    self.path("logs")
                 );
             }
             std::thread::sleep(LOOK_INTERVAL);

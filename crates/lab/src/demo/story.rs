@@ -113,29 +113,7 @@ pub(super) fn protect(stage: &mut Stage) -> anyhow::Result<()> {
     stage
         .screen
         .step("3. A protection group with its failback twin; both machines protected; a recovery plan");
-    stage.note(&[
-        "group",
-        "create",
-        GROUP,
-        "--from",
-        "home",
-        "--to",
-        "recovery",
-        "--interval",
-        "5s",
-        "--freeze-budget",
-        "3s",
-        "--rpo-threshold",
-        RPO_THRESHOLD,
-        "--multi-vm",
-        "true",
-    ])?;
-    let groups = stage.note(&["group", "list"])?;
-    let names: Vec<&str> =
-        groups.as_array().into_iter().flatten().filter_map(|group| group["name"].as_str()).collect();
-    let twin = twin_of(GROUP);
-    let found = names.contains(&twin.as_str());
-    stage.check("the failback group appears by itself", twin, names.join(", "), found);
+    make_group(stage)?;
     for cast in CAST {
         begin_to_protect(stage, cast)?;
     }
@@ -160,6 +138,33 @@ pub(super) fn protect(stage: &mut Stage) -> anyhow::Result<()> {
     }
     let tag = wait_for_shared_point(stage)?;
     stage.screen.say(&format!("multi-VM recovery point {tag}: both machines, one moment"));
+    Ok(())
+}
+
+pub(super) fn make_group(stage: &mut Stage) -> anyhow::Result<()> {
+    stage.note(&[
+        "group",
+        "create",
+        GROUP,
+        "--from",
+        "home",
+        "--to",
+        "recovery",
+        "--interval",
+        "5s",
+        "--freeze-budget",
+        "3s",
+        "--rpo-threshold",
+        RPO_THRESHOLD,
+        "--multi-vm",
+        "true",
+    ])?;
+    let groups = stage.note(&["group", "list"])?;
+    let names: Vec<&str> =
+        groups.as_array().into_iter().flatten().filter_map(|group| group["name"].as_str()).collect();
+    let twin = twin_of(GROUP);
+    let found = names.contains(&twin.as_str());
+    stage.check("the failback group appears by itself", twin, names.join(", "), found);
     Ok(())
 }
 
@@ -259,10 +264,20 @@ pub(super) fn starts_again(
     at: At,
     fail_over: impl FnOnce(&mut Stage) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<u64>> {
+    starts_again_of(stage, at, &CAST, fail_over)
+}
+
+/// The same of some machines.
+pub(super) fn starts_again_of(
+    stage: &mut Stage,
+    at: At,
+    casts: &[Cast],
+    fail_over: impl FnOnce(&mut Stage) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<u64>> {
     let mut before = Vec::new();
-    for cast in CAST {
+    for cast in casts {
         let id = stage.instance(cast.name, at)?;
-        before.push((cast, stage.place(at).starts(&id)?.len(), id));
+        before.push((*cast, stage.place(at).starts(&id)?.len(), id));
     }
     fail_over(stage)?;
     wait_for_starts(stage, at, &before)
@@ -425,15 +440,12 @@ pub(super) fn reprotect(
     group: &str,
     ask: impl FnOnce(&mut Stage) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let (title, side, group) = match at {
-        At::Recovery => (
-            "6. Reprotect towards home, onto the disks that were left: only the delta moves",
-            "away",
-            twin_of(group),
-        ),
+    let (title, group) = match at {
+        At::Recovery => {
+            ("6. Reprotect towards home, onto the disks that were left: only the delta moves", twin_of(group))
+        }
         At::Home => (
             "   Reprotect towards recovery, onto the disks that are there: only the delta moves",
-            "home",
             group.to_owned(),
         ),
     };
@@ -454,12 +466,7 @@ pub(super) fn reprotect(
             if off { "off" } else { "on" },
             off,
         );
-        let (moved, size) = wait_until_protected(stage, cast, side)?;
-        let what =
-            format!("{} reprotected from {}: the delta alone was moved", cast.name, stage.place(at).name);
-        let expected = format!("some, less than {DELTA_PERCENT_MAX} % of {}", ByteSize(size));
-        let found = format!("{} ({} %)", ByteSize(moved), moved * 100 / size.max(1));
-        stage.check(what, expected, found, moved > 0 && moved * 100 < size * DELTA_PERCENT_MAX);
+        check_delta(stage, cast, at)?;
         let shown = stage.machine(cast.name)?;
         let found = shown["group"].as_str().unwrap_or_default().to_owned();
         stage.check(
@@ -470,6 +477,17 @@ pub(super) fn reprotect(
         );
     }
     wait_for_shared_point(stage).map(drop)
+}
+
+/// Until a machine that runs there is protected again; what that has moved.
+pub(super) fn check_delta(stage: &mut Stage, cast: Cast, at: At) -> anyhow::Result<()> {
+    let side = if at == At::Home { "home" } else { "away" };
+    let (moved, size) = wait_until_protected(stage, cast, side)?;
+    let what = format!("{} reprotected from {}: the delta alone was moved", cast.name, stage.place(at).name);
+    let expected = format!("some, less than {DELTA_PERCENT_MAX} % of {}", ByteSize(size));
+    let found = format!("{} ({} %)", ByteSize(moved), moved * 100 / size.max(1));
+    stage.check(what, expected, found, moved > 0 && moved * 100 < size * DELTA_PERCENT_MAX);
+    Ok(())
 }
 
 pub(super) fn fail_back(
