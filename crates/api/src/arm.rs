@@ -19,6 +19,7 @@ mod health;
 mod id;
 mod item_update;
 mod job_details;
+mod job_export;
 mod jobs;
 mod network_mappings;
 mod networks;
@@ -59,6 +60,7 @@ pub use error::Refusal;
 pub use id::{Vault, point_name};
 pub(crate) use id::{guid, job_name, parse_job};
 pub use job_details::{allowed_actions as job_actions, scenario as job_scenario};
+pub(crate) use job_export::{AS_CSV, AS_JSON, CSV, as_csv, as_json};
 pub(crate) use operations::result as operation_result;
 pub(crate) use page::{page, page_at_once};
 pub use path::encode;
@@ -285,7 +287,7 @@ fn job_routes() -> Router<Arc<Api>> {
     let job = "/replicationjobs/{job}";
     Router::new()
         .route(&at("/replicationjobs"), methods([(GET, jobs::list)]))
-        .route(&at("/replicationjobs/export"), methods([(POST, without_meaning::export)]))
+        .route(&at("/replicationjobs/export"), methods([(POST, job_export::export)]))
         .route(&at(job), methods([(GET, jobs::get)]))
         .route(&at(&format!("{job}/cancel")), methods([(POST, jobs::cancel)]))
         .route(&at(&format!("{job}/restart")), methods([(POST, jobs::restart)]))

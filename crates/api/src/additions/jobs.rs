@@ -1,10 +1,13 @@
-//! `switchbackJobs/{job}`: a job with the progress and messages of its tasks, which the contract's job has no place for.
+//! `switchbackJobs/{job}`: a job with the progress and messages of its tasks, which the contract's job has no place for; `switchbackJobExport`: the files that
+//! the contract's export of jobs leads to.
 
 use serde_json::json;
 use switchback_control::Control;
 
-use crate::arm::{Answer, ArmError, Call, job_name, parse_job, resource, show_time};
-use crate::openapi::operation::{Operation, get as show_one};
+use crate::arm::{
+    AS_CSV, AS_JSON, Answer, ArmError, CSV, Call, as_csv, as_json, job_name, parse_job, resource, show_time,
+};
+use crate::openapi::operation::{Operation, get as show_one, get_file};
 use crate::openapi::schema::{
     choice, count_within, flag, list, object, or_null, problem, resource as schema, text, time, titled,
 };
@@ -39,7 +42,18 @@ pub(crate) fn operations() -> Vec<Operation> {
         ("tasks", list(titled("SwitchbackTask", task))),
     ]);
     let summary = "A job with the progress and messages of its tasks.";
-    vec![show_one("switchbackJobs/{job}", get, summary, schema("SwitchbackJob", properties))]
+    let file = object([("value", list(json!({ "type": "object" }))), ("isWhole", flag())]);
+    let filter = |operation: Operation| operation.query("$filter", text(), "as of replicationJobs");
+    vec![
+        show_one("switchbackJobs/{job}", get, summary, schema("SwitchbackJob", properties)),
+        filter(show_one(
+            AS_JSON,
+            as_json,
+            "The newest jobs, as replicationJobs has them: up to 5,000.",
+            file,
+        )),
+        filter(get_file(AS_CSV, as_csv, "The same as comma-separated values.", CSV)),
+    ]
 }
 
 pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {

@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use switchback_control::{Control, ItemView};
 use switchback_model::{JobId, ObjectName, PointChoice, Probe, Proof, ProofOutcome, Seq};
 
-use crate::arm::{Answer, ArmError, Call, job_name, page, parse_job, resource, show_time};
-use crate::openapi::operation::{Operation, begin, get as show_one, get_page, get_picture, put};
+use crate::arm::{Answer, ArmError, Call, PNG, job_name, page, parse_job, resource, show_time};
+use crate::openapi::operation::{Operation, begin, get as show_one, get_file, get_page, put};
 use crate::openapi::schema::{count, object, or_null, resource as schema, text};
 use crate::openapi::shared;
 
@@ -43,7 +43,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         .takes(wanted),
         get_page(at[1], list, "Proofs of its recovery points, newest first.", proof()),
         show_one(at[2], get, "A proof.", proof()),
-        get_picture(at[3], picture, "The screen of the sandbox when the verdict was there."),
+        get_file(at[3], picture, "The screen of the sandbox when the verdict was there.", PNG),
         show_one(at[4], get_proving, "How and when its points are proved.", proving()),
         put(at[4], put_proving, "Says how and when its points are proved.", proving()).takes(settings),
     ]
@@ -103,7 +103,8 @@ pub(crate) fn get(control: &Control, call: &Call) -> Result<Answer, ArmError> {
 }
 
 pub(crate) fn picture(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    Ok(Answer::Picture(control.proof_picture(&call.name("item")?, proof_id(call)?)?))
+    let bytes = control.proof_picture(&call.name("item")?, proof_id(call)?)?;
+    Ok(Answer::File { media_type: PNG, bytes })
 }
 
 pub(crate) fn get_proving(control: &Control, call: &Call) -> Result<Answer, ArmError> {

@@ -37,8 +37,13 @@ pub(crate) enum Answer {
     InProgress(Value),
     /// 200 with plain text.
     Text(String),
-    /// 200 with a picture: PNG.
-    Picture(Vec<u8>),
+    /// 200 with a file.
+    File {
+        /// What it is.
+        media_type: &'static str,
+        /// What is in it.
+        bytes: Vec<u8>,
+    },
     /// 202: a job works on it.
     Accepted {
         /// The resource that it works on.
@@ -69,7 +74,7 @@ impl Answer {
                 ([(header::RETRY_AFTER, RETRY_AFTER_S.to_string())], Json(status)).into_response()
             }
             Self::Text(text) => text.into_response(),
-            Self::Picture(png) => ([(header::CONTENT_TYPE, PNG)], png).into_response(),
+            Self::File { media_type, bytes } => ([(header::CONTENT_TYPE, media_type)], bytes).into_response(),
             Self::NoContent => StatusCode::NO_CONTENT.into_response(),
             Self::Accepted { resource, job } => {
                 let mut response = Response::new(Body::empty());

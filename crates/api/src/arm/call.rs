@@ -55,8 +55,13 @@ impl Call {
 
     /// The body as JSON.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, ArmError> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| ArmError::invalid(format!("the body is not what {} takes: {error}", self.path)))
+        let refuse =
+            |why: String| ArmError::invalid(format!("the body is not what {} takes: {why}", self.path));
+        // An array would be read as an object's values in their order.
+        if self.body.trim_ascii_start().first() == Some(&b'[') {
+            return Err(refuse("it is an array".into()));
+        }
+        serde_json::from_slice(&self.body).map_err(|error| refuse(error.to_string()))
     }
 
     /// The body as JSON, if there is one.

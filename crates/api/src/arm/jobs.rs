@@ -1,18 +1,18 @@
-//! `replicationJobs`: list, look, cancel, restart, resume.
+//! `replicationJobs`: list, look, cancel, restart, resume; for export see `job_export`.
 //!
 //! The last three answer with the job at once: what they ask for shows in its state, and a client that waited for a *cancelled* job's
 //! operation would be told of a failure.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use switchback_control::Control;
-use switchback_model::{Job, JobId, JobRequest, JobState};
+use switchback_control::{Control, Protected};
+use switchback_model::{Job, JobId, JobRequest, JobState, ObjectName, UnixMillis};
 
 use super::answer::Answer;
 use super::call::{Call, name};
 use super::error::ArmError;
 use super::filter::Filter;
-use super::id::job_name;
+use super::id::{job_name, name_in};
 use super::job_details::{self, AsrTask, JobErrorDetails, scenario};
 use super::operations::find_job;
 use super::page::{len_max, page, token};
@@ -21,8 +21,8 @@ use super::time;
 use crate::additions::deployed_servers;
 
 /// What a list can be filtered by: the contract's `JobQueryParameter`, and the name of what a job is about.
-const FILTERS: [&str; 6] =
-    ["startTime", "endTime", "jobStatus", "jobName", "affectedObjectTypes", "targetObjectName"];
+const FILTERS: [&str; 7] =
+    ["startTime", "endTime", "jobStatus", "jobName", "affectedObjectTypes", "targetObjectName", "fabricId"];
 const STATES: [JobState; 6] = [
     JobState::NotStarted,
     JobState::InProgress,
@@ -65,33 +65,74 @@ struct ResumeProperties {
     comments: String,
 }
 
+/// A filter of jobs.
+pub(super) fn filter_of(text: Option<&str>) -> Result<Filter, ArmError> {
+    Filter::parse(text, &FILTERS)
+}
+
+/// Which jobs are asked for.
+pub(super) struct Wanted {
+    filter: Filter,
+    states: Vec<JobState>,
+    from: Option<UnixMillis>,
+    to: Option<UnixMillis>,
+    /// What they are about, by its name.
+    pub(super) object: Option<ObjectName>,
+    /// Where the machine is at home that they are about, and the machines there are.
+    site: Option<(ObjectName, Protected)>,
+}
+
+impl Wanted {
+    pub(super) fn read(control: &Control, filter: Filter) -> Result<Self, ArmError> {
+        let states: Vec<JobState> =
+            STATES.into_iter().filter(|state| filter.allows("jobStatus", &state.to_string())).collect();
+        if states.is_empty() {
+            let known = STATES.map(|state| state.to_string()).join(", ");
+            return Err(ArmError::invalid(format!("there is no such jobStatus; there are: {known}")));
+        }
+        let moment = |title: &str| match filter.get(title) {
+            None => Ok(None),
+            Some(text) => time::parse(text)
+                .map(Some)
+                .ok_or_else(|| ArmError::invalid(format!("{title} is no time: {text:?}"))),
+        };
+        let site = match filter.get("fabricId") {
+            None => None,
+            Some(id) => {
+                let site = name_in(id, "replicationFabrics");
+                let site = site.ok_or_else(|| ArmError::invalid(format!("{id:?} is no fabric's id")))?;
+                Some((name(&site)?, control.protected()?))
+            }
+        };
+        let (from, to) = (moment("startTime")?, moment("endTime")?);
+        let object = filter.get("targetObjectName").map(name).transpose()?;
+        Ok(Self { filter, states, from, to, object, site })
+    }
+
+    pub(super) fn includes(&self, job: &Job) -> bool {
+        let is_at = |(site, protected): &(ObjectName, Protected)| {
+            protected.of(job.request.object()).is_some_and(|item| item.home.site == *site)
+        };
+        self.states.contains(&job.state)
+            && self.from.is_none_or(|from| job.created >= from)
+            && self.to.is_none_or(|to| job.created <= to)
+            && self.filter.allows("jobName", scenario(&job.request).0)
+            && self.filter.allows("affectedObjectTypes", job_details::target_type(&job.request))
+            && self.site.as_ref().is_none_or(is_at)
+    }
+}
+
+/// What people call it, and the kind of what it is about.
+pub(super) fn show_title(job: &Job) -> (&'static str, &'static str) {
+    (scenario(&job.request).1, job_details::target_type(&job.request))
+}
+
 /// Newest first.
 pub(crate) fn list(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let filter = Filter::parse(call.query("$filter"), &FILTERS)?;
-    let states: Vec<JobState> =
-        STATES.into_iter().filter(|state| filter.allows("jobStatus", &state.to_string())).collect();
-    if states.is_empty() {
-        let known = STATES.map(|state| state.to_string()).join(", ");
-        return Err(ArmError::invalid(format!("there is no such jobStatus; there are: {known}")));
-    }
-    let object = filter.get("targetObjectName").map(name).transpose()?;
-    let moment = |title: &str| match filter.get(title) {
-        None => Ok(None),
-        Some(text) => time::parse(text)
-            .map(Some)
-            .ok_or_else(|| ArmError::invalid(format!("{title} is no time: {text:?}"))),
-    };
-    let (from, to) = (moment("startTime")?, moment("endTime")?);
-    let is_asked_for = |job: &Job| {
-        states.contains(&job.state)
-            && from.is_none_or(|from| job.created >= from)
-            && to.is_none_or(|to| job.created <= to)
-            && filter.allows("jobName", scenario(&job.request).0)
-            && filter.allows("affectedObjectTypes", job_details::target_type(&job.request))
-    };
+    let wanted = Wanted::read(control, filter_of(call.query("$filter"))?)?;
     let after = token(call).map(id_of_key).transpose()?;
     // One more than the page has: then there is another.
-    let jobs = control.jobs(object.as_ref(), after, len_max(call)? + 1, is_asked_for)?;
+    let jobs = control.jobs(wanted.object.as_ref(), after, len_max(call)? + 1, |job| wanted.includes(job))?;
     let jobs = jobs.into_iter().map(|job| (key(job.id), job)).collect();
     // Jobs that are part of a task are looked up for a single job only.
     Answer::of(&page(call, jobs, |job| show(control, call, &job, |_| None))?)
@@ -132,7 +173,7 @@ fn answer(control: &Control, call: &Call, job: &Job) -> Result<Answer, ArmError>
     Ok(Answer::Ok(show(control, call, job, |id| control.job(id).ok())?))
 }
 
-fn show(
+pub(super) fn show(
     control: &Control,
     call: &Call,
     job: &Job,

@@ -103,14 +103,6 @@ fn disks(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     )
 }
 
-/// There is nowhere to export jobs to.
-pub(crate) fn export(_: &Control, _: &Call) -> Result<Answer, ArmError> {
-    refuse(
-        "jobs are not exported to a storage account: there is none here to write to",
-        "list replicationJobs with a $filter",
-    )
-}
-
 fn refuse(message: &str, remedy: &str) -> Result<Answer, ArmError> {
     Err(ArmError::new(StatusCode::BAD_REQUEST, CODE, message).remedy(remedy))
 }

@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::schema;
-use crate::arm::PNG;
 use crate::service::Handler;
 
 /// Larger numbers make no sense, and some of them are refused.
@@ -112,9 +111,14 @@ pub(crate) fn get_text(path: &'static str, handler: Handler, summary: &'static s
     operation("get", path, handler, summary, Outcome::Other("text/plain"))
 }
 
-/// Shows a picture.
-pub(crate) fn get_picture(path: &'static str, handler: Handler, summary: &'static str) -> Operation {
-    operation("get", path, handler, summary, Outcome::Other(PNG))
+/// Gives a file of a media type.
+pub(crate) fn get_file(
+    path: &'static str,
+    handler: Handler,
+    summary: &'static str,
+    media_type: &'static str,
+) -> Operation {
+    operation("get", path, handler, summary, Outcome::Other(media_type))
 }
 
 /// Makes or changes something.

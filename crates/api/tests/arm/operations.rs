@@ -11,10 +11,9 @@ use crate::server::Server;
 /// What a refusal says of an operation that has no meaning here.
 const WITHOUT_MEANING: &str = "OperationNotSupported";
 /// Operations that have no meaning here, by the part of the document they are in.
-const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 12] = [
+const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 11] = [
     ("ReplicationEligibilityResults", &["Get", "List"]),
     ("ReplicationFabrics", &["MigrateToAad", "RemoveInfra", "RenewCertificate"]),
-    ("ReplicationJobs", &["Export"]),
     (
         "ReplicationMigrationItems",
         &[

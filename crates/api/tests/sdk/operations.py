@@ -46,9 +46,6 @@ class Operations:
         ):
             assert refused(lambda: begin(*self.item, wanted)) == (400, "OperationNotSupported"), begin
             assert instead in said(lambda: begin(*self.item, wanted)), said(lambda: begin(*self.item, wanted))
-        jobs = self.client.replication_jobs
-        wanted = m.JobQueryParameter(job_status="Failed", job_output_type="Json")
-        assert refused(lambda: jobs.begin_export(*self.vault, wanted)) == (400, "OperationNotSupported")
         after = self.items.get(*self.item)
         assert after.properties.current_scenario == before.properties.current_scenario
         assert after.properties.allowed_operations == before.properties.allowed_operations

@@ -131,10 +131,31 @@ class Rounds:
         assert isinstance(job.custom_details, m.FailoverJobDetails), job.custom_details
         assert job.tasks and all(task.state in ("Succeeded", "Other") for task in job.tasks)
         assert refused(lambda: jobs.begin_cancel(*self.vault, newest.name))[0] == 409
-        assert refused(lambda: jobs.begin_export(*self.vault, m.JobQueryParameter()))[1] == "OperationNotSupported"
+        self.exported_jobs(len(scenarios))
         events = list(self.client.replication_events.list(*self.vault))
         for event in events[:3]:
             assert self.client.replication_events.get(*self.vault, event.name).id == event.id
+
+    def exported_jobs(self, count):
+        """All of them as JSON; some as values for a spreadsheet; nothing that is not understood."""
+        jobs = self.client.replication_jobs
+
+        def exported(**wanted):
+            job = jobs.begin_export(*self.vault, m.JobQueryParameter(**wanted)).result()
+            details = job.properties.custom_details
+            assert (job.properties.state, details.instance_type) == ("Succeeded", "ExportJobDetails")
+            return self.fetch(details.blob_uri + details.sas_token)
+
+        everything = exported().json()
+        assert everything["isWhole"] and len(everything["value"]) == count, everything
+        wanted = {"job_output_type": "Excel", "job_name": "UnplannedFailover", "fabric_id": self.vault_id("replicationFabrics/" + HOME)}
+        lines = exported(**wanted).text.splitlines()
+        assert len(lines) == 3 and lines[0].startswith('"Id","Name","Status"'), lines
+        assert all('"Failover","Succeeded","ProtectionEntity","web01"' in line for line in lines[1:]), lines
+        nowhere = exported(fabric_id=self.vault_id("replicationFabrics/" + RECOVERY)).json()
+        assert nowhere["value"] == [], nowhere
+        for bad in ({"job_output_type": "Xml"}, {"job_status": "Nearly"}, {"start_time": "soon"}):
+            assert refused(lambda: jobs.begin_export(*self.vault, m.JobQueryParameter(**bad)))[0] == 400, bad
 
     def rehearsal(self):
         """A test failover; a planned failover that is thought better of."""

@@ -3,6 +3,7 @@
 import os
 import time
 
+import requests
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import HttpResponseError
 from azure.mgmt.recoveryservices import RecoveryServicesClient
@@ -35,6 +36,7 @@ class Session:
 
     def __init__(self, url, api_version, authority, directory):
         recorder = Recorder(directory)
+        self.authority = authority
         common = {
             "base_url": url,
             "credential_scopes": [url + "/.default"],
@@ -48,6 +50,13 @@ class Session:
         self.known_container = None
         self.items = self.client.replication_protected_items
         self.plans = self.client.replication_recovery_plans
+
+    def fetch(self, url):
+        """What is no resource: as anybody would, with the same token."""
+        headers = {"Authorization": f"Bearer {Token().get_token().token}"}
+        response = requests.get(url, headers=headers, verify=self.authority, timeout=PATIENCE)
+        response.raise_for_status()
+        return response
 
     @property
     def vault(self):
