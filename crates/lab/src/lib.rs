@@ -29,6 +29,7 @@ mod kernel_modules;
 pub mod ledger;
 mod libraries;
 pub mod machine;
+mod plain_http;
 mod prepared;
 pub mod vcsim;
 pub mod wan;

@@ -16,6 +16,7 @@ use super::faults::Fault;
 use super::operations::{self, Begun};
 use super::world::{Power, World};
 use super::{REGION, groups, route};
+use crate::plain_http;
 
 pub(super) const KIND: &str = "Microsoft.Compute/disks";
 const FOOTER_LEN: usize = 512;
@@ -211,12 +212,7 @@ fn open_blob(world: &World, uri: &str) -> Result<Box<dyn Read>, ArmError> {
         Some((_, query)) => format!("{uri}?{query}"),
         None => uri.to_owned(),
     };
-    let client = reqwest::blocking::Client::builder()
-        .tls_backend_preconfigured(no_tls())
-        .no_proxy()
-        .timeout(READ_LIMIT)
-        .build()
-        .map_err(|error| lost(error.without_url().to_string()))?;
+    let client = plain_http::client(READ_LIMIT).map_err(|error| lost(error.without_url().to_string()))?;
     let response = client
         .get(&address)
         .header("x-ms-version", "2021-12-02")
@@ -224,16 +220,6 @@ fn open_blob(world: &World, uri: &str) -> Result<Box<dyn Read>, ArmError> {
         .and_then(reqwest::blocking::Response::error_for_status)
         .map_err(|error| lost(error.without_url().to_string()))?;
     Ok(Box::new(response))
-}
-
-/// Storage of tests speaks plain HTTP; who does not is not trusted.
-fn no_tls() -> rustls::ClientConfig {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("the provider has the default versions")
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth()
 }
 
 /// The size of the data, if it is a fixed VHD that Azure takes.

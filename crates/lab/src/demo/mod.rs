@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `roles` | the processes: started, killed, started again, ended |
 //! | `command_line` | `switchback … --output json`, with time limits |
+//! | `metrics` | what a monitoring fetches from the processes |
 //! | `places` | the two sites and what is in them |
 //! | `screen` | what a watching person sees |
 //! | `table` | what was verified |
@@ -32,6 +33,7 @@ mod client;
 mod command_line;
 mod esx;
 mod faults;
+mod metrics;
 mod physical;
 mod places;
 mod portal;

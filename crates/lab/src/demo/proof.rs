@@ -108,6 +108,11 @@ fn prove_by_schedule(stage: &mut Stage, cast: Cast) -> anyhow::Result<u64> {
     let is_passed = verdict(&proof) == "passed" && seen(&proof).contains("web01 login:");
     let found = format!("{}: {}", verdict(&proof), seen(&proof));
     stage.check("a recovery point, by schedule", "passed: its login prompt was seen", found, is_passed);
+    let job = proof.pointer("/properties/outcome/id").and_then(Value::as_str);
+    let job = stage.ask(&["job", "show", job.context("the proof has no id")?])?;
+    let by = job.pointer("/properties/customDetails/affectedObjectDetails/by");
+    let by = by.and_then(Value::as_str).unwrap_or_default();
+    stage.check("who asked for that", "switchback", by, by == "switchback");
     proof.pointer("/properties/outcome/seq").and_then(Value::as_u64).context("the proof has no point")
 }
 

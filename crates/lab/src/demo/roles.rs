@@ -24,6 +24,8 @@ pub struct Role {
     pub name: String,
     /// Its arguments.
     pub arguments: Vec<String>,
+    /// The port on the loopback at which it serves its metrics.
+    pub metrics_port: u16,
     /// Variables of its environment.
     pub environment: Vec<(String, String)>,
 }
@@ -105,6 +107,7 @@ impl Roles {
         let log = File::options().create(true).append(true).open(self.log(&role.name))?;
         Command::new(&self.program)
             .args(&role.arguments)
+            .arg(format!("--metrics=127.0.0.1:{}", role.metrics_port))
             .envs(role.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -139,6 +142,16 @@ impl Roles {
     pub fn restart(&mut self, name: &str) -> Result<(), RolesError> {
         let role = self.process(name)?.role.clone();
         self.start(role)
+    }
+
+    /// The address of a process's metrics.
+    ///
+    /// # Errors
+    /// [`RolesError::Unknown`].
+    pub fn metrics(&self, name: &str) -> Result<String, RolesError> {
+        let process = self.processes.get(name);
+        let process = process.ok_or_else(|| RolesError::Unknown { name: name.to_owned() })?;
+        Ok(format!("http://127.0.0.1:{}/metrics", process.role.metrics_port))
     }
 
     fn process(&mut self, name: &str) -> Result<&mut Process, RolesError> {
@@ -208,6 +221,7 @@ mod tests {
         Role {
             name: name.to_owned(),
             arguments: vec!["-c".to_owned(), script.to_owned()],
+            metrics_port: 1,
             environment: vec![("SAYS".to_owned(), "hello".to_owned())],
         }
     }

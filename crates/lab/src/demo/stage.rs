@@ -213,6 +213,7 @@ impl Stage {
         Ok(self.roles.start(Role {
             name: CONFIGURATION_SERVER.to_owned(),
             arguments: words.map(str::to_owned).to_vec(),
+            metrics_port: free_port()?,
             environment: vec![("SWITCHBACK_LOG".to_owned(), "info".to_owned())],
         })?)
     }
@@ -331,6 +332,7 @@ impl Stage {
         self.roles.start(Role {
             name: name.to_owned(),
             arguments: words.iter().chain(more).map(|word| (*word).to_owned()).collect(),
+            metrics_port: free_port()?,
             environment: environment.map(|(name, value)| (name.to_owned(), value)).to_vec(),
         })?;
         self.screen.say(&format!("{name} at {advertise}"));

@@ -7,6 +7,7 @@ use serde_json::Value;
 use switchback_model::ByteSize;
 use switchback_sites::Site as _;
 
+use super::metrics;
 use super::places::{CAST, Cast, NETWORKS};
 use super::stage::{At, FOLLOW_LIMIT, JOB_LIMIT, Stage, must_be_file, outcome};
 use crate::inspect::Inspection;
@@ -527,6 +528,7 @@ fn look_at_the_end(stage: &mut Stage) -> anyhow::Result<()> {
         let what = format!("{} is protected as at the beginning", cast.name);
         stage.check(what, "protected at home", &found, found == "protected at home");
     }
+    metrics::check(stage)?;
     if stage.is_to_be_kept() {
         return Ok(());
     }
