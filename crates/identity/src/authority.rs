@@ -84,7 +84,9 @@ pub enum AuthorityError {
 }
 
 /// The key and the certificate in an authority's file; an error says what is wrong with them.
-fn read_authority(contents: &[u8]) -> Result<(Issuer<'static, KeyPair>, CertificateDer<'static>), String> {
+pub(crate) fn read_authority(
+    contents: &[u8],
+) -> Result<(Issuer<'static, KeyPair>, CertificateDer<'static>), String> {
     let text = std::str::from_utf8(contents).map_err(|_| "it is not text".to_owned())?;
     let key = KeyPair::from_pem(text).map_err(|error| format!("its private key: {error}"))?;
     let bad = |error: String| format!("its certificate: {error}");
@@ -218,6 +220,10 @@ impl Authority {
     #[must_use]
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    pub(crate) fn key(&self) -> &KeyPair {
+        self.issuer.key()
     }
 
     /// The clock it dates certificates by.

@@ -71,6 +71,7 @@ impl Server {
             build: "test".into(),
             settings: Default::default(),
             addresses: Vec::new(),
+            authority: Vec::new(),
         });
     }
 

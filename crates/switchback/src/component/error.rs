@@ -49,6 +49,17 @@ pub enum ChannelError {
         /// The highest that was met.
         known: u64,
     },
+    /// It says that it was restored, and the authority does not.
+    #[error(
+        "the configuration server at {server} says that it was restored from a backup (incarnation {found}), and cannot prove it by the signature of the site's \
+         authority: nothing is taken from it. It may be in foreign hands: look at its host"
+    )]
+    Unproved {
+        /// Address.
+        server: String,
+        /// The incarnation that it claims.
+        found: u64,
+    },
     /// It did not answer in time.
     #[error(
         "the configuration server at {server} has not answered within {limit_s} s; the machine or the network between is too busy"
