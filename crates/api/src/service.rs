@@ -384,7 +384,7 @@ impl Api {
             page_len_max: limits.page_len_max,
             server: crate::additions::ServerFacts {
                 build: self.config.build.clone(),
-                passphrase: self.config.passphrase.clone(),
+                authority: self.config.authority.clone(),
             },
         })
     }

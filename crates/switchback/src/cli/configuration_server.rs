@@ -235,7 +235,7 @@ async fn listen(
         vault: Vault::default(),
         public_url: None,
         build: env!("CARGO_PKG_VERSION").into(),
-        passphrase: Some(Arc::new(authority.passphrase())),
+        authority: Some(Arc::clone(&authority)),
         clock: Arc::clone(&clock),
         limits,
     };

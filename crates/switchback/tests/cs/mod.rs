@@ -238,7 +238,7 @@ impl Site {
     pub(crate) fn of(cs: Cs) -> Self {
         // In the build directory, on a disk: /tmp may be memory.
         let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        std::fs::write(directory.path().join("passphrase"), &*cs.authority.passphrase().reveal()).unwrap();
+        std::fs::write(directory.path().join("passphrase"), &*cs.authority.passphrase().unwrap().reveal()).unwrap();
         Self { directory, cs }
     }
 
