@@ -1,4 +1,4 @@
-//! Who belongs to a site: a passphrase that is replaced. Real processes; nothing is restarted but where that is said.
+//! Who belongs to a site: a passphrase that is replaced, a component that is removed. Real processes; nothing is restarted but where that is said.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -70,6 +70,20 @@ impl World {
         command
     }
 
+    /// Starts a process server that has enrolled.
+    fn start(&self, who: &str) -> Process {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let mut command = switchback();
+        command.env("SWITCHBACK_IDENTITY", self.path(who));
+        command.args(["process-server", "--server", &self.address, "--site", "home", "--name", who]);
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(self.path(&format!("{who}.data")));
+        Process(command.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
     /// The health of those that belong to the site, by name.
     fn servers(&self) -> Vec<(String, String)> {
         let listed = succeed(&mut self.user(&["server", "list", "--output", "json"]));
@@ -94,4 +108,22 @@ fn a_passphrase_that_was_replaced_counts_at_once_and_the_old_one_no_more() {
     succeed(&mut world.enrol("ps2", &new));
     assert_eq!(succeed(&mut world.user(&["passphrase"])).trim(), new, "it is shown as well");
     assert_eq!(world.servers().len(), 2);
+}
+
+#[test]
+fn a_component_that_was_removed_is_told_so_and_comes_back_by_enrolling() {
+    let world = World::new();
+    let passphrase = world.passphrase(&[]);
+    succeed(&mut world.enrol("ps1", &passphrase));
+    let running = world.start("ps1");
+    let is_well = || world.servers() == [("ps1".to_owned(), "Normal".to_owned())];
+    wait_until("it reports", is_well);
+    succeed(&mut world.user(&["server", "remove", "ps1", "--yes"]));
+    wait_until("it is refused", || world.log().contains("does not belong to this site any more"));
+    assert!(world.log().contains("switchback enrol"), "{}", world.log());
+    assert!(world.servers().is_empty(), "its reports do not bring it back");
+    drop(running);
+    succeed(&mut world.enrol("ps1", &passphrase));
+    let _running = world.start("ps1");
+    wait_until("it reports again", is_well);
 }

@@ -24,7 +24,7 @@ use switchback_identity::tls::{control_client_config, server_name};
 use switchback_identity::{CERTIFICATE_LIFETIME_MS, Credentials, LiveCredentials, Newcomer, Role};
 use switchback_model::component::{
     Answer, Desired, IncarnationProof, Meeting, MomentAnswer, MomentCall, ProcessServerDesired,
-    ProcessServerState, Report, State,
+    ProcessServerState, ProgramPiece, Report, State, Wait,
 };
 use switchback_model::{Bandwidth, BandwidthLimit};
 use switchback_store::SqliteStore;
@@ -247,6 +247,36 @@ fn a_component_that_lies_is_ignored_and_one_with_a_proof_is_believed() {
     let answer = report(&honest, cs.authority.prove_incarnation(7));
     assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("server.superseded"), "{answer}");
     assert_eq!(control.superseded().unwrap().unwrap().told_by, "process-server ps2");
+}
+
+#[test]
+fn a_component_that_was_removed_is_refused_at_once_whatever_it_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cs = Cs::new();
+    let control = control(directory.path(), &mut cs);
+    let [removed, other] = ["ps1", "ps2"].map(|name| enrolled(&cs, &control, name));
+    let piece = ProgramPiece { sha256: String::new(), offset: 0 };
+    let ask = |who: &Arc<LiveCredentials>| {
+        [
+            post(&cs, who, "/components/v1/report", &compose()),
+            post(&cs, who, "/components/v1/wait", &Wait { version: 1, system_uuid: None }),
+            post(&cs, who, "/components/v1/program", &piece),
+            post(&cs, who, "/components/v1/renew", &()),
+        ]
+    };
+    let refused = |answer: &String| {
+        answer.starts_with("HTTP/1.1 403") && answer.contains("component.removed") && answer.contains("enrol")
+    };
+    let before = ask(&removed);
+    assert!(before[0].starts_with("HTTP/1.1 200") && !before.iter().any(refused), "{before:?}");
+    control.remove_server(removed.current().identity()).unwrap();
+    let after = ask(&removed);
+    assert!(after.iter().all(refused), "{after:?}");
+    assert!(!ask(&other).iter().any(refused), "nobody else is");
+    assert_eq!(control.servers().unwrap().len(), 1, "it has not come back by reporting");
+    let newcomer = Newcomer { identity: removed.current().identity().clone(), ticket: None };
+    control.enrolled(&newcomer).unwrap();
+    assert!(!ask(&removed).iter().any(refused), "it has enrolled anew");
 }
 
 #[test]

@@ -92,7 +92,10 @@ impl ChannelError {
     /// Whether another address of the configuration server may do better.
     pub(super) fn is_of_this_server(&self) -> bool {
         match self {
-            Self::Refused { error, .. } => error.code == "server.superseded",
+            // One that was replaced does not know who has enrolled since.
+            Self::Refused { error, .. } => {
+                ["server.superseded", "component.removed"].contains(&error.code.as_str())
+            }
             Self::Credentials { .. } => false,
             _ => true,
         }

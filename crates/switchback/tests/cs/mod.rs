@@ -113,8 +113,8 @@ impl ComponentService for Scripted {
         self.desired(peer, None)
     }
 
-    fn is_enrolled(&self, peer: &PeerIdentity) -> Result<bool, ControlError> {
-        Ok(self.desired.lock().unwrap().contains_key(&peer.to_string()))
+    fn is_enrolled(&self, _: &PeerIdentity) -> Result<bool, ControlError> {
+        Ok(true)
     }
 
     fn desired(&self, peer: &PeerIdentity, _: Option<&str>) -> Result<Answer, ControlError> {
@@ -238,7 +238,8 @@ impl Site {
     pub(crate) fn of(cs: Cs) -> Self {
         // In the build directory, on a disk: /tmp may be memory.
         let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        std::fs::write(directory.path().join("passphrase"), &*cs.authority.passphrase().unwrap().reveal()).unwrap();
+        std::fs::write(directory.path().join("passphrase"), &*cs.authority.passphrase().unwrap().reveal())
+            .unwrap();
         Self { directory, cs }
     }
 
