@@ -28,7 +28,7 @@ use std::sync::Arc;
 use axum::http::Method;
 use axum::routing::{MethodFilter, MethodRouter};
 use switchback_control::PROGRAM_PATH;
-use switchback_identity::Passphrase;
+use switchback_identity::Authority;
 
 use crate::arm::{VAULT_PATH, normalise};
 use crate::openapi::operation::{Description, Operation, Outcome};
@@ -40,7 +40,7 @@ use crate::service::{Api, Handler, methods_of, unknown_method};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ServerFacts {
     pub(crate) build: String,
-    pub(crate) passphrase: Option<Arc<Passphrase>>,
+    pub(crate) authority: Option<Arc<Authority>>,
 }
 
 /// What anybody may ask without a token: where the vault is, which a client needs before it can say anything else, the program, and what the API is.

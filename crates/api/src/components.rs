@@ -7,6 +7,9 @@
 //! POST /components/v1/program  ProgramPiece          → bytes
 //! POST /components/v1/renew    PKCS #10, DER         → two certificates, PEM: the component's new one, the authority's
 //! ```
+//! Who was removed from the site is refused at once, whatever the certificate says; but for moments, whose members are agents of protected machines, which
+//! cannot be removed, and stand still while they ask.
+//!
 //! Messages are those of `switchback_model::component`, as JSON. An error is a [`JobError`] with a status that says whose fault it is. Who asks
 //! is the [`PeerIdentity`] that the listener has put into the request, as its certificate proves; nothing here is reachable without.
 //!
@@ -37,6 +40,9 @@ use tokio::time::Instant;
 const BLOCKING_MAX: usize = 16;
 /// Changes within this time are looked at together.
 const SETTLE: Duration = Duration::from_millis(50);
+
+/// The code by which those are refused who were removed.
+const REMOVED: &str = "component.removed";
 
 /// The answer to a [`ComponentService::moment`].
 pub type MomentFuture<'a> = Pin<Box<dyn Future<Output = Result<MomentAnswer, ControlError>> + Send + 'a>>;
@@ -181,6 +187,21 @@ impl Components {
         });
         Ok(called.await.map_err(|error| failed(error.to_string()))??)
     }
+
+    /// Refuses who does not belong to the site any more.
+    async fn admit(&self, peer: &PeerIdentity) -> Result<(), Refusal> {
+        let who = peer.clone();
+        if self.call(move |service| service.is_enrolled(&who)).await? {
+            return Ok(());
+        }
+        let message = format!("{peer} does not belong to this site any more");
+        Err(ControlError::new(ErrorKind::Forbidden, REMOVED, message)
+            .cause(
+                "it was removed; or it has enrolled after the backup was made that this configuration server was restored from",
+            )
+            .remedy("if it is to belong to it, enrol it again: `switchback enrol`, on its host")
+            .into())
+    }
 }
 
 async fn report(
@@ -189,6 +210,7 @@ async fn report(
     body: Bytes,
 ) -> Result<Json<Answer>, Refusal> {
     let report: Report = decode(&body)?;
+    components.admit(&peer).await?;
     Ok(Json(components.call(move |service| service.report(&peer, report)).await?))
 }
 
@@ -203,6 +225,7 @@ async fn wait(
     loop {
         // Marked as seen before the look: a change during it wakes this again.
         changes.mark_unchanged();
+        components.admit(&peer).await?;
         let (who, uuid) = (peer.clone(), wait.system_uuid.clone());
         let answer = components.call(move |service| service.desired(&who, uuid.as_deref())).await?;
         if answer.version != wait.version || Instant::now() >= until {
@@ -228,8 +251,13 @@ async fn moment(
     Ok(Json(components.service.moment(&peer, call).await?))
 }
 
-async fn program(State(components): State<Components>, body: Bytes) -> Result<Response, Refusal> {
+async fn program(
+    State(components): State<Components>,
+    Extension(peer): Extension<PeerIdentity>,
+    body: Bytes,
+) -> Result<Response, Refusal> {
     let wanted: ProgramPiece = decode(&body)?;
+    components.admit(&peer).await?;
     let piece = components.call(move |service| service.program_piece(&wanted)).await?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], piece).into_response())
 }
@@ -239,12 +267,11 @@ async fn renew(
     Extension(peer): Extension<PeerIdentity>,
     body: Bytes,
 ) -> Result<Response, Refusal> {
-    // Who was removed from the site gets no new certificate, and is out when the old one expires.
-    let who = peer.clone();
     // A store that is away must not let certificates expire.
-    if let Ok(false) = components.call(move |service| service.is_enrolled(&who)).await {
-        let message = format!("{peer} was removed from the site: its certificate is not renewed");
-        return Err(ControlError::new(ErrorKind::Forbidden, "component.removed", message).into());
+    if let Err(refusal) = components.admit(&peer).await
+        && refusal.0.error.code == REMOVED
+    {
+        return Err(refusal);
     }
     let certificates = components
         .authority

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use switchback_disk::Clock;
-use switchback_identity::Passphrase;
+use switchback_identity::Authority;
 
 use crate::arm::Vault;
 use crate::clients::ClientLimits;
@@ -19,8 +19,8 @@ pub struct ApiConfig {
     pub public_url: Option<String>,
     /// The program's version, shown by `GET /`.
     pub build: String,
-    /// The passphrase with which components enrol here, shown to Contributors. `None`: this server enrols none.
-    pub passphrase: Option<Arc<Passphrase>>,
+    /// Whose passphrase is shown to Contributors: with it components enrol here. `None`: this server enrols none.
+    pub authority: Option<Arc<Authority>>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// See there.

@@ -236,9 +236,12 @@ fn parameters_of(path: &str) -> Vec<Value> {
 /// As `arm::error` writes it.
 fn error_schema() -> Value {
     use schema::{list, object, text};
-    let info = object([("message", text()), ("possibleCauses?", text()), ("recommendedAction?", text())]);
-    let additional = object([("type", text()), ("info", info)]);
-    let error = object([("code", text()), ("message", text()), ("additionalInfo", list(additional))]);
+    let (causes, action) = (("possibleCauses?", text()), ("recommendedAction?", text()));
+    let detail = object([("code", text()), ("message", text()), causes.clone(), action.clone()]);
+    let info = object([("message", text()), causes, action]);
+    let additional = list(object([("type", text()), ("info", info)]));
+    let details = ("details?", list(detail));
+    let error = object([("code", text()), ("message", text()), details, ("additionalInfo", additional)]);
     object([("error", error)])
 }
 

@@ -145,8 +145,20 @@ pub(crate) fn methods_of(handlers: impl IntoIterator<Item = (MethodFilter, Handl
 }
 
 async fn unknown_path(request: Request) -> ArmError {
-    ArmError::not_found("resource", request.uri().path())
-        .cause("a typing error, or a part of Azure's API that is not served here")
+    let path = request.uri().path();
+    let cause = "a typing error, or a part of Azure's API that is not served here";
+    let segments: Vec<&str> = path.split('/').collect();
+    match segments[..] {
+        [_, _, _, _, _, _, _, "vaults", _, kind, ..] => ArmError::new(
+            StatusCode::NOT_FOUND,
+            "InvalidResourceType",
+            format!(
+                "The resource type 'vaults/{kind}' could not be found in the namespace 'Microsoft.RecoveryServices': there is nothing at {path}"
+            ),
+        ),
+        _ => ArmError::not_found("resource", path),
+    }
+    .cause(cause)
 }
 
 pub(crate) async fn unknown_method(request: Request) -> ArmError {
@@ -310,10 +322,19 @@ impl Api {
             let [subscription, group, vault] = [subscription, group, vault].map(arm::decode);
             let is_vault = segments.len() == 8;
             arm::check_version(&arm::parse_query(request.uri()), is_vault)?;
-            if !self.config.vault.is(&subscription, &group, &vault) {
-                return Err(ArmError::not_found("vault", &vault)
-                    .remedy(format!("this configuration server has one vault: {}", self.config.vault.id())));
-            }
+            let own = &self.config.vault;
+            let missing = if !own.subscription.eq_ignore_ascii_case(&subscription) {
+                let message = format!("The subscription '{subscription}' could not be found.");
+                ArmError::new(StatusCode::NOT_FOUND, "SubscriptionNotFound", message)
+            } else if !own.resource_group.eq_ignore_ascii_case(&group) {
+                let message = format!("Resource group '{group}' could not be found.");
+                ArmError::new(StatusCode::NOT_FOUND, "ResourceGroupNotFound", message)
+            } else if !own.name.eq_ignore_ascii_case(&vault) {
+                ArmError::not_found("vault", &vault)
+            } else {
+                return Ok(());
+            };
+            return Err(missing.remedy(format!("this configuration server has one vault: {}", own.id())));
         }
         Ok(())
     }
@@ -336,7 +357,8 @@ impl Api {
                     .await;
                 match done {
                     Ok((Ok(answer), call)) => answer.into_response(&call),
-                    Ok((Err(refusal), _)) | Err(refusal) => refusal.into_response(),
+                    Ok((Err(refusal), call)) => refusal.of_contract(&call.path).into_response(),
+                    Err(refusal) => refusal.into_response(),
                 }
             }
         }
@@ -384,7 +406,7 @@ impl Api {
             page_len_max: limits.page_len_max,
             server: crate::additions::ServerFacts {
                 build: self.config.build.clone(),
-                passphrase: self.config.passphrase.clone(),
+                authority: self.config.authority.clone(),
             },
         })
     }

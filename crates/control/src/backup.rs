@@ -19,6 +19,7 @@
 //! | `keeper` | makes them, in time |
 //! | `restore` | a directory and a store from a backup |
 //! | `behind` | a server that was restored asks before it orders |
+//! | `succession` | which of two servers is the one |
 
 pub(crate) mod behind;
 pub mod contents;
@@ -27,13 +28,14 @@ pub mod format;
 pub(crate) mod keeper;
 pub mod restore;
 pub mod retention;
+pub(crate) mod succession;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use switchback_model::{Event, JobError, Severity, UnixMillis};
+use switchback_model::{JobError, UnixMillis};
 use switchback_store::{Expect, Kind};
 
 use crate::records::Batch;
@@ -41,6 +43,7 @@ use crate::{Control, ControlError, ErrorKind, Health};
 use destination::Destination;
 use format::{BackupError, Header, Reason};
 use retention::{BackupName, Keep};
+pub use succession::{Incarnation, Superseded};
 
 /// How often the keeper looks for changes.
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -84,6 +87,8 @@ pub struct ServerHome {
     pub settings: BTreeMap<String, String>,
     /// `HOST:PORT` of each address at which components reach it, to be told to them.
     pub addresses: Vec<String>,
+    /// The certificate of the site's authority (DER), by which it is judged whether another server has taken this one's place.
+    pub authority: Vec<u8>,
 }
 
 /// A backup that was made.
@@ -165,11 +170,9 @@ impl Control {
         let home = self.server_home()?;
         let destination = Destination::open(&policy.destination)?;
         let present = destination.list()?;
-        let incarnation = self.incarnation()?;
-        if let Some(newer) = present.iter().find(|entry| entry.name.incarnation > incarnation) {
-            let by = format!("the backup {} at {}", newer.name, destination.name());
-            return Err(self.supersede(newer.name.incarnation, &by)?);
-        }
+        self.check_no_successor_at(&destination, &present)?;
+        let own = self.own_incarnation()?;
+        let incarnation = own.as_ref().map_or(0, |own| own.number);
         let fingerprint = self.backup_fingerprint(home)?;
         let contents = contents::read(self.records().store(), home)?;
         let made = self.now();
@@ -178,6 +181,7 @@ impl Control {
             build: home.build.clone(),
             reason,
             incarnation,
+            incarnation_proof: own.map(Incarnation::proof),
             authority: contents.authority_fingerprint()?,
             settings: home.settings.clone(),
             records: contents.counts(),
@@ -315,96 +319,6 @@ impl From<BackupError> for ControlError {
         let (kind, code, remedy) = error.advice();
         Self::new(kind, code, error.to_string()).remedy(remedy)
     }
-}
-
-// ---- Which of two servers is the one
-
-/// The record among the settings that tells which life of the configuration server this is.
-pub(crate) const INCARNATION: &str = "incarnation";
-/// Tells that another server has taken this one's place.
-const SUPERSEDED: &str = "superseded";
-
-/// Which life of the configuration server a store belongs to. A restore begins a new one; components follow the highest that they have met.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Incarnation {
-    /// 0 for a server that was never restored; else the time of the restore, in milliseconds, and more than it was before.
-    pub number: u64,
-    /// When the backup was made that it began with.
-    pub backup_made: UnixMillis,
-    /// When it was restored.
-    pub restored: UnixMillis,
-}
-
-/// Another server has taken this one's place.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Superseded {
-    /// The other's incarnation.
-    pub by: u64,
-    /// Who told so.
-    pub told_by: String,
-    /// When.
-    pub at: UnixMillis,
-}
-
-impl Control {
-    /// This server's incarnation.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub fn incarnation(&self) -> Result<u64, ControlError> {
-        let kept = self.records().find::<Incarnation>(Kind::Setting, INCARNATION)?;
-        Ok(kept.map_or(0, |kept| kept.value.number))
-    }
-
-    /// Whether another server has taken this one's place.
-    ///
-    /// # Errors
-    /// Those of the store.
-    pub fn superseded(&self) -> Result<Option<Superseded>, ControlError> {
-        Ok(self.records().find(Kind::Setting, SUPERSEDED)?.map(|kept| kept.value))
-    }
-
-    /// Refuses what only the server that is in charge may do.
-    ///
-    /// # Errors
-    /// `server.superseded` when another server has taken this one's place.
-    pub fn check_not_superseded(&self) -> Result<(), ControlError> {
-        self.superseded()?.map_or(Ok(()), |superseded| Err(refusal(&superseded)))
-    }
-
-    /// Another server has taken this one's place, as `told_by` tells: from here on it only shows. Returns the refusal.
-    pub(crate) fn supersede(&self, by: u64, told_by: &str) -> Result<ControlError, ControlError> {
-        if let Some(known) = self.superseded()?.filter(|known| known.by >= by) {
-            return Ok(refusal(&known));
-        }
-        let superseded = Superseded { by, told_by: told_by.into(), at: self.now() };
-        let mut batch = Batch::default();
-        batch.put(Kind::Setting, SUPERSEDED, Expect::Any, &superseded);
-        let message = format!(
-            "a restored configuration server has taken this one's place ({told_by} tells so): this one runs no jobs, orders nothing and backs up nothing \
-             any more. Stop it"
-        );
-        let event = Event {
-            time: self.now(),
-            code: "server.superseded".into(),
-            severity: Severity::Critical,
-            object: SERVER_OBJECT.into(),
-            message,
-        };
-        self.add_happening(&mut batch, &event);
-        self.records().commit(batch)?;
-        Ok(refusal(&superseded))
-    }
-}
-
-pub(crate) fn refusal(superseded: &Superseded) -> ControlError {
-    let message = format!(
-        "this configuration server was superseded: one that was restored from its backup is in charge (incarnation {})",
-        superseded.by
-    );
-    ControlError::new(ErrorKind::IllegalState, "server.superseded", message)
-        .cause(format!("{} told so", superseded.told_by))
-        .remedy("use the restored one, and stop this one")
 }
 
 #[cfg(test)]

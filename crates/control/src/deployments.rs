@@ -332,7 +332,7 @@ impl Control {
             program_path: PROGRAM_PATH.into(),
             program_sha256: source.program.sha256().into(),
             authority: source.authority.certificate_pem() + &given,
-            secret: source.authority.ticket(ticket).reveal(),
+            secret: source.authority.ticket(ticket)?.reveal(),
         })
     }
 

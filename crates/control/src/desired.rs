@@ -9,16 +9,16 @@ use std::sync::Arc;
 
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
-    AgentDesired, Answer, Desired, GuestPlatform, MasterTargetDesired, NetworkProfile, ProcessServerDesired,
-    ProgramOffer, ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing,
-    State, StoragePath,
+    AgentDesired, Answer, Desired, GuestPlatform, IncarnationProof, MasterTargetDesired, NetworkProfile,
+    ProcessServerDesired, ProgramOffer, ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route,
+    ScriptCall, Standing, State, StoragePath,
 };
 use switchback_model::{
     Bandwidth, Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Seq, Side,
 };
 
 use crate::Program;
-use crate::backup::Superseded;
+use crate::backup::succession::Superseded;
 use crate::opening::{Containers, blob_place};
 use crate::reports::StoredReport;
 
@@ -42,8 +42,8 @@ pub(crate) struct Facts {
     pub(crate) bandwidth: BTreeMap<String, Bandwidth>,
     /// What agents are to go on as, when they are updated.
     pub(crate) program: Option<Arc<Program>>,
-    /// Which life of the configuration server this is.
-    pub(crate) incarnation: u64,
+    /// Which life of the configuration server this is, if it was ever restored.
+    pub(crate) incarnation_proof: Option<IncarnationProof>,
     /// Another server has taken this one's place.
     pub(crate) superseded: Option<Superseded>,
     /// Where else it is reached.
@@ -83,8 +83,8 @@ impl Facts {
                 Desired::MasterTarget(MasterTargetDesired { hold, ..self.master_target(peer.name.as_str()) })
             }
         };
-        let (incarnation, servers) = (self.incarnation, self.addresses.clone());
-        Answer { version: version_of(&desired), desired, incarnation, servers }
+        let (incarnation_proof, servers) = (self.incarnation_proof.clone(), self.addresses.clone());
+        Answer { version: version_of(&desired), desired, incarnation_proof, servers }
     }
 
     /// The machines for which something is ordered.

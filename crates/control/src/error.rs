@@ -1,5 +1,6 @@
 //! Why the configuration server did not do what it was asked.
 
+use switchback_identity::AuthorityError;
 use switchback_model::{Illegal, InvalidName, JobError};
 use switchback_sites::SiteError;
 use switchback_store::StoreError;
@@ -81,6 +82,12 @@ impl From<StoreError> for ControlError {
             }
             other => Self::new(ErrorKind::Internal, "store.failed", other.to_string()),
         }
+    }
+}
+
+impl From<AuthorityError> for ControlError {
+    fn from(error: AuthorityError) -> Self {
+        Self::new(ErrorKind::Internal, "authority.failed", error.to_string())
     }
 }
 

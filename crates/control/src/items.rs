@@ -1,6 +1,6 @@
 //! Protected machines as they are shown: what is stored, together with what agents, process servers and master targets last said.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -68,9 +68,9 @@ impl Control {
         let facts = self.cached_facts()?;
         let key = |item: &ProtectedItem| agent_key(&item.agent, &item.active().system_uuid);
         let items: Vec<(String, &ProtectedItem)> = items.into_iter().map(|item| (key(item), item)).collect();
-        let wanted: HashSet<&str> = items.iter().map(|(key, _)| key.as_str()).collect();
         // All at once: one by one, a thousand agents are a thousand questions to the store.
-        let agents = self.reports_of_if(Role::Source, |key| wanted.contains(key))?;
+        let wanted: Vec<String> = items.iter().map(|(key, _)| key.clone()).collect();
+        let agents: Vec<StoredReport> = self.records().named(Kind::Report, &wanted)?;
         let agents: HashMap<String, &StoredReport> =
             agents.iter().map(|stored| (stored.key(), stored)).collect();
         let view = |(key, item): &(String, &ProtectedItem)| self.view(&facts, item, agents.get(key).copied());

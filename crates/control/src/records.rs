@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use switchback_model::UnixMillis;
-use switchback_store::{Change, Expect, Kind, Query, Record, Store, StoreError};
+use switchback_store::{Change, Expect, KEYS_MAX, Kind, Query, Record, Store, StoreError};
 use tokio::sync::watch;
 
 use crate::{ControlError, ErrorKind};
@@ -117,6 +117,20 @@ impl Records {
                 _ => return Ok(found),
             }
         }
+    }
+
+    /// Those with these keys that there are, in the order of their keys within each [`KEYS_MAX`]. No others are read.
+    pub(crate) fn named<T: DeserializeOwned>(
+        &self,
+        kind: Kind,
+        keys: &[String],
+    ) -> Result<Vec<T>, ControlError> {
+        let mut found = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(KEYS_MAX) {
+            let query = Query { keys: Some(keys.to_vec()), ..Query::all(kind) };
+            found.extend(self.list(&query)?.into_iter().map(|found| found.value));
+        }
+        Ok(found)
     }
 
     /// The first `count` of a query that are kept, of those that its limit reaches; what comes after them is not read beyond a page.
@@ -231,7 +245,7 @@ impl Batch {
 mod tests {
     use std::sync::Arc;
 
-    use switchback_store::{Expect, Kind, Query, SqliteStore};
+    use switchback_store::{CHANGES_MAX, Expect, KEYS_MAX, Kind, Query, SqliteStore};
 
     use super::{Batch, PAGE_LEN, Records};
 
@@ -252,6 +266,28 @@ mod tests {
         assert_eq!(records.below::<usize>(Kind::Report, "d/", |_| true).unwrap(), [0_usize; 0]);
         let wanted = |key: &str| key.ends_with("/000") || key.ends_with("/249");
         assert_eq!(records.below::<usize>(Kind::Report, "b/", wanted).unwrap(), [0, 249]);
+    }
+
+    #[test]
+    fn those_that_are_named_are_read_however_many_and_no_others() {
+        let directory = tempfile::tempdir().unwrap();
+        let records = Records::new(Arc::new(SqliteStore::open(directory.path().join("store.db")).unwrap()));
+        let all: Vec<usize> = (0..KEYS_MAX + 50).collect();
+        for some in all.chunks(CHANGES_MAX) {
+            let mut batch = Batch::default();
+            for number in some {
+                batch.put(Kind::Report, format!("{number:03}"), Expect::Absent, number);
+            }
+            records.commit(batch).unwrap();
+        }
+        let mut batch = Batch::default();
+        batch.put(Kind::Report, "other", Expect::Absent, &"no number");
+        records.commit(batch).unwrap();
+        let named: Vec<String> = all.iter().map(|number| format!("{number:03}")).collect();
+        assert_eq!(records.named::<usize>(Kind::Report, &named).unwrap(), all);
+        let missing = ["001".to_owned(), "nobody".to_owned()];
+        assert_eq!(records.named::<usize>(Kind::Report, &missing).unwrap(), [1]);
+        assert_eq!(records.named::<usize>(Kind::Report, &[]).unwrap(), [0_usize; 0]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use switchback_model::{
 use switchback_store::{Expect, Kind, Query, StoreError};
 
 use crate::backup::behind::{BEHIND_REMEDY, Verdict, judge};
+use crate::backup::succession::Claim;
 use crate::desired::Facts;
 use crate::guests;
 use crate::records::{Batch, Versioned};
@@ -32,6 +33,9 @@ pub(crate) struct StoredReport {
     pub(crate) peer: PeerIdentity,
     pub(crate) received: UnixMillis,
     pub(crate) report: Report,
+    /// It named an incarnation of the configuration server that there is no proof of.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) lied: bool,
 }
 
 impl StoredReport {
@@ -105,14 +109,18 @@ impl Control {
             let message = format!("{peer} cannot report as a {}", role_of(&report.state));
             return Err(ControlError::new(ErrorKind::Forbidden, "component.wrong-role", message));
         }
-        let own = self.incarnation()?;
-        if report.incarnation > own {
-            return Err(self.supersede(report.incarnation, &peer.to_string())?);
+        let claim = self.judge_claim(report.incarnation_proof.as_ref())?;
+        if let Claim::Proved(number) = claim {
+            return Err(self.supersede(number, &peer.to_string())?);
         }
         self.check_not_superseded()?;
-        let stored = StoredReport { peer: peer.clone(), received: self.now(), report };
+        let lied = claim != Claim::None;
+        let stored = StoredReport { peer: peer.clone(), received: self.now(), report, lied };
         let key = stored.key();
         let before: Option<Versioned<StoredReport>> = self.records().find(Kind::Report, &key)?;
+        if lied || before.as_ref().is_some_and(|before| before.value.lied) {
+            self.observe_claim(&peer.to_string(), claim)?;
+        }
         let mut batch = Batch::default();
         batch.put(Kind::Report, key, Expect::Any, &stored);
         // Not through `Records::commit`: what follows from a report for others is told below, and a thousand agents report.
@@ -142,7 +150,7 @@ impl Control {
     fn answer(&self, stored: &StoredReport) -> Result<Answer, ControlError> {
         let facts = self.cached_facts()?;
         if let Some(superseded) = &facts.superseded {
-            return Err(crate::backup::refusal(superseded));
+            return Err(crate::backup::succession::refusal(superseded));
         }
         Ok(facts.answer(&stored.peer, &stored.report.state))
     }
@@ -168,7 +176,7 @@ impl Control {
             storage_paths: self.storage_paths()?,
             bandwidth: self.all_bandwidth()?,
             program: self.program(),
-            incarnation: self.incarnation()?,
+            incarnation_proof: self.own_incarnation()?.map(|own| own.proof()),
             superseded: self.superseded()?,
             addresses: self.inner.home.get().map(|home| home.addresses.clone()).unwrap_or_default(),
         })

@@ -94,10 +94,10 @@ mod tests {
             site: "azure".into(),
             started: UnixMillis(0),
             state: State::MasterTarget(state),
-            incarnation: 0,
+            incarnation_proof: None,
         };
         let peer = PeerIdentity { role: Role::Target, name: "mt1".parse().unwrap() };
-        let stored = StoredReport { peer, received: UnixMillis(0), report };
+        let stored = StoredReport { peer, received: UnixMillis(0), report, lied: false };
         assert_eq!(check(&before, &stored).state, CheckState::Passed);
         assert_eq!(check(&now, &stored).state, CheckState::Unknown);
         let facts = Facts {

@@ -108,6 +108,7 @@ impl Bench {
             build: "1".into(),
             settings: Default::default(),
             addresses: vec!["cs.example:443".into()],
+            authority: Vec::new(),
         });
         control.set_alert_policy(AlertPolicy { delay_s: 0, remind_after_s: 0 }).unwrap();
         Self { directory, clock, control, authority }
@@ -171,7 +172,7 @@ impl Bench {
             site: "home".into(),
             started: UnixMillis(0),
             state: State::MasterTarget(MasterTargetState { replicas, ..MasterTargetState::default() }),
-            incarnation: 0,
+            incarnation_proof: None,
         };
         let peer = PeerIdentity { role: Role::Target, name: "mt1".parse().unwrap() };
         self.control.report(&peer, report).unwrap();

@@ -5,6 +5,9 @@
 //! certificate. `passphrase`: the current passphrase as a person types it. Both are secrets: the volume must give files
 //! to its owner only (mode 0600). Written atomically; an authority that is returned is durable.
 //!
+//! The passphrase is read anew whenever it is needed, so that one that another process has replaced (`switchback identity passphrase --rotate`) counts at
+//! once, and the old one no more; the key is read once.
+//!
 //! What is issued is not recorded: certificates live for [`CERTIFICATE_LIFETIME_MS`] and are not revoked but run out.
 
 use std::io;
@@ -84,13 +87,45 @@ pub enum AuthorityError {
 }
 
 /// The key and the certificate in an authority's file; an error says what is wrong with them.
-fn read_authority(contents: &[u8]) -> Result<(Issuer<'static, KeyPair>, CertificateDer<'static>), String> {
+pub(crate) fn read_authority(
+    contents: &[u8],
+) -> Result<(Issuer<'static, KeyPair>, CertificateDer<'static>), String> {
     let text = std::str::from_utf8(contents).map_err(|_| "it is not text".to_owned())?;
     let key = KeyPair::from_pem(text).map_err(|error| format!("its private key: {error}"))?;
     let bad = |error: String| format!("its certificate: {error}");
     let certificate = CertificateDer::from_pem_slice(contents).map_err(|error| bad(error.to_string()))?;
     let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|error| bad(error.to_string()))?;
     Ok((issuer, certificate))
+}
+
+fn read(volume: &dyn Volume, file: &'static str) -> Result<Zeroizing<Vec<u8>>, AuthorityError> {
+    match volume.read_all(file, FILE_LEN_MAX) {
+        Ok(contents) => Ok(Zeroizing::new(contents)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(AuthorityError::Missing { volume: volume.name().into() })
+        }
+        Err(source) => {
+            Err(AuthorityError::Io { action: "reading", file, volume: volume.name().into(), source })
+        }
+    }
+}
+
+fn damaged(volume: &dyn Volume, file: &'static str) -> impl FnOnce(String) -> AuthorityError {
+    let volume = volume.name().into();
+    move |detail| AuthorityError::Damaged { file, volume, detail }
+}
+
+fn read_passphrase(volume: &dyn Volume) -> Result<Passphrase, AuthorityError> {
+    let text = read(volume, PASSPHRASE_FILE)?;
+    let passphrase = std::str::from_utf8(&text).map_err(|_| InvalidPassphrase).and_then(str::parse);
+    passphrase.map_err(|_| damaged(volume, PASSPHRASE_FILE)("it is not a passphrase".into()))
+}
+
+fn write_passphrase(volume: &dyn Volume, passphrase: &Passphrase) -> Result<(), AuthorityError> {
+    volume.write_atomic(PASSPHRASE_FILE, passphrase.reveal().as_bytes()).map_err(|source| {
+        let volume = volume.name().into();
+        AuthorityError::Io { action: "writing", file: PASSPHRASE_FILE, volume, source }
+    })
 }
 
 /// Which authority a certificate (DER) is: its BLAKE3 in hex.
@@ -120,14 +155,25 @@ pub fn check_files(authority: &[u8], passphrase: &[u8]) -> Result<String, String
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
-    passphrase: RwLock<Passphrase>,
-    volume: Option<Arc<dyn Volume>>,
+    passphrase: Kept,
     clock: Arc<dyn Clock>,
+}
+
+/// Where the passphrase is.
+enum Kept {
+    /// In a file, which other processes may replace.
+    File(Arc<dyn Volume>),
+    /// Nowhere else.
+    Memory(RwLock<Passphrase>),
 }
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("volume", &self.volume).finish_non_exhaustive()
+        let volume = match &self.passphrase {
+            Kept::File(volume) => Some(volume),
+            Kept::Memory(_) => None,
+        };
+        f.debug_struct("Authority").field("volume", &volume).finish_non_exhaustive()
     }
 }
 
@@ -147,17 +193,14 @@ impl Authority {
         }
         let mut authority = Self::ephemeral(clock);
         // The passphrase first: an authority without one could not be opened, one that is not there yet can be made again.
-        let passphrase = authority.passphrase().reveal();
-        volume
-            .write_atomic(PASSPHRASE_FILE, passphrase.as_bytes())
-            .map_err(failed("writing", PASSPHRASE_FILE))?;
+        write_passphrase(&*volume, &Passphrase::generate())?;
         let key = Zeroizing::new(authority.issuer.key().serialize_pem());
         let certificate = pem::encode(&pem::Pem::new("CERTIFICATE", authority.certificate.to_vec()));
         let contents = Zeroizing::new(format!("{}{certificate}", *key));
         volume
             .write_atomic(AUTHORITY_FILE, contents.as_bytes())
             .map_err(failed("writing", AUTHORITY_FILE))?;
-        authority.volume = Some(volume);
+        authority.passphrase = Kept::File(volume);
         Ok(authority)
     }
 
@@ -166,26 +209,10 @@ impl Authority {
     /// # Errors
     /// [`AuthorityError::Missing`], [`AuthorityError::Damaged`]; those of the volume.
     pub fn open(volume: Arc<dyn Volume>, clock: Arc<dyn Clock>) -> Result<Self, AuthorityError> {
-        let read = |file| match volume.read_all(file, FILE_LEN_MAX) {
-            Ok(contents) => Ok(Zeroizing::new(contents)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(AuthorityError::Missing { volume: volume.name().into() })
-            }
-            Err(source) => {
-                Err(AuthorityError::Io { action: "reading", file, volume: volume.name().into(), source })
-            }
-        };
-        let damaged =
-            |file, detail: String| AuthorityError::Damaged { file, volume: volume.name().into(), detail };
-        let contents = read(AUTHORITY_FILE)?;
-        let (issuer, certificate) =
-            read_authority(&contents).map_err(|detail| damaged(AUTHORITY_FILE, detail))?;
-        let passphrase = read(PASSPHRASE_FILE)?;
-        let passphrase = std::str::from_utf8(&passphrase)
-            .map_err(|_| InvalidPassphrase)
-            .and_then(str::parse)
-            .map_err(|_| damaged(PASSPHRASE_FILE, "it is not a passphrase".into()))?;
-        Ok(Self { issuer, certificate, passphrase: RwLock::new(passphrase), volume: Some(volume), clock })
+        let contents = read(&*volume, AUTHORITY_FILE)?;
+        let (issuer, certificate) = read_authority(&contents).map_err(damaged(&*volume, AUTHORITY_FILE))?;
+        read_passphrase(&*volume)?;
+        Ok(Self { issuer, certificate, passphrase: Kept::File(volume), clock })
     }
 
     /// An authority that is kept nowhere, for tests and demonstrations.
@@ -208,8 +235,7 @@ impl Authority {
         Self {
             issuer: Issuer::new(params, key),
             certificate,
-            passphrase: RwLock::new(Passphrase::generate()),
-            volume: None,
+            passphrase: Kept::Memory(RwLock::new(Passphrase::generate())),
             clock,
         }
     }
@@ -220,16 +246,26 @@ impl Authority {
         &self.certificate
     }
 
+    pub(crate) fn key(&self) -> &KeyPair {
+        self.issuer.key()
+    }
+
     /// The clock it dates certificates by.
     #[must_use]
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.clock
     }
 
-    /// The current passphrase.
-    #[must_use]
-    pub fn passphrase(&self) -> Passphrase {
-        self.passphrase.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The current passphrase, as it is in the volume now.
+    ///
+    /// # Errors
+    /// [`AuthorityError::Missing`], [`AuthorityError::Damaged`]; those of the volume. An older one is not fallen back to: it may have been replaced because
+    /// somebody knows it.
+    pub fn passphrase(&self) -> Result<Passphrase, AuthorityError> {
+        match &self.passphrase {
+            Kept::File(volume) => read_passphrase(&**volume),
+            Kept::Memory(kept) => Ok(kept.read().unwrap_or_else(PoisonError::into_inner).clone()),
+        }
     }
 
     /// Replaces the passphrase. The old one admits nobody from then on; who has enrolled with it stays.
@@ -237,15 +273,11 @@ impl Authority {
     /// # Errors
     /// Those of the volume; the old one then stays valid.
     pub fn rotate_passphrase(&self) -> Result<Passphrase, AuthorityError> {
-        let mut current = self.passphrase.write().unwrap_or_else(PoisonError::into_inner);
         let new = Passphrase::generate();
-        if let Some(volume) = &self.volume {
-            volume.write_atomic(PASSPHRASE_FILE, new.reveal().as_bytes()).map_err(|source| {
-                let volume = volume.name().into();
-                AuthorityError::Io { action: "writing", file: PASSPHRASE_FILE, volume, source }
-            })?;
+        match &self.passphrase {
+            Kept::File(volume) => write_passphrase(&**volume, &new)?,
+            Kept::Memory(kept) => *kept.write().unwrap_or_else(PoisonError::into_inner) = new.clone(),
         }
-        *current = new.clone();
         Ok(new)
     }
 

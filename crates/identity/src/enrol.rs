@@ -362,12 +362,17 @@ impl EnrolmentService {
             return Err(protocol("an enrolment begins with `start`"));
         };
         let (client, server) = ends();
+        // Why it cannot be read is not for strangers.
+        let unreadable = |error: AuthorityError| {
+            tracing::error!(%error, "nobody can enrol");
+            protocol("the authority cannot read its passphrase; its log says why")
+        };
         let passphrase = match &ticket {
             Some(_) if !self.takes_tickets => {
                 return Err(protocol("this authority gives no tickets; use the site's passphrase"));
             }
-            Some(id) => EnrolmentSecret::from(self.authority.ticket(id)).passphrase,
-            None => self.authority.passphrase(),
+            Some(id) => EnrolmentSecret::from(self.authority.ticket(id).map_err(unreadable)?).passphrase,
+            None => self.authority.passphrase().map_err(unreadable)?,
         };
         let password = Password::new(passphrase.symbols());
         let (exchange, ours) = Spake2::<Ed25519Group>::start_b(&password, &client, &server);

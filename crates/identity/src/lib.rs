@@ -16,6 +16,7 @@ mod authority;
 mod certificate;
 mod credentials;
 mod enrol;
+mod incarnation;
 mod passphrase;
 mod rate;
 mod role;
@@ -35,6 +36,7 @@ pub use enrol::{
     ChannelBinding, EnrolError, EnrolledClient, EnrolmentClient, EnrolmentPolicy, EnrolmentService,
     MESSAGE_LEN_MAX, Newcomer, PendingEnrolment,
 };
+pub use incarnation::{is_proved, prove_incarnation};
 pub use passphrase::{InvalidPassphrase, Passphrase};
 pub use rate::{Allowance, Bucket, RateLimits, network_of};
 pub use role::{ComponentName, PeerIdentity, Role};

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::passphrase::{self, GROUP, InvalidPassphrase, SYMBOLS};
-use crate::{Authority, Passphrase};
+use crate::{Authority, AuthorityError, Passphrase};
 
 const ID_SYMBOLS: usize = 8;
 const CONTEXT: &[u8] = b"switchback-ticket/1";
@@ -84,9 +84,11 @@ impl fmt::Debug for Ticket {
 
 impl Authority {
     /// The ticket of an id, as of the site's present passphrase.
-    #[must_use]
-    pub fn ticket(&self, id: &TicketId) -> Ticket {
-        Ticket { id: id.clone(), passphrase: self.passphrase().derive(CONTEXT, id.0.as_bytes()) }
+    ///
+    /// # Errors
+    /// As [`Authority::passphrase`].
+    pub fn ticket(&self, id: &TicketId) -> Result<Ticket, AuthorityError> {
+        Ok(Ticket { id: id.clone(), passphrase: self.passphrase()?.derive(CONTEXT, id.0.as_bytes()) })
     }
 }
 
@@ -141,14 +143,14 @@ mod tests {
     fn a_ticket_is_made_again_and_read_back() {
         let authority = authority();
         let (id, other) = (TicketId::generate(), TicketId::generate());
-        let shown = authority.ticket(&id).reveal();
+        let shown = authority.ticket(&id).unwrap().reveal();
         assert_eq!(shown.len(), 9 * 4 + 8, "nine groups of four and eight dashes");
-        assert_eq!(*shown, *authority.ticket(&id).reveal());
-        assert_ne!(*shown, *authority.ticket(&other).reveal());
+        assert_eq!(*shown, *authority.ticket(&id).unwrap().reveal());
+        assert_ne!(*shown, *authority.ticket(&other).unwrap().reveal());
         let read: EnrolmentSecret = shown.to_lowercase().parse().unwrap();
         assert_eq!(read.ticket, Some(id));
         assert!(shown.ends_with(&*read.passphrase.reveal()));
-        let site: EnrolmentSecret = authority.passphrase().reveal().parse().unwrap();
+        let site: EnrolmentSecret = authority.passphrase().unwrap().reveal().parse().unwrap();
         assert_eq!(site.ticket, None);
         for bad in [&shown[1..], &format!("{}A", *shown), ""] {
             assert!(bad.parse::<EnrolmentSecret>().is_err(), "{bad}");
@@ -159,16 +161,16 @@ mod tests {
     fn a_rotated_passphrase_voids_tickets() {
         let authority = authority();
         let id = TicketId::generate();
-        let before = authority.ticket(&id).reveal();
+        let before = authority.ticket(&id).unwrap().reveal();
         authority.rotate_passphrase().unwrap();
-        assert_ne!(*before, *authority.ticket(&id).reveal());
+        assert_ne!(*before, *authority.ticket(&id).unwrap().reveal());
     }
 
     #[test]
     fn debug_shows_the_id_alone() {
         let authority = authority();
         let id = TicketId::generate();
-        let ticket = authority.ticket(&id);
+        let ticket = authority.ticket(&id).unwrap();
         assert_eq!(format!("{ticket:?}"), format!("Ticket({}, ..)", id.as_str()));
         for bad in ["short", "ABCDEFGU", "ABCDEFGHJ"] {
             assert!(TicketId::try_from(bad.to_owned()).is_err(), "{bad}");

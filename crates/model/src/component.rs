@@ -54,9 +54,9 @@ pub struct Report {
     pub started: UnixMillis,
     /// What is particular to its role.
     pub state: State,
-    /// The highest incarnation of the configuration server that it has met (see [`Answer::incarnation`]).
-    #[serde(default)]
-    pub incarnation: u64,
+    /// The highest incarnation of the configuration server that it has met, as it was proved to it; none if that was never restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation_proof: Option<IncarnationProof>,
 }
 
 /// What a component of a role tells.
@@ -71,6 +71,16 @@ pub enum State {
     MasterTarget(MasterTargetState),
 }
 
+/// That a configuration server was restored, and replaces all that were before: the word of the site's authority. Worth nothing before its signature
+/// has been checked (`switchback_identity::is_proved`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IncarnationProof {
+    /// Which life of the configuration server: higher after each restore. A server that was never restored has number 0, and no proof.
+    pub number: u64,
+    /// The authority's signature.
+    pub signature: Vec<u8>,
+}
+
 /// The answer to a report or a wait.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
@@ -78,9 +88,9 @@ pub struct Answer {
     pub version: u64,
     /// What the component is to be like.
     pub desired: Desired,
-    /// Which life of the configuration server answers: higher after each restore. Whoever has met a higher one takes nothing from a lower.
-    #[serde(default)]
-    pub incarnation: u64,
+    /// Which life of the configuration server answers; none if it was never restored. Whoever has met a higher one takes nothing from a lower.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation_proof: Option<IncarnationProof>,
     /// Further addresses of the configuration server, `HOST:PORT`, to be kept and tried when the known ones do not answer.
     #[serde(default)]
     pub servers: Vec<String>,

@@ -4,7 +4,7 @@
 
 use serde::de::IgnoredAny;
 
-use crate::{Change, Expect, Query, StoreError};
+use crate::{Change, Expect, KEYS_MAX, Query, StoreError};
 
 /// Bytes of a key, an owner or a lease's owner. PostgreSQL's index entries have some 2700 bytes, and one holds kind, owner and key.
 pub const KEY_LEN_MAX: usize = 512;
@@ -64,6 +64,12 @@ pub(crate) fn can_be(name: &str) -> bool {
 /// Checks a query.
 pub(crate) fn query(query: &Query) -> Result<(), StoreError> {
     query.owner.as_deref().map_or(Ok(()), bound)?;
+    let keys = query.keys.as_deref().unwrap_or_default();
+    if keys.len() > KEYS_MAX {
+        let why = format!("it names {} keys, more than the {KEYS_MAX} allowed", keys.len());
+        return Err(StoreError::Invalid { what: "the question".to_owned(), why });
+    }
+    keys.iter().try_for_each(|key| bound(key))?;
     query.after.as_deref().map_or(Ok(()), bound)
 }
 

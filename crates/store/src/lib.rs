@@ -195,6 +195,8 @@ pub struct Query {
     pub kind: Kind,
     /// Of this owner only.
     pub owner: Option<String>,
+    /// With one of these keys, up to [`KEYS_MAX`].
+    pub keys: Option<Vec<String>>,
     /// After this key (before it, when `descending`).
     pub after: Option<String>,
     /// From the largest key down.
@@ -205,12 +207,14 @@ pub struct Query {
 
 /// Records that one query returns at most.
 pub const LIMIT_MAX: usize = 10_000;
+/// Keys that one query names at most.
+pub const KEYS_MAX: usize = 500;
 
 impl Query {
     /// All of a kind, in order of their keys.
     #[must_use]
     pub const fn all(kind: Kind) -> Self {
-        Self { kind, owner: None, after: None, descending: false, limit: LIMIT_MAX }
+        Self { kind, owner: None, keys: None, after: None, descending: false, limit: LIMIT_MAX }
     }
 }
 

@@ -77,6 +77,16 @@ pub(crate) fn list(query: &Query) -> Statement<'_> {
         parameters.push(text(owner));
         sql.push_str(&format!(" AND owner = ${}", parameters.len()));
     }
+    if let Some(keys) = &query.keys {
+        let places = keys.iter().map(|key| {
+            parameters.push(text(key));
+            format!("${}", parameters.len())
+        });
+        let places = places.collect::<Vec<_>>().join(", ");
+        // PostgreSQL takes no empty list; nothing is equal to NULL.
+        let places = if places.is_empty() { "NULL" } else { &places };
+        sql.push_str(&format!(" AND key IN ({places})"));
+    }
     let (beyond, order) = if query.descending { ("<", "DESC") } else { (">", "ASC") };
     if let Some(after) = &query.after {
         parameters.push(text(after));

@@ -35,7 +35,7 @@ use tokio::task::JoinHandle;
 
 pub use error::ChannelError;
 use line::Line;
-use servers::{Known, Servers};
+use servers::Servers;
 
 /// Between two reports, unless something changes.
 pub const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -130,7 +130,8 @@ impl Channel {
         let tls = control_client_config(&config.credentials, config.clock.clone())
             .context("the authority's certificate of this host")?;
         let runtime = config.runtime.clone();
-        let servers = Servers::new(config.servers.clone(), Known::load(&*config.volume));
+        let authority = config.credentials.current().authority().to_vec();
+        let servers = Servers::new(config.servers.clone(), authority, &*config.volume);
         let inner = Arc::new(Inner {
             config,
             tls,
@@ -219,7 +220,7 @@ impl Channel {
         inner.config.runtime.block_on(async {
             let mut line = inner.meeting.lock().await;
             let body = encode(call);
-            let meet = inner.ask(&mut line, "/components/v1/moment", body, limit, &|_| None);
+            let meet = inner.ask(&mut line, "/components/v1/moment", body, limit, &|_, _| Ok(()));
             // Over all addresses together: file systems may be standing still.
             tokio::time::timeout(limit, meet).await.unwrap_or_else(|_| {
                 Err(ChannelError::TimedOut { server: inner.server(), limit_s: limit.as_secs() })
@@ -245,15 +246,15 @@ impl Inner {
         self.servers().current().to_owned()
     }
 
-    /// Asks the server that answered last; the next one when it does not, once around. `unfit` says why an answer does not count, if it does not:
-    /// the next server is asked then too.
+    /// Asks the server that answered last; the next one when it does not, once around. `check` says why an answer of a server does not count, if it does
+    /// not: the next server is asked then too.
     async fn ask<T: DeserializeOwned>(
         &self,
         line: &mut Option<Line>,
         path: &str,
         body: Bytes,
         limit: Duration,
-        unfit: &(dyn Fn(&T) -> Option<(u64, u64)> + Send + Sync),
+        check: &(dyn Fn(&str, &T) -> Result<(), ChannelError> + Send + Sync),
     ) -> Result<T, ChannelError> {
         self.config.credentials.current().check(self.config.clock.now())?;
         let mut last = None;
@@ -266,12 +267,7 @@ impl Inner {
                     server: server.clone(),
                     detail: error.to_string(),
                 })?;
-                match unfit(&parsed) {
-                    Some((found, known)) => {
-                        Err(ChannelError::Outdated { server: server.clone(), found, known })
-                    }
-                    None => Ok(parsed),
-                }
+                check(&server, &parsed).map(|()| parsed)
             });
             match judged {
                 Err(error) if error.is_of_this_server() => {
@@ -283,12 +279,6 @@ impl Inner {
             }
         }
         Err(last.expect("there is one server at least"))
-    }
-
-    /// What [`Inner::ask`] needs to know of an answer with a desired state: the incarnation that it comes from, if it is not to be followed.
-    fn is_outdated(&self, answer: &Answer) -> Option<(u64, u64)> {
-        let known = self.servers().incarnation();
-        (answer.incarnation < known).then_some((answer.incarnation, known))
     }
 
     async fn ask_once(
@@ -320,7 +310,8 @@ impl Inner {
     async fn learn(&self, answer: &Answer) {
         let Some(learnt) = self.servers().learn(answer) else { return };
         let volume = self.config.volume.clone();
-        tracing::info!(incarnation = learnt.incarnation, addresses = ?learnt.addresses, "the configuration server tells where it is");
+        let incarnation = learnt.incarnation_proof.as_ref().map_or(0, |proof| proof.number);
+        tracing::info!(incarnation, addresses = ?learnt.addresses, "the configuration server tells where it is");
         let stored = tokio::task::spawn_blocking(move || learnt.store(&*volume)).await;
         if let Err(error) = stored.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
             tracing::error!(%error, "where the configuration server is could not be kept: a restart may follow an older one");
@@ -390,9 +381,10 @@ async fn report(inner: Arc<Inner>) {
                 tracing::warn!(%error, "the certificate could not be renewed yet");
             }
         }
-        let report = Report { incarnation: inner.servers().incarnation(), ..(inner.compose)() };
-        let unfit = |answer: &Answer| inner.is_outdated(answer);
-        let asked = inner.ask(&mut line, "/components/v1/report", encode(&report), REPORT_MAX, &unfit);
+        let incarnation_proof = inner.servers().incarnation_proof().cloned();
+        let report = Report { incarnation_proof, ..(inner.compose)() };
+        let check = |server: &str, answer: &Answer| inner.servers().check(server, answer);
+        let asked = inner.ask(&mut line, "/components/v1/report", encode(&report), REPORT_MAX, &check);
         let outcome = asked.await;
         if let Ok(answer) = &outcome {
             inner.learn(answer).await;
@@ -427,8 +419,8 @@ async fn wait(inner: Arc<Inner>) {
         };
         let body = encode(&Wait { version, system_uuid });
         let limit = Duration::from_secs(WAIT_S) + REPORT_MAX;
-        let unfit = |answer: &Answer| inner.is_outdated(answer);
-        match inner.ask(&mut line, "/components/v1/wait", body, limit, &unfit).await {
+        let check = |server: &str, answer: &Answer| inner.servers().check(server, answer);
+        match inner.ask(&mut line, "/components/v1/wait", body, limit, &check).await {
             Ok(answer) if answer.version != version => {
                 pause = PAUSE_MIN;
                 inner.wanted.notify_one();

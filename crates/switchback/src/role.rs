@@ -165,7 +165,7 @@ pub(crate) fn report(address: &str, site: &str, started: UnixMillis, state: Stat
         started,
         state,
         // The channel says what it has met.
-        incarnation: 0,
+        incarnation_proof: None,
     }
 }
 

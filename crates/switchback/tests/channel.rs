@@ -5,20 +5,29 @@
 mod cs;
 mod rig;
 
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cs::Cs;
 use rig::wait_until;
+use serde::Serialize;
 use switchback::component::{Channel, ChannelConfig, ChannelError};
+use switchback_control::backup::ServerHome;
+use switchback_control::{Control, ControlConfig, open_site};
 use switchback_disk::{Clock, DirVolume, SystemClock};
-use switchback_identity::{CERTIFICATE_LIFETIME_MS, Credentials, LiveCredentials, Role};
+use switchback_identity::tls::{control_client_config, server_name};
+use switchback_identity::{CERTIFICATE_LIFETIME_MS, Credentials, LiveCredentials, Newcomer, Role};
 use switchback_model::component::{
-    Answer, Desired, Meeting, MomentAnswer, MomentCall, ProcessServerDesired, ProcessServerState, Report,
-    State,
+    Answer, Desired, IncarnationProof, Meeting, MomentAnswer, MomentCall, ProcessServerDesired,
+    ProcessServerState, ProgramPiece, Report, State, Wait,
 };
 use switchback_model::{Bandwidth, BandwidthLimit};
+use switchback_store::SqliteStore;
 
 const WHO: &str = "process-server ps1";
 
@@ -42,7 +51,7 @@ fn compose() -> Report {
         site: "home".into(),
         started: SystemClock.now(),
         state,
-        incarnation: 0,
+        incarnation_proof: None,
     }
 }
 
@@ -116,16 +125,17 @@ fn a_server_that_was_restored_elsewhere_is_found() {
 #[test]
 fn a_server_that_was_replaced_is_not_listened_to_also_after_a_restart() {
     let cs = Cs::new();
-    cs.service.incarnation.store(5, Ordering::SeqCst);
+    cs.is_restored_as(5);
     cs.service.want(WHO, desired(1));
     let servers = [cs.address.to_string()];
     let ps = component(&cs, &servers, cs.live(Role::ProcessServer, "ps1"));
     until(&ps.channel, |answer| answer.desired == desired(1));
     wait_until("it says whom it has met", || {
-        cs.service.report_of(WHO).is_some_and(|report| report.incarnation == 5)
+        let report = cs.service.report_of(WHO);
+        report.and_then(|report| report.incarnation_proof).is_some_and(|met| met.number == 5)
     });
     // The old one, at the same address.
-    cs.service.incarnation.store(4, Ordering::SeqCst);
+    cs.is_restored_as(4);
     cs.service.want(WHO, desired(2));
     let outdated = |channel: &Channel| {
         matches!(channel.failure(), Some(ChannelError::Outdated { found: 4, known: 5, .. }))
@@ -144,8 +154,129 @@ fn a_server_that_was_replaced_is_not_listened_to_also_after_a_restart() {
     };
     let again = Channel::start(config, Arc::new(compose)).unwrap();
     wait_until("it remembers", || outdated(&again));
-    cs.service.incarnation.store(6, Ordering::SeqCst);
+    cs.is_restored_as(6);
     until(&again, |answer| answer.desired == desired(2));
+}
+
+#[test]
+fn a_server_that_cannot_prove_its_incarnation_is_not_followed() {
+    let (cs, other) = (Cs::new(), Cs::new());
+    cs.service.want(WHO, desired(1));
+    let ps = component(&cs, &[cs.address.to_string()], cs.live(Role::ProcessServer, "ps1"));
+    until(&ps.channel, |answer| answer.desired == desired(1));
+    // It has a certificate of a configuration server, and not the authority's key.
+    let forged = IncarnationProof { number: u64::MAX, ..other.authority.prove_incarnation(5) };
+    *cs.service.incarnation_proof.lock().unwrap() = Some(forged);
+    cs.service.want(WHO, desired(2));
+    wait_until("it notices", || {
+        matches!(ps.channel.failure(), Some(ChannelError::Unproved { found: u64::MAX, .. }))
+    });
+    let heard = ps.channel.next(0, Duration::ZERO).1.unwrap();
+    assert_eq!(heard.desired, desired(1), "nothing was taken from it");
+    // Nor is anything remembered that would lock out the true one.
+    cs.is_restored_as(3);
+    until(&ps.channel, |answer| answer.desired == desired(2));
+    wait_until("it says whom it has met", || {
+        let report = cs.service.report_of(WHO);
+        report.and_then(|report| report.incarnation_proof).is_some_and(|met| met.number == 3)
+    });
+}
+
+/// A control plane over a store of its own, which components of `cs` reach from now on.
+fn control(directory: &Path, cs: &mut Cs) -> Control {
+    let control = Control::open(ControlConfig {
+        store: Arc::new(SqliteStore::open(directory.join("store.db")).unwrap()),
+        clock: cs.clock.clone(),
+        owner: "test".into(),
+        scripts: directory.into(),
+        opener: Arc::new(open_site),
+    })
+    .unwrap();
+    control.keeps(ServerHome {
+        directory: directory.into(),
+        build: "test".into(),
+        settings: BTreeMap::new(),
+        addresses: Vec::new(),
+        authority: cs.authority.certificate().to_vec(),
+    });
+    cs.listen_with(SocketAddr::new(cs.address.ip(), 0), Arc::new(control.clone()));
+    control
+}
+
+fn enrolled(cs: &Cs, control: &Control, name: &str) -> Arc<LiveCredentials> {
+    let credentials = cs.live(Role::ProcessServer, name);
+    let identity = credentials.current().identity().clone();
+    control.enrolled(&Newcomer { identity, ticket: None }).unwrap();
+    credentials
+}
+
+/// What a component is answered that says what it likes: it has a certificate, and no program of ours. Status, headers and body.
+fn post(cs: &Cs, credentials: &Arc<LiveCredentials>, path: &str, message: &impl Serialize) -> String {
+    let config = control_client_config(credentials, cs.clock.clone()).unwrap();
+    let connection = rustls::ClientConnection::new(config, server_name()).unwrap();
+    let socket = std::net::TcpStream::connect(cs.address).unwrap();
+    let mut line = rustls::StreamOwned::new(connection, socket);
+    let body = serde_json::to_string(message).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: cs\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    line.write_all((head + &body).as_bytes()).unwrap();
+    let mut answer = String::new();
+    // A server may end the connection without TLS's good-bye.
+    let _ = line.read_to_string(&mut answer);
+    answer
+}
+
+#[test]
+fn a_component_that_lies_is_ignored_and_one_with_a_proof_is_believed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cs = Cs::new();
+    let control = control(directory.path(), &mut cs);
+    let [liar, honest] = ["ps1", "ps2"].map(|name| enrolled(&cs, &control, name));
+    let report = |who: &Arc<LiveCredentials>, met: IncarnationProof| {
+        post(&cs, who, "/components/v1/report", &Report { incarnation_proof: Some(met), ..compose() })
+    };
+    let lie = Cs::new().authority.prove_incarnation(7);
+    let answer = report(&liar, lie);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(control.superseded().unwrap(), None);
+    let events = control.events(20).unwrap();
+    let told = events.iter().find(|event| event.code == "server.incarnation-unproved").unwrap();
+    assert_eq!(told.object, "process-server ps1");
+    let answer = report(&honest, cs.authority.prove_incarnation(7));
+    assert!(answer.starts_with("HTTP/1.1 409") && answer.contains("server.superseded"), "{answer}");
+    assert_eq!(control.superseded().unwrap().unwrap().told_by, "process-server ps2");
+}
+
+#[test]
+fn a_component_that_was_removed_is_refused_at_once_whatever_it_asks() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut cs = Cs::new();
+    let control = control(directory.path(), &mut cs);
+    let [removed, other] = ["ps1", "ps2"].map(|name| enrolled(&cs, &control, name));
+    let piece = ProgramPiece { sha256: String::new(), offset: 0 };
+    let ask = |who: &Arc<LiveCredentials>| {
+        [
+            post(&cs, who, "/components/v1/report", &compose()),
+            post(&cs, who, "/components/v1/wait", &Wait { version: 1, system_uuid: None }),
+            post(&cs, who, "/components/v1/program", &piece),
+            post(&cs, who, "/components/v1/renew", &()),
+        ]
+    };
+    let refused = |answer: &String| {
+        answer.starts_with("HTTP/1.1 403") && answer.contains("component.removed") && answer.contains("enrol")
+    };
+    let before = ask(&removed);
+    assert!(before[0].starts_with("HTTP/1.1 200") && !before.iter().any(refused), "{before:?}");
+    control.remove_server(removed.current().identity()).unwrap();
+    let after = ask(&removed);
+    assert!(after.iter().all(refused), "{after:?}");
+    assert!(!ask(&other).iter().any(refused), "nobody else is");
+    assert_eq!(control.servers().unwrap().len(), 1, "it has not come back by reporting");
+    let newcomer = Newcomer { identity: removed.current().identity().clone(), ticket: None };
+    control.enrolled(&newcomer).unwrap();
+    assert!(!ask(&removed).iter().any(refused), "it has enrolled anew");
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl User {
             vault: Vault::default(),
             public_url: None,
             build: "test".into(),
-            passphrase: None,
+            authority: None,
             clock: world.clock.clone(),
             limits: ApiLimits::default(),
         };

@@ -181,7 +181,7 @@ fn image(foundation: &Foundation, site: &Site) -> GuestImage {
         .module("virtio_net")
         .program("/usr/sbin/mke2fs")
         .program_as(Path::new(env!("CARGO_BIN_EXE_switchback")), "/usr/bin/switchback")
-        .file("lab/passphrase", site.cs.authority.passphrase().reveal().as_bytes())
+        .file("lab/passphrase", site.cs.authority.passphrase().unwrap().reveal().as_bytes())
         .build(foundation)
         .unwrap()
 }

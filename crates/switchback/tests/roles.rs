@@ -295,7 +295,7 @@ fn who_has_no_business_is_refused_and_told_why() {
     let mut role = site.role("master-target", "web01");
     let role = fail(&mut role);
     assert!(role.contains("source web01"), "{role}");
-    std::fs::write(site.path("passphrase"), &*site.cs.authority.passphrase().reveal()).unwrap();
+    std::fs::write(site.path("passphrase"), &*site.cs.authority.passphrase().unwrap().reveal()).unwrap();
     let mut unwelcome = site.command("unwelcome");
     unwelcome.args([
         "enrol",

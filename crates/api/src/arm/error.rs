@@ -1,5 +1,9 @@
 //! Refusals in Azure Resource Manager's shape: `{"error":{"code","message"}}`.
 //!
+//! What does not exist has the code that Azure has for it. Resource Manager's own: `SubscriptionNotFound`, `ResourceGroupNotFound`, `ResourceNotFound` (the
+//! vault), `InvalidResourceType`. In the vault, Site Recovery's: `NotFound`, and what exactly under `details`, with causes and action (as in
+//! <https://github.com/hashicorp/terraform-provider-azurerm/issues/11180>): a code of ours, or its own where it is known (`FabricArmEntityMissing`).
+//!
 //! Invariant: every answer that is no success has this shape, whoever refuses: the router, a limit, the control plane. Possible causes and the
 //! recommended action are in the message, because Microsoft's clients show nothing else, and again apart from it in `additionalInfo`.
 
@@ -24,7 +28,7 @@ pub struct Refusal {
 
 impl From<ArmError> for Refusal {
     fn from(refusal: ArmError) -> Self {
-        let ArmError { status, error, retry_after_s } = refusal;
+        let ArmError { status, error, retry_after_s, .. } = refusal;
         Self { status, error, retry_after_s }
     }
 }
@@ -43,11 +47,15 @@ pub(crate) struct ArmError {
     pub(crate) error: Box<JobError>,
     /// Seconds after which trying again makes sense.
     retry_after_s: Option<u64>,
+    /// The code that the contract has for all of its kind; the error's own goes under `details`.
+    contract_code: Option<&'static str>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Info<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
     message: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     possible_causes: &'a str,
@@ -55,6 +63,8 @@ struct Info<'a> {
     recommended_action: &'a str,
 }
 
+/// What Site Recovery says of all that is not in a vault.
+const NOT_FOUND: (StatusCode, &str) = (StatusCode::NOT_FOUND, "NotFound");
 /// What `additionalInfo` says that its `info` is.
 const INFO_TYPE: &str = "SwitchbackError";
 
@@ -66,7 +76,7 @@ impl ArmError {
             cause: String::new(),
             remedy: String::new(),
         };
-        Self { status, error: Box::new(error), retry_after_s: None }
+        Self { status, error: Box::new(error), retry_after_s: None, contract_code: None }
     }
 
     /// The request makes no sense.
@@ -102,14 +112,51 @@ impl ArmError {
 
     /// A job's failure as the final answer of its operation.
     pub(crate) fn of_job(error: JobError) -> Self {
-        Self { status: StatusCode::CONFLICT, error: Box::new(error), retry_after_s: None }
+        Self {
+            status: StatusCode::CONFLICT,
+            error: Box::new(error),
+            retry_after_s: None,
+            contract_code: None,
+        }
     }
+
+    /// As Site Recovery answers it, when the resource at `path` is one of the contract.
+    pub(crate) fn of_contract(mut self, path: &str) -> Self {
+        let (status, code) = NOT_FOUND;
+        if self.status == status && is_in_contract(path) {
+            self.contract_code = Some(code);
+        }
+        self
+    }
+
+    fn body(&self) -> serde_json::Value {
+        let mut error = error_object(&self.error);
+        if let Some(code) = self.contract_code {
+            error["details"] =
+                serde_json::json!([Info { code: Some(&self.error.code), ..Info::of(&self.error) }]);
+            error["code"] = code.into();
+        }
+        serde_json::json!({ "error": error })
+    }
+}
+
+impl<'a> Info<'a> {
+    fn of(error: &'a JobError) -> Self {
+        let JobError { message, cause, remedy, .. } = error;
+        Self { code: None, message, possible_causes: cause, recommended_action: remedy }
+    }
+}
+
+/// Whether a normalised path is in a vault, and not one of our own resources there.
+fn is_in_contract(path: &str) -> bool {
+    let mut segments = path.split('/').skip(1);
+    let is_vault = segments.nth(6) == Some("vaults");
+    is_vault && segments.nth(1).is_some_and(|kind| !kind.starts_with("switchback"))
 }
 
 /// The error object that goes under `error`, also of an operation's status.
 pub(crate) fn error_object(error: &JobError) -> serde_json::Value {
-    let info =
-        Info { message: &error.message, possible_causes: &error.cause, recommended_action: &error.remedy };
+    let info = Info::of(error);
     serde_json::json!({
         "code": error.code,
         "message": message_of(error),
@@ -138,14 +185,13 @@ impl From<ControlError> for ArmError {
             ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        Self { status, error: refusal.error, retry_after_s: None }
+        Self { status, error: refusal.error, retry_after_s: None, contract_code: None }
     }
 }
 
 impl IntoResponse for ArmError {
     fn into_response(self) -> Response {
-        let body = serde_json::json!({ "error": error_object(&self.error) });
-        let mut response = (self.status, Json(body)).into_response();
+        let mut response = (self.status, Json(self.body())).into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
@@ -177,6 +223,28 @@ mod tests {
         ];
         for (kind, expected) in kinds {
             assert_eq!(status(kind), expected, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_as_site_recovery_does_and_ours_is_not_lost() {
+        let vault = "/subscriptions/s/resourcegroups/g/providers/microsoft.recoveryservices/vaults/v";
+        let refused = |kind, path: &str| {
+            let error = ControlError::new(kind, "job.not-found", "no job").cause("gone").remedy("list");
+            ArmError::from(error).of_contract(&format!("{vault}{path}")).body()["error"].clone()
+        };
+        let told = refused(ErrorKind::NotFound, "/replicationjobs/j");
+        let ours = serde_json::json!({
+            "code": "job.not-found", "message": "no job", "possibleCauses": "gone", "recommendedAction": "list" });
+        assert_eq!((&told["code"], &told["details"]), (&"NotFound".into(), &serde_json::json!([ours])));
+        assert!(told["message"].as_str().unwrap().contains("Possible causes: gone"), "{told}");
+        for (kind, path) in [
+            (ErrorKind::NotFound, "/switchbackjobs/j"),
+            (ErrorKind::NotFound, ""),
+            (ErrorKind::Conflict, "/replicationjobs/j"),
+        ] {
+            let told = refused(kind, path);
+            assert_eq!((&told["code"], told.get("details")), (&"job.not-found".into(), None), "{path}");
         }
     }
 

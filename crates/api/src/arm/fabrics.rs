@@ -182,7 +182,10 @@ pub(crate) fn asked_for(control: &Control, call: &Call) -> Result<Vec<Site>, Arm
 
 pub(crate) fn by_name(control: &Control, name: &ObjectName) -> Result<Site, ArmError> {
     let known = control.sites()?.into_iter().find(|site| site.name == *name);
-    known.ok_or_else(|| ArmError::not_found("fabric", name.as_str()))
+    known.ok_or_else(|| {
+        ArmError::new(StatusCode::NOT_FOUND, "FabricArmEntityMissing", format!("there is no fabric {name}"))
+            .remedy("`switchback site list` shows those there are")
+    })
 }
 
 /// Accounts are the server's, not a site's: each fabric shows all.

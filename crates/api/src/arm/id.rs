@@ -45,13 +45,6 @@ impl Vault {
         )
     }
 
-    /// Whether these are its names, in whatever case.
-    pub(crate) fn is(&self, subscription: &str, resource_group: &str, name: &str) -> bool {
-        self.subscription.eq_ignore_ascii_case(subscription)
-            && self.resource_group.eq_ignore_ascii_case(resource_group)
-            && self.name.eq_ignore_ascii_case(name)
-    }
-
     fn child(&self, kind: &str, name: &str) -> String {
         format!("{}/{kind}/{}", self.id(), encode(name))
     }

@@ -71,8 +71,22 @@ async fn every_refusal_has_the_contracts_shape() {
     let token = Some(server.token.as_str());
     let plain = Vault::default().id();
     let cases = [
-        ("GET", uri("noSuchThing"), Vec::new(), 404, "ResourceNotFound"),
-        ("GET", uri("replicationPolicies/PG7"), Vec::new(), 404, "ResourceNotFound"),
+        ("GET", uri("noSuchThing"), Vec::new(), 404, "InvalidResourceType"),
+        ("GET", uri("replicationPolicies/PG7"), Vec::new(), 404, "NotFound"),
+        (
+            "GET",
+            uri("replicationFabrics").replace("0000-000000000000", "0000-000000000001"),
+            Vec::new(),
+            404,
+            "SubscriptionNotFound",
+        ),
+        (
+            "GET",
+            uri("replicationFabrics").replace("esourceGroups/switchback", "esourceGroups/other"),
+            Vec::new(),
+            404,
+            "ResourceGroupNotFound",
+        ),
         (
             "GET",
             uri("replicationFabrics").replace("vaults/switchback", "vaults/other"),
@@ -92,7 +106,8 @@ async fn every_refusal_has_the_contracts_shape() {
         ("PUT", uri("replicationPolicies/PG7"), b"{".to_vec(), 400, "InvalidRequestContent"),
         ("PUT", uri("replicationPolicies/PG7"), vec![b' '; 101], 413, "RequestEntityTooLarge"),
         ("GET", uri("replicationFabrics/no%20name"), Vec::new(), 400, "InvalidResourceName"),
-        ("GET", uri("replicationJobs/None"), Vec::new(), 404, "ResourceNotFound"),
+        ("GET", uri("replicationJobs/None"), Vec::new(), 404, "NotFound"),
+        ("GET", uri("switchbackJobs/None"), Vec::new(), 404, "ResourceNotFound"),
     ];
     for (method, uri, body, status, code) in cases {
         let refused = server.raw(method, &uri, token, body).await;

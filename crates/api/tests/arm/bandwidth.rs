@@ -19,7 +19,7 @@ fn answer(server: &Server, peer: &PeerIdentity, state: State) -> Desired {
         site: "home".into(),
         started: UnixMillis(0),
         state,
-        incarnation: 0,
+        incarnation_proof: None,
     };
     server.world.control.report(peer, report).unwrap().desired
 }

@@ -1,6 +1,7 @@
 //! A configuration server without a network: the router, called directly, and the world that its control plane works on.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -9,7 +10,8 @@ use serde_json::Value;
 use switchback_api::{ApiConfig, ApiLimits, ClientLimits, Vault, router};
 use switchback_control::Turn;
 use switchback_control::backup::ServerHome;
-use switchback_identity::{Allowance, Passphrase};
+use switchback_disk::SystemClock;
+use switchback_identity::{Allowance, Authority};
 use switchback_model::AccessRole;
 use tower::ServiceExt as _;
 
@@ -71,6 +73,7 @@ impl Server {
             build: "test".into(),
             settings: Default::default(),
             addresses: Vec::new(),
+            authority: Vec::new(),
         });
     }
 
@@ -87,7 +90,7 @@ impl Server {
             vault: Vault::default(),
             public_url: None,
             build: "test".into(),
-            passphrase: Some(Passphrase::generate().into()),
+            authority: Some(Arc::new(Authority::ephemeral(Arc::new(SystemClock)))),
             clock: world.clock.clone(),
             limits,
         };

@@ -122,7 +122,7 @@ fn listen(
         vault: Vault::default(),
         public_url: None,
         build: "test".into(),
-        passphrase: None,
+        authority: None,
         clock: world.clock.clone(),
         limits: ApiLimits { page_len_max: PAGE_LEN, ..ApiLimits::default() },
     };

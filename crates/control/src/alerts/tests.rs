@@ -46,6 +46,7 @@ fn control(bench: (&Arc<SqliteStore>, &Arc<Seconds>), directory: &std::path::Pat
         build: "1".into(),
         settings: BTreeMap::new(),
         addresses: vec!["cs.example:443".into()],
+        authority: Vec::new(),
     });
     control
 }

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use switchback_model::component::IncarnationProof;
 use switchback_store::{Snapshot, Store};
 use zeroize::Zeroizing;
 
@@ -87,14 +88,24 @@ impl Contents {
     /// # Errors
     /// [`BackupError::Damaged`] when there is none, or one that cannot be used.
     pub fn authority_fingerprint(&self) -> Result<String, BackupError> {
-        let damaged = |detail: String| BackupError::Damaged { detail };
-        let find = |path: &str| {
-            let file = self.files.iter().find(|file| file.path == path);
-            file.ok_or_else(|| damaged(format!("{path} is not in it")))
-        };
-        switchback_identity::check_files(&find(AUTHORITY)?.contents, &find(PASSPHRASE)?.contents)
-            .map_err(|detail| damaged(format!("the site's authority: {detail}")))
+        switchback_identity::check_files(self.contents_of(AUTHORITY)?, self.contents_of(PASSPHRASE)?)
+            .map_err(of_authority)
     }
+
+    /// The word of the authority in it that a configuration server of this incarnation replaces all lower ones.
+    pub(super) fn prove_incarnation(&self, number: u64) -> Result<IncarnationProof, BackupError> {
+        switchback_identity::prove_incarnation(self.contents_of(AUTHORITY)?, number).map_err(of_authority)
+    }
+
+    fn contents_of(&self, path: &str) -> Result<&[u8], BackupError> {
+        let file = self.files.iter().find(|file| file.path == path);
+        let missing = || BackupError::Damaged { detail: format!("{path} is not in it") };
+        file.map(|file| file.contents.as_slice()).ok_or_else(missing)
+    }
+}
+
+fn of_authority(detail: String) -> BackupError {
+    BackupError::Damaged { detail: format!("the site's authority: {detail}") }
 }
 
 /// Reads all of a running server.

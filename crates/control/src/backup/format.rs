@@ -21,6 +21,7 @@ use age::secrecy::SecretString;
 use age::{Decryptor, Encryptor, x25519};
 use serde::{Deserialize, Serialize};
 use switchback_model::UnixMillis;
+use switchback_model::component::IncarnationProof;
 use switchback_store::{Kind, Record, Saved, Snapshot};
 use zeroize::Zeroizing;
 
@@ -82,6 +83,9 @@ pub struct Header {
     pub reason: Reason,
     /// The server's incarnation.
     pub incarnation: u64,
+    /// That it is so; none for a server that was never restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation_proof: Option<IncarnationProof>,
     /// BLAKE3 of the site's authority's certificate (DER), in hex: which site it is of.
     pub authority: String,
     /// How the server was started.

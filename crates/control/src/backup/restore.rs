@@ -24,9 +24,10 @@ use switchback_model::{
 };
 use switchback_store::{Kind, Record, Saved, Snapshot, Store};
 
+use super::SERVER_OBJECT;
 use super::contents::{Contents, FILES, SCRIPTS};
 use super::format::{BackupError, Header};
-use super::{INCARNATION, Incarnation, SERVER_OBJECT};
+use super::succession::{INCARNATION, Incarnation, SUPERSEDED};
 use crate::access::StoredToken;
 use crate::accounts::StoredAccount;
 use crate::inventory::Enrolment;
@@ -109,7 +110,8 @@ pub fn prepare(header: Header, mut contents: Contents, now: UnixMillis) -> Resul
         return Err(damaged("its authority is not the one that its header names".into()));
     }
     let number = now.0.max(header.incarnation.saturating_add(1));
-    let incarnation = Incarnation { number, backup_made: header.made, restored: now };
+    let signature = contents.prove_incarnation(number)?.signature;
+    let incarnation = Incarnation { number, backup_made: header.made, restored: now, signature };
     let (mut suspended, mut held) = (0, 0);
     let mut records = Vec::with_capacity(contents.snapshot.records.len());
     for mut saved in std::mem::take(&mut contents.snapshot.records) {
@@ -124,7 +126,7 @@ pub fn prepare(header: Header, mut contents: Contents, now: UnixMillis) -> Resul
                 true
             }
             Kind::Report => forget_state(&mut saved.record)?,
-            Kind::Setting => !matches!(saved.record.key.as_str(), INCARNATION | super::SUPERSEDED),
+            Kind::Setting => !matches!(saved.record.key.as_str(), INCARNATION | SUPERSEDED),
             _ => {
                 check(&saved.record)?;
                 true
@@ -213,6 +215,7 @@ fn hold(record: &mut Record, now: UnixMillis) -> Result<(), BackupError> {
 fn forget_state(record: &mut Record) -> Result<bool, BackupError> {
     let mut stored: StoredReport = read(record)?;
     stored.received = UnixMillis(0);
+    stored.lied = false;
     stored.report.state = match stored.peer.role {
         Role::ProcessServer => State::ProcessServer(ProcessServerState::default()),
         Role::Target => State::MasterTarget(MasterTargetState::default()),
@@ -280,7 +283,7 @@ pub fn restore(
     let _lock = volume.lock().map_err(|_| RestoreError::InUse { place: place.clone() })?;
     let (marker, again) = begin(&volume, directory, &prepared)?;
     // A store that an interrupted restore has filled tells the same incarnation.
-    adopt(&mut prepared, &marker);
+    adopt(&mut prepared, &marker)?;
     told("removing what an interrupted restore has left");
     clear(directory)?;
     for file in &prepared.contents.files {
@@ -325,14 +328,19 @@ fn begin(volume: &DirVolume, directory: &Path, prepared: &Prepared) -> Result<(M
     Ok((new, false))
 }
 
-fn adopt(prepared: &mut Prepared, marker: &Marker) {
+fn adopt(prepared: &mut Prepared, marker: &Marker) -> Result<(), BackupError> {
+    if prepared.incarnation.number == marker.incarnation {
+        return Ok(());
+    }
     prepared.incarnation.number = marker.incarnation;
+    prepared.incarnation.signature = prepared.contents.prove_incarnation(marker.incarnation)?.signature;
     let body = serde_json::to_string(&prepared.incarnation).expect("plain data becomes JSON");
     for saved in &mut prepared.contents.snapshot.records {
         if saved.record.kind == Kind::Setting && saved.record.key == INCARNATION {
             saved.record.body.clone_from(&body);
         }
     }
+    Ok(())
 }
 
 fn entries(directory: &Path) -> Result<Vec<std::ffi::OsString>, RestoreError> {

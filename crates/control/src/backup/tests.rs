@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use switchback_disk::{DirVolume, SystemClock};
 use switchback_identity::{Authority, PeerIdentity, Role};
-use switchback_model::component::{ProcessServerState, Report, State};
-use switchback_model::{AccessRole, Account, AccountKind, UnixMillis};
+use switchback_model::component::{IncarnationProof, ProcessServerState, Report, State};
+use switchback_model::{AccessRole, Account, AccountKind, Event, Severity, UnixMillis};
 use switchback_store::SqliteStore;
 
 use super::*;
@@ -16,6 +16,7 @@ use crate::ControlConfig;
 struct Server {
     directory: tempfile::TempDir,
     control: Control,
+    authority: Authority,
     public: String,
 }
 
@@ -27,8 +28,8 @@ impl Server {
             std::fs::create_dir_all(data.join(name)).unwrap();
         }
         std::fs::create_dir(directory.path().join("backups")).unwrap();
-        Authority::create(Arc::new(DirVolume::open(data.join("identity")).unwrap()), Arc::new(SystemClock))
-            .unwrap();
+        let identity = DirVolume::open(data.join("identity")).unwrap();
+        let authority = Authority::create(Arc::new(identity), Arc::new(SystemClock)).unwrap();
         let control = Control::open(ControlConfig {
             store: Arc::new(SqliteStore::open(data.join("store.db")).unwrap()),
             clock: Arc::new(SystemClock),
@@ -42,9 +43,10 @@ impl Server {
             build: "1".into(),
             settings: BTreeMap::new(),
             addresses: Vec::new(),
+            authority: authority.certificate().to_vec(),
         });
         let (_, public) = format::new_identity(None).unwrap();
-        Self { directory, control, public }
+        Self { directory, control, authority, public }
     }
 
     fn path(&self, name: &str) -> String {
@@ -62,7 +64,7 @@ impl Server {
     }
 }
 
-fn report(incarnation: u64) -> Report {
+fn report(incarnation_proof: Option<IncarnationProof>) -> Report {
     let state = State::ProcessServer(ProcessServerState::default());
     Report {
         build: "x".into(),
@@ -70,7 +72,7 @@ fn report(incarnation: u64) -> Report {
         site: "home".into(),
         started: UnixMillis(0),
         state,
-        incarnation,
+        incarnation_proof,
     }
 }
 
@@ -154,7 +156,7 @@ fn what_changes_is_seen_and_what_does_not_is_not() {
     let seen = || server.control.backup_fingerprint(home).unwrap();
     let before = seen();
     let peer = PeerIdentity { role: Role::ProcessServer, name: "ps1".parse().unwrap() };
-    server.control.report(&peer, report(0)).unwrap();
+    server.control.report(&peer, report(None)).unwrap();
     assert_eq!(seen(), before, "a report");
     std::fs::write(home.directory.join("scripts/a.sh"), "x").unwrap();
     let script = seen();
@@ -170,12 +172,13 @@ fn what_changes_is_seen_and_what_does_not_is_not() {
 fn a_server_that_hears_of_a_later_one_stops() {
     let server = Server::new();
     let peer = PeerIdentity { role: Role::ProcessServer, name: "ps1".parse().unwrap() };
-    assert_eq!(server.control.report(&peer, report(0)).unwrap().incarnation, 0);
+    assert_eq!(server.control.report(&peer, report(None)).unwrap().incarnation_proof, None);
     server.control.set_backup_policy(&server.policy()).unwrap();
-    let refused = server.control.report(&peer, report(7)).unwrap_err();
+    let proof = server.authority.prove_incarnation(7);
+    let refused = server.control.report(&peer, report(Some(proof))).unwrap_err();
     assert_eq!(refused.error.code, "server.superseded");
     // Also to those that have not met the other one.
-    assert_eq!(server.control.report(&peer, report(0)).unwrap_err().error.code, "server.superseded");
+    assert_eq!(server.control.report(&peer, report(None)).unwrap_err().error.code, "server.superseded");
     assert_eq!(server.control.desired(&peer, None).unwrap_err().error.code, "server.superseded");
     assert_eq!(server.control.back_up(Reason::Demanded).unwrap_err().error.code, "server.superseded");
     assert_eq!(server.control.superseded().unwrap().unwrap().by, 7);
@@ -185,12 +188,72 @@ fn a_server_that_hears_of_a_later_one_stops() {
 }
 
 #[test]
+fn a_component_that_cannot_prove_what_it_says_is_ignored_and_told_of_once() {
+    let server = Server::new();
+    let [liar, honest] =
+        ["ps1", "ps2"].map(|name| PeerIdentity { role: Role::ProcessServer, name: name.parse().unwrap() });
+    let other = Authority::ephemeral(Arc::new(SystemClock));
+    let forged = IncarnationProof { number: u64::MAX, ..server.authority.prove_incarnation(7) };
+    for lie in [forged, other.prove_incarnation(7), other.prove_incarnation(8)] {
+        server.control.report(&liar, report(Some(lie))).unwrap();
+    }
+    server.control.report(&honest, report(None)).unwrap();
+    assert_eq!(server.control.superseded().unwrap(), None);
+    let told = |code: &str| {
+        let events = server.control.events(10).unwrap().into_iter();
+        events.filter(|event| event.code == code).map(|event| event.object).collect::<Vec<_>>()
+    };
+    assert_eq!(told("server.incarnation-unproved"), ["process-server ps1"]);
+    server.control.report(&liar, report(None)).unwrap();
+    assert_eq!(told("server.incarnation-unproved.resolved"), ["process-server ps1"]);
+    // Also while it lies it is no way to keep the truth from the server.
+    let proof = server.authority.prove_incarnation(9);
+    let refused = server.control.report(&honest, report(Some(proof))).unwrap_err();
+    assert_eq!(refused.error.code, "server.superseded");
+}
+
+/// A backup at the destination, of a server of incarnation 9 or one that says so.
+fn backup_of_9(server: &Server, incarnation_proof: Option<IncarnationProof>) -> PathBuf {
+    let contents = contents::read(server.control.records().store(), server.control.server_home().unwrap());
+    let contents = contents.unwrap();
+    let header = Header {
+        made: UnixMillis(1),
+        build: "1".into(),
+        reason: Reason::Continuous,
+        incarnation: 9,
+        incarnation_proof,
+        authority: contents.authority_fingerprint().unwrap(),
+        settings: BTreeMap::new(),
+        records: contents.counts(),
+        files: contents.files.len() as u64,
+    };
+    let file = format::encode(&header, &contents, std::slice::from_ref(&server.public)).unwrap();
+    let name = BackupName::new(header.made, header.reason, header.incarnation).unwrap();
+    let path = server.directory.path().join("backups").join(name.to_string());
+    std::fs::write(&path, file).unwrap();
+    path
+}
+
+#[test]
+fn a_backup_that_cannot_prove_whose_it_is_keeps_nobody_from_backing_up() {
+    let server = Server::new();
+    server.control.set_backup_policy(&server.policy()).unwrap();
+    let other = Authority::ephemeral(Arc::new(SystemClock));
+    let file = backup_of_9(&server, Some(other.prove_incarnation(9)));
+    server.control.back_up(Reason::Demanded).unwrap();
+    std::fs::write(&file, "no backup at all").unwrap();
+    server.control.back_up(Reason::Demanded).unwrap();
+    assert_eq!(server.control.superseded().unwrap(), None);
+    let events = server.control.events(10).unwrap();
+    let told = events.iter().filter(|event| event.code == "server.incarnation-unproved").count();
+    assert_eq!(told, 1, "{events:?}");
+}
+
+#[test]
 fn a_server_that_finds_a_later_ones_backup_stops_and_leaves_it() {
     let server = Server::new();
     server.control.set_backup_policy(&server.policy()).unwrap();
-    let later = BackupName::new(UnixMillis(1), Reason::Continuous, 9).unwrap();
-    let file = server.directory.path().join("backups").join(later.to_string());
-    std::fs::write(&file, "x").unwrap();
+    let file = backup_of_9(&server, Some(server.authority.prove_incarnation(9)));
     assert_eq!(server.control.back_up(Reason::Demanded).unwrap_err().error.code, "server.superseded");
     assert_eq!(server.control.superseded().unwrap().unwrap().by, 9);
     assert!(file.exists());

@@ -26,6 +26,7 @@ fn a_machine_at_azure_has_a_cost_by_the_table_in_the_servers_directory() {
         build: "test".into(),
         settings: Default::default(),
         addresses: Vec::new(),
+        authority: Vec::new(),
     });
     std::fs::write(directory.path().join(FILE), "date = 1\n").unwrap();
     let error = world.control.cost(&name("web01")).unwrap_err();

@@ -475,7 +475,7 @@ fn a_component_reports_only_for_the_role_that_its_certificate_states() {
         site: "home".into(),
         started: switchback_model::UnixMillis(0),
         state: switchback_model::component::State::MasterTarget(Default::default()),
-        incarnation: 0,
+        incarnation_proof: None,
     };
     assert_eq!(world.control.report(&peer, report).unwrap_err().kind, ErrorKind::Forbidden);
 }

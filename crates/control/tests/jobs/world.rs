@@ -322,6 +322,7 @@ impl World {
             build: "test".into(),
             reason: Reason::Continuous,
             incarnation: self.control.incarnation().unwrap(),
+            incarnation_proof: None,
             authority: contents.authority_fingerprint().unwrap(),
             settings: BTreeMap::new(),
             records: contents.counts(),
@@ -344,7 +345,7 @@ impl World {
             site: site.into(),
             started: UnixMillis(0),
             state,
-            incarnation: 0,
+            incarnation_proof: None,
         };
         self.control.report(&peer(role, name), report).unwrap()
     }

@@ -20,14 +20,17 @@ fn is_the_same_after_a_restart_and_never_overwritten() {
     assert!(matches!(Authority::create(volume.clone(), clock.clone()), Err(AuthorityError::Exists { .. })));
     let opened = Authority::open(volume.clone(), clock.clone()).unwrap();
     assert_eq!(opened.certificate(), created.certificate());
-    assert_eq!(*opened.passphrase().reveal(), *created.passphrase().reveal());
+    assert_eq!(*opened.passphrase().unwrap().reveal(), *created.passphrase().unwrap().reveal());
 
+    let before = created.passphrase().unwrap();
     let rotated = opened.rotate_passphrase().unwrap();
-    assert_ne!(*rotated.reveal(), *created.passphrase().reveal());
+    assert_ne!(*rotated.reveal(), *before.reveal());
+    assert_eq!(*created.passphrase().unwrap().reveal(), *rotated.reveal(), "also where it was opened before");
     let again = Authority::open(volume.clone(), clock.clone()).unwrap();
-    assert_eq!(*again.passphrase().reveal(), *rotated.reveal());
+    assert_eq!(*again.passphrase().unwrap().reveal(), *rotated.reveal());
 
     volume.edit("passphrase", |contents| contents.truncate(7));
+    assert!(again.passphrase().is_err(), "the one it had is not fallen back to");
     let error = Authority::open(volume.clone(), clock.clone()).unwrap_err();
     assert!(matches!(error, AuthorityError::Damaged { file: "passphrase", .. }), "{error}");
     volume.edit("authority.pem", |contents| contents.truncate(300));

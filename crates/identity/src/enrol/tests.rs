@@ -54,7 +54,7 @@ fn service(site: &Site) -> EnrolmentService {
 #[test]
 fn who_knows_the_passphrase_gets_a_certificate_and_the_true_authority() {
     let site = Site::new();
-    let (service, passphrase) = (service(&site), site.authority.passphrase());
+    let (service, passphrase) = (service(&site), site.authority.passphrase().unwrap());
     let mut seen = Vec::new();
     let credentials = enrol(&service, passphrase.clone(), web(), bindings(&site), &mut seen).unwrap();
     assert_eq!(*credentials.identity(), web());
@@ -75,14 +75,14 @@ fn who_knows_the_passphrase_gets_a_certificate_and_the_true_authority() {
 fn a_wrong_or_replaced_passphrase_is_refused_and_the_message_says_where_to_look() {
     let site = Site::new();
     let service = service(&site);
-    let old = site.authority.passphrase();
+    let old = site.authority.passphrase().unwrap();
     site.authority.rotate_passphrase().unwrap();
     for wrong in [Passphrase::generate(), old] {
         let error = enrol(&service, wrong, web(), bindings(&site), &mut Vec::new()).unwrap_err();
         assert!(matches!(error, EnrolError::WrongPassphrase), "{error}");
         assert!(error.to_string().contains("switchback identity passphrase"), "{error}");
     }
-    let current = site.authority.passphrase();
+    let current = site.authority.passphrase().unwrap();
     enrol(&service, current, web(), bindings(&site), &mut Vec::new()).unwrap();
 }
 
@@ -90,7 +90,7 @@ fn a_wrong_or_replaced_passphrase_is_refused_and_the_message_says_where_to_look(
 fn failures_are_limited_per_source_and_the_limit_ends() {
     let site = Site::new();
     let service = service(&site);
-    let passphrase = site.authority.passphrase();
+    let passphrase = site.authority.passphrase().unwrap();
     let try_with = |passphrase: &Passphrase| {
         enrol(&service, passphrase.clone(), web(), bindings(&site), &mut Vec::new())
     };
@@ -114,7 +114,7 @@ fn a_man_in_the_middle_can_pass_nothing_on() {
     let service = service(&site);
     // Two connections, one on each side of him: all messages passed on unchanged.
     let ((client, _), (_, server)) = (bindings(&site), bindings(&site));
-    let passphrase = site.authority.passphrase();
+    let passphrase = site.authority.passphrase().unwrap();
     let error = enrol(&service, passphrase.clone(), web(), (client, server), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, EnrolError::WrongPassphrase), "{error}");
 }
@@ -123,7 +123,7 @@ fn a_man_in_the_middle_can_pass_nothing_on() {
 fn a_false_server_cannot_make_a_client_believe_it() {
     let (site, false_site) = (Site::new(), Site::new());
     let (client, server) = bindings(&false_site);
-    let (ours, start) = EnrolmentClient::start(&site.authority.passphrase().into(), web(), client);
+    let (ours, start) = EnrolmentClient::start(&site.authority.passphrase().unwrap().into(), web(), client);
     // It does not know the passphrase, skips the check of the proof and grants at once.
     let false_service = service(&false_site);
     let (pending, challenge) = false_service.begin(HOST, server, &start).unwrap();
@@ -140,7 +140,7 @@ fn a_changed_message_is_noticed() {
     let site = Site::new();
     let service = service(&site);
     let (client, server) = bindings(&site);
-    let (ours, start) = EnrolmentClient::start(&site.authority.passphrase().into(), web(), client);
+    let (ours, start) = EnrolmentClient::start(&site.authority.passphrase().unwrap().into(), web(), client);
     let (pending, challenge) = service.begin(HOST, server, &start).unwrap();
     let (_, proof) = ours.prove(&challenge).unwrap();
     let proof = String::from_utf8(proof).unwrap().replace("web01", "web02");
@@ -151,7 +151,7 @@ fn a_changed_message_is_noticed() {
 fn the_passphrase_makes_nobody_an_operator() {
     let site = Site::new();
     let operator = PeerIdentity { role: Role::Operator, name: "eve".parse().unwrap() };
-    let passphrase = site.authority.passphrase();
+    let passphrase = site.authority.passphrase().unwrap();
     let error = enrol(&service(&site), passphrase, operator, bindings(&site), &mut Vec::new()).unwrap_err();
     assert!(matches!(error, EnrolError::RoleRefused { role: Role::Operator }), "{error}");
 }
@@ -189,7 +189,7 @@ fn a_ticket_admits_and_who_records_the_enrolment_is_told_which() {
     let service = with_tickets(&site);
     let id = TicketId::generate();
     let (client, server) = bindings(&site);
-    let secret: EnrolmentSecret = site.authority.ticket(&id).into();
+    let secret: EnrolmentSecret = site.authority.ticket(&id).unwrap().into();
     let (ours, start) = EnrolmentClient::start(&secret, web(), client);
     let (pending, challenge) = service.begin(HOST, server, &start).unwrap();
     let (ours, proof) = ours.prove(&challenge).unwrap();
@@ -197,14 +197,14 @@ fn a_ticket_admits_and_who_records_the_enrolment_is_told_which() {
     assert_eq!(newcomer, Newcomer { identity: web(), ticket: Some(id) });
     assert_eq!(*ours.finish(&grant).unwrap().identity(), web());
     // The passphrase does as before, and is nobody's ticket.
-    enrol(&service, site.authority.passphrase(), web(), bindings(&site), &mut Vec::new()).unwrap();
+    enrol(&service, site.authority.passphrase().unwrap(), web(), bindings(&site), &mut Vec::new()).unwrap();
 }
 
 #[test]
 fn a_ticket_is_worth_nothing_under_another_id_or_where_none_are_taken() {
     let site = Site::new();
     let (id, other) = (TicketId::generate(), TicketId::generate());
-    let of = |id: &TicketId| site.authority.ticket(id);
+    let of = |id: &TicketId| site.authority.ticket(id).unwrap();
     let mut stolen = EnrolmentSecret::from(of(&id));
     stolen.ticket = Some(other);
     let refused = |service: &EnrolmentService, secret: EnrolmentSecret| {

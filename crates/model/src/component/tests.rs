@@ -59,7 +59,7 @@ fn a_held_route_stays_others_follow() {
 fn messages_of_components_from_before_backups_are_read() {
     let answer = r#"{"version":1,"desired":{"role":"process-server","routes":[]}}"#;
     let answer: Answer = serde_json::from_str(answer).unwrap();
-    assert_eq!((answer.incarnation, answer.servers.len()), (0, 0));
+    assert_eq!((answer.incarnation_proof, answer.servers.len()), (None, 0));
 }
 
 #[test]

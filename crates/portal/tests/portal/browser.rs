@@ -1,11 +1,14 @@
 //! A configuration server without a network, and a browser without scripts: it keeps cookies, follows nothing by itself, fills in forms.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use switchback_api::{ApiConfig, ApiLimits, Service, Vault};
 use switchback_control::Turn;
-use switchback_identity::Passphrase;
+use switchback_disk::SystemClock;
+use switchback_identity::Authority;
 use switchback_model::{AccessRole, Phase};
 use switchback_portal::{PortalLimits, router};
 use tower::ServiceExt as _;
@@ -65,7 +68,7 @@ impl Server {
             vault: Vault::default(),
             public_url: None,
             build: "test".into(),
-            passphrase: Some(Passphrase::generate().into()),
+            authority: Some(Arc::new(Authority::ephemeral(Arc::new(SystemClock)))),
             clock: world.clock.clone(),
             limits,
         };

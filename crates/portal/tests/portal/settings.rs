@@ -20,6 +20,7 @@ fn give_home(server: &Server) -> tempfile::TempDir {
         build: "test".into(),
         settings: BTreeMap::new(),
         addresses: Vec::new(),
+        authority: Vec::new(),
     });
     directory
 }

@@ -1,13 +1,14 @@
 //! Queries: of an owner, in the order of the keys' bytes, page by page; and removing what is old.
 
 use super::{Fixture, keys, one, owned, put};
-use crate::{CHANGES_MAX, Expect, Kind, LIMIT_MAX, Query};
+use crate::{CHANGES_MAX, Expect, KEYS_MAX, Kind, LIMIT_MAX, Query, StoreError};
 
 pub(super) fn run<F: Fixture>(fresh: &impl Fn() -> F) {
     keys_are_in_the_order_of_their_bytes(&fresh());
     pages_go_on_where_the_last_one_ended(&fresh());
     an_owner_has_his_own(&fresh());
     an_owner_can_change(&fresh());
+    keys_that_are_named_are_found(&fresh());
     a_query_has_a_limit(&fresh());
     what_is_old_is_removed(&fresh());
 }
@@ -89,6 +90,26 @@ fn an_owner_can_change<F: Fixture>(fixture: &F) {
     one(&*store, put(Kind::Item, "web01", Expect::Any, "1"));
     assert_eq!(store.list(&of("new")).unwrap(), []);
     assert_eq!(store.get(Kind::Item, "web01").unwrap().unwrap().owner, None);
+}
+
+fn keys_that_are_named_are_found<F: Fixture>(fixture: &F) {
+    let store = fixture.open();
+    let kinds = [Kind::Job, Kind::Job, Kind::Job, Kind::Event];
+    let batch: Vec<_> =
+        kinds.into_iter().zip(["a", "b", "c", "d"]).map(|(kind, key)| owned(kind, key, "o")).collect();
+    store.commit(&batch).unwrap();
+    let of = |named: &[&str]| Query {
+        keys: Some(named.iter().map(ToString::to_string).collect()),
+        ..Query::all(Kind::Job)
+    };
+    assert_eq!(keys(&store.list(&of(&["c", "x", "a", "d", "a"])).unwrap()), ["a", "c"]);
+    assert_eq!(store.list(&of(&[])).unwrap(), [], "none is not all");
+    let rest = Query { after: Some("a".to_owned()), owner: Some("o".to_owned()), ..of(&["a", "b", "c"]) };
+    assert_eq!(keys(&store.list(&rest).unwrap()), ["b", "c"]);
+    let most = vec!["b"; KEYS_MAX];
+    assert_eq!(keys(&store.list(&of(&most)).unwrap()), ["b"]);
+    let more = store.list(&of(&["b"; KEYS_MAX + 1]));
+    assert!(matches!(more, Err(StoreError::Invalid { .. })), "{more:?}");
 }
 
 fn a_query_has_a_limit<F: Fixture>(fixture: &F) {

@@ -67,6 +67,7 @@ fn changes() -> impl Strategy<Value = (Change, bool)> {
 fn queries() -> impl Strategy<Value = Query> {
     (kinds(), option::of(owners()), option::of(keys()), any::<bool>(), 0..7_usize).prop_map(
         |(kind, owner, after, descending, limit)| Query {
+            keys: None,
             kind,
             owner: owner.map(str::to_owned),
             after: after.map(str::to_owned),

@@ -308,7 +308,7 @@ fn report(control: &Control, role: Role, name: &str, site: &str, state: State) -
         site: site.into(),
         started: UnixMillis(0),
         state,
-        incarnation: 0,
+        incarnation_proof: None,
     };
     control.report(&identity, report)?;
     Ok(())

@@ -125,7 +125,7 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
     let listener = TcpListener::bind(args.listen)
         .with_context(|| format!("listening on {} (is another process there?)", args.listen))?;
     listener.set_nonblocking(true)?;
-    control.keeps(home(args, data, &name, listener.local_addr()?.port()));
+    control.keeps(home(args, data, &name, (listener.local_addr()?.port(), &authority)));
     let web = match given {
         Some(given) => given,
         None => WebCertificate::issue(Arc::clone(&authority), web_names(args, name))?,
@@ -195,7 +195,12 @@ fn host_and_port(name: &str) -> (&str, Option<u16>) {
 }
 
 /// What goes into backups beside the store, and what components are told.
-fn home(args: &ConfigurationServerArgs, directory: PathBuf, name: &str, port: u16) -> ServerHome {
+fn home(
+    args: &ConfigurationServerArgs,
+    directory: PathBuf,
+    name: &str,
+    (port, authority): (u16, &Authority),
+) -> ServerHome {
     let address = |name: &String| {
         let (host, own) = host_and_port(name);
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
@@ -212,6 +217,7 @@ fn home(args: &ConfigurationServerArgs, directory: PathBuf, name: &str, port: u1
         build: env!("CARGO_PKG_VERSION").into(),
         settings: settings.map(|(name, value)| (name.to_owned(), value)).into(),
         addresses: args.names.iter().map(address).collect(),
+        authority: authority.certificate().to_vec(),
     }
 }
 
@@ -229,7 +235,7 @@ async fn listen(
         vault: Vault::default(),
         public_url: None,
         build: env!("CARGO_PKG_VERSION").into(),
-        passphrase: Some(Arc::new(authority.passphrase())),
+        authority: Some(Arc::clone(&authority)),
         clock: Arc::clone(&clock),
         limits,
     };

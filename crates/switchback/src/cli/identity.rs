@@ -93,7 +93,7 @@ pub(crate) fn run(command: &IdentityCommand) -> anyhow::Result<ExitCode> {
                     "the site's authority is not on this host; ask for the passphrase where `identity init` was run"
                 );
             };
-            let passphrase = if *rotate { authority.rotate_passphrase()? } else { authority.passphrase() };
+            let passphrase = if *rotate { authority.rotate_passphrase()? } else { authority.passphrase()? };
             println!("{}", *passphrase.reveal());
         }
         IdentityCommand::Certificate { identity } => {

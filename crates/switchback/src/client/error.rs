@@ -235,7 +235,7 @@ impl ClientError {
 }
 
 impl Refusal {
-    /// Reads `{"error":{"code","message","additionalInfo"}}`; anything else is told by its status.
+    /// Reads `{"error":{"code","message","details","additionalInfo"}}`, of codes the most exact; anything else is told by its status.
     fn parse(status: StatusCode, body: &[u8]) -> Self {
         let parsed: Value = serde_json::from_slice(body).unwrap_or_default();
         let text =
@@ -244,7 +244,10 @@ impl Refusal {
         let whole = text("/error/message");
         let message = [info("message"), whole].into_iter().find(|text| !text.is_empty());
         Self {
-            code: text("/error/code"),
+            code: [text("/error/details/0/code"), text("/error/code")]
+                .into_iter()
+                .find(|code| !code.is_empty())
+                .unwrap_or_default(),
             message: message
                 .unwrap_or_else(|| status.canonical_reason().unwrap_or("no reason given").to_owned()),
             cause: info("possibleCauses"),

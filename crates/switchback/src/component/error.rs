@@ -49,6 +49,17 @@ pub enum ChannelError {
         /// The highest that was met.
         known: u64,
     },
+    /// It says that it was restored, and the authority does not.
+    #[error(
+        "the configuration server at {server} says that it was restored from a backup (incarnation {found}), and cannot prove it by the signature of the site's \
+         authority: nothing is taken from it. It may be in foreign hands: look at its host"
+    )]
+    Unproved {
+        /// Address.
+        server: String,
+        /// The incarnation that it claims.
+        found: u64,
+    },
     /// It did not answer in time.
     #[error(
         "the configuration server at {server} has not answered within {limit_s} s; the machine or the network between is too busy"
@@ -81,7 +92,10 @@ impl ChannelError {
     /// Whether another address of the configuration server may do better.
     pub(super) fn is_of_this_server(&self) -> bool {
         match self {
-            Self::Refused { error, .. } => error.code == "server.superseded",
+            // One that was replaced does not know who has enrolled since.
+            Self::Refused { error, .. } => {
+                ["server.superseded", "component.removed"].contains(&error.code.as_str())
+            }
             Self::Credentials { .. } => false,
             _ => true,
         }

@@ -38,7 +38,7 @@ fn report(state: State) -> Report {
         site: String::new(),
         started: UnixMillis(5_000),
         state,
-        incarnation: 0,
+        incarnation_proof: None,
     }
 }
 

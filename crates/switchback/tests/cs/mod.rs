@@ -21,8 +21,8 @@ use switchback_identity::{
 };
 use switchback_model::UnixMillis;
 use switchback_model::component::{
-    Answer, Desired, MasterTargetState, MomentAnswer, MomentCall, PROGRAM_PIECE_MAX, ProcessServerState,
-    ProgramPiece, ReplicaActual, Report, State,
+    Answer, Desired, IncarnationProof, MasterTargetState, MomentAnswer, MomentCall, PROGRAM_PIECE_MAX,
+    ProcessServerState, ProgramPiece, ReplicaActual, Report, State,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -48,8 +48,8 @@ pub(crate) struct Scripted {
     pub(crate) enrolled: Mutex<Vec<String>>,
     changes: watch::Sender<u64>,
     versions: AtomicU64,
-    /// Of the server that answers.
-    pub(crate) incarnation: AtomicU64,
+    /// Of the server that answers, as it proves it.
+    pub(crate) incarnation_proof: Mutex<Option<IncarnationProof>>,
     /// Where else it says that it is reached.
     pub(crate) servers: Mutex<Vec<String>>,
     /// What agents are offered.
@@ -63,7 +63,7 @@ impl Scripted {
         self.desired
             .lock()
             .unwrap()
-            .insert(who.into(), Answer { version, desired, incarnation: 0, servers: Vec::new() });
+            .insert(who.into(), Answer { version, desired, incarnation_proof: None, servers: Vec::new() });
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -113,14 +113,14 @@ impl ComponentService for Scripted {
         self.desired(peer, None)
     }
 
-    fn is_enrolled(&self, peer: &PeerIdentity) -> Result<bool, ControlError> {
-        Ok(self.desired.lock().unwrap().contains_key(&peer.to_string()))
+    fn is_enrolled(&self, _: &PeerIdentity) -> Result<bool, ControlError> {
+        Ok(true)
     }
 
     fn desired(&self, peer: &PeerIdentity, _: Option<&str>) -> Result<Answer, ControlError> {
         let desired = self.desired.lock().unwrap().get(&peer.to_string()).cloned();
         let desired = desired.map(|answer| Answer {
-            incarnation: self.incarnation.load(Ordering::SeqCst),
+            incarnation_proof: self.incarnation_proof.lock().unwrap().clone(),
             servers: self.servers.lock().unwrap().clone(),
             ..answer
         });
@@ -169,7 +169,7 @@ impl Cs {
             enrolled: Mutex::default(),
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),
-            incarnation: AtomicU64::new(0),
+            incarnation_proof: Mutex::default(),
             servers: Mutex::default(),
             program: Mutex::default(),
         });
@@ -181,6 +181,11 @@ impl Cs {
 
     /// Ends the listener, and starts one at another address: a server that was restored elsewhere.
     pub(crate) fn listen(&mut self, at: SocketAddr) {
+        self.listen_with(at, self.service.clone());
+    }
+
+    /// The same, with a control plane of the test's own.
+    pub(crate) fn listen_with(&mut self, at: SocketAddr, service: Arc<dyn ComponentService>) {
         drop(self.stop.take());
         let own = self.live(Role::ConfigurationServer, "cs");
         let web = WebCertificate::issue(self.authority.clone(), vec!["127.0.0.1".into(), "cs.test".into()])
@@ -191,7 +196,7 @@ impl Cs {
             web_certificate: web,
             authority: self.authority.clone(),
             enrolment: Arc::new(EnrolmentService::new(self.authority.clone(), policy)),
-            service: self.service.clone(),
+            service,
             web: axum::Router::new().route("/hello", axum::routing::get(|| async { "hello" })),
             limits: Limits::default(),
         };
@@ -202,6 +207,11 @@ impl Cs {
         self.runtime.spawn(serve(listener, config, async {
             let _ = stopped.await;
         }));
+    }
+
+    /// It has been restored: this is its incarnation from now on.
+    pub(crate) fn is_restored_as(&self, incarnation: u64) {
+        *self.service.incarnation_proof.lock().unwrap() = Some(self.authority.prove_incarnation(incarnation));
     }
 
     pub(crate) fn stop(&mut self) {
@@ -228,7 +238,8 @@ impl Site {
     pub(crate) fn of(cs: Cs) -> Self {
         // In the build directory, on a disk: /tmp may be memory.
         let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        std::fs::write(directory.path().join("passphrase"), &*cs.authority.passphrase().reveal()).unwrap();
+        std::fs::write(directory.path().join("passphrase"), &*cs.authority.passphrase().unwrap().reveal())
+            .unwrap();
         Self { directory, cs }
     }
 

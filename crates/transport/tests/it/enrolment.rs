@@ -30,7 +30,7 @@ fn config(site: &Site, address: SocketAddr, passphrase: Passphrase) -> EnrolConf
 #[test]
 fn an_enrolled_component_replicates() {
     let site = Site::new();
-    let credentials = enrol(&config(&site, site.address, site.authority.passphrase())).unwrap();
+    let credentials = enrol(&config(&site, site.address, site.authority.passphrase().unwrap())).unwrap();
     let mut connect = site.config(site.address);
     connect.credentials = LiveCredentials::new(credentials).unwrap();
     let mut session = RemoteSession::connect(connect, request(1)).unwrap();
@@ -45,7 +45,7 @@ fn a_wrong_passphrase_is_refused_and_soon_nothing_is_looked_at_any_more() {
     for _ in 0..5 {
         assert!(matches!(enrol(&wrong), Err(EnrolError::WrongPassphrase)));
     }
-    let right = config(&site, site.address, site.authority.passphrase());
+    let right = config(&site, site.address, site.authority.passphrase().unwrap());
     for config in [&wrong, &right] {
         assert!(matches!(enrol(config), Err(EnrolError::TooManyAttempts { .. })));
     }
@@ -61,7 +61,7 @@ fn where_there_is_no_authority_nobody_enrols() {
         config.enrolment = None;
         config.authority = None;
     });
-    let refused = enrol(&config(&site, site.address, site.authority.passphrase()));
+    let refused = enrol(&config(&site, site.address, site.authority.passphrase().unwrap()));
     assert!(
         matches!(&refused, Err(EnrolError::Protocol { detail }) if detail.contains("no certificate authority")),
         "{refused:?}"
@@ -116,7 +116,7 @@ fn man_in_the_middle(site: &Site) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
 fn a_man_in_the_middle_gets_nothing_and_nowhere() {
     let site = Site::new();
     let (address, seen) = man_in_the_middle(&site);
-    let passphrase = site.authority.passphrase();
+    let passphrase = site.authority.passphrase().unwrap();
     let outcome = enrol(&config(&site, address, passphrase.clone()));
     assert!(matches!(outcome, Err(EnrolError::WrongPassphrase)), "{outcome:?}");
     let seen = String::from_utf8_lossy(&seen.lock().unwrap()).to_uppercase();

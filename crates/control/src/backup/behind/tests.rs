@@ -35,9 +35,9 @@ fn report(role: Role, name: &str, state: State) -> StoredReport {
         site: String::new(),
         started: UnixMillis(0),
         state,
-        incarnation: 0,
+        incarnation_proof: None,
     };
-    StoredReport { peer, received: UnixMillis(5), report }
+    StoredReport { peer, received: UnixMillis(5), report, lied: false }
 }
 
 fn target(name: &str, replicas: &[(&str, u64)]) -> StoredReport {

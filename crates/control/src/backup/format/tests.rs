@@ -16,6 +16,7 @@ fn header_of(contents: &Contents) -> Header {
         build: "1.2.3".into(),
         reason: Reason::Demanded,
         incarnation: 3,
+        incarnation_proof: None,
         authority: "ab".repeat(32),
         settings: BTreeMap::from([("name".into(), "cs".into())]),
         records: contents.counts(),

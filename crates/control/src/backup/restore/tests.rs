@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use switchback_disk::SystemClock;
-use switchback_identity::{Authority, PeerIdentity};
+use switchback_identity::{Authority, PeerIdentity, is_proved};
 use switchback_model::component::{ReplicaActual, Report};
 use switchback_model::{Epoch, ItemOperation, JobRequest, Task};
 use switchback_store::SqliteStore;
@@ -93,10 +93,15 @@ fn contents() -> Contents {
         site: "recovery".into(),
         started: MADE,
         state,
-        incarnation: 0,
+        incarnation_proof: None,
     };
-    put(&mut snapshot, Kind::Report, "target/mt1", &StoredReport { peer, received: MADE, report });
-    let old = Incarnation { number: 5, backup_made: MADE, restored: MADE };
+    put(
+        &mut snapshot,
+        Kind::Report,
+        "target/mt1",
+        &StoredReport { peer, received: MADE, report, lied: true },
+    );
+    let old = Incarnation { number: 5, backup_made: MADE, restored: MADE, signature: Vec::new() };
     put(&mut snapshot, Kind::Setting, INCARNATION, &old);
     let files = vec![
         file("identity/authority.pem", false, read("authority.pem")),
@@ -112,6 +117,7 @@ fn header(contents: &Contents) -> Header {
         build: "1".into(),
         reason: Reason::Continuous,
         incarnation: 5,
+        incarnation_proof: None,
         authority: contents.authority_fingerprint().unwrap(),
         settings: std::collections::BTreeMap::new(),
         records: contents.counts(),
@@ -205,10 +211,12 @@ fn killed_at_any_step_it_is_begun_again_and_ends_the_same() {
         let again = restore(later, directory.path(), &open, &mut |_| {}).unwrap();
         check_finished(directory.path()).unwrap();
         assert_eq!(tree(directory.path()), tree(whole.path()));
-        let number =
-            body::<Incarnation>(&*open(directory.path()).unwrap(), Kind::Setting, INCARNATION).number;
-        assert_eq!(number, again.incarnation.number);
-        assert!(number == first.incarnation.number || killed_at <= 2, "{killed_at}");
+        let kept: Incarnation = body(&*open(directory.path()).unwrap(), Kind::Setting, INCARNATION);
+        assert_eq!(kept, again.incarnation);
+        assert!(kept.number == first.incarnation.number || killed_at <= 2, "{killed_at}");
+        let identity = DirVolume::open(directory.path().join("identity")).unwrap();
+        let authority = Authority::open(Arc::new(identity), Arc::new(SystemClock)).unwrap();
+        assert!(is_proved(&kept.proof(), authority.certificate()), "the authority says so: {killed_at}");
     }
 }
 
