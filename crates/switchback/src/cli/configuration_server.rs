@@ -68,6 +68,10 @@ pub(crate) struct ConfigurationServerArgs {
     /// certificate, and components are told them [default: its host name and localhost, and components are told none]
     #[arg(long = "advertise", value_delimiter = ',', value_name = "NAME[:PORT]")]
     names: Vec<String>,
+    /// The address that users reach it at: links of the API begin with it, and an issuer that people sign in at sends them back there [default: links as they
+    /// were asked for; back to the first that is advertised]
+    #[arg(long, value_name = "https://NAME[:PORT]", value_parser = public_url)]
+    public_url: Option<String>,
     /// Show users this certificate instead of one of the site's own authority: PEM, the server's own first, then those of its issuers. It is read again
     /// when it has changed
     #[arg(long, value_name = "FILE", requires = "web_key")]
@@ -145,7 +149,7 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
         move || metrics::configuration_server::measure(&measured, env!("CARGO_PKG_VERSION"), started.0);
     metrics::serve_if(args.metrics.address, runtime.handle(), Arc::new(measure));
     runtime.block_on(listen(
-        (args.address_file.as_deref(), limits),
+        (args.address_file.as_deref(), args.public_url.clone(), limits),
         (listener, web),
         identity,
         control,
@@ -153,6 +157,18 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
         stop,
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An address of https without a path.
+fn public_url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).map_err(|error| error.to_string())?;
+    if url.scheme() != "https"
+        || !url.has_host()
+        || url.origin().ascii_serialization() != text.trim_end_matches('/')
+    {
+        return Err("it is https://NAME or https://NAME:PORT, and no more".into());
+    }
+    Ok(url.origin().ascii_serialization())
 }
 
 /// What users' programs check when they are shown a certificate of ours.
@@ -216,7 +232,7 @@ fn home(args: &ConfigurationServerArgs, directory: PathBuf, name: &str, port: u1
 }
 
 async fn listen(
-    (address_file, limits): (Option<&Path>, ApiLimits),
+    (address_file, public_url, limits): (Option<&Path>, Option<String>, ApiLimits),
     (listener, web_certificate): (TcpListener, Arc<WebCertificate>),
     (authority, credentials, identity): Identity,
     control: Control,
@@ -227,7 +243,7 @@ async fn listen(
     let address = listener.local_addr()?;
     let api = ApiConfig {
         vault: Vault::default(),
-        public_url: None,
+        public_url,
         build: env!("CARGO_PKG_VERSION").into(),
         passphrase: Some(Arc::new(authority.passphrase())),
         clock: Arc::clone(&clock),
