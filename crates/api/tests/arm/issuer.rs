@@ -156,7 +156,7 @@ impl Registered {
     /// What a token endpoint answers: status and body.
     fn grant(
         &self,
-        issuer: &str,
+        discovery: &Value,
         codes: &mut HashMap<String, Pairs>,
         head: &str,
         body: &str,
@@ -173,7 +173,11 @@ impl Registered {
         let shown = basic.as_ref().and_then(|pair| pair.split_once(':')).map(|(_, secret)| secret);
         let shown = shown.or(form.get("client_secret").map(String::as_str));
         let expected = self.secret.as_ref().map(|secret| encoded(secret, basic.is_some()));
-        if given("client_id") != self.id || shown != expected.as_deref() {
+        let way = if basic.is_some() { "client_secret_basic" } else { "client_secret_post" };
+        let ways = discovery["token_endpoint_auth_methods_supported"].as_array();
+        let is_way = ways.map_or(way == "client_secret_basic", |ways| ways.iter().any(|known| known == way));
+        let is_wrong_way = self.secret.is_some() && !is_way;
+        if is_wrong_way || given("client_id") != self.id || shown != expected.as_deref() {
             return refused("invalid_client", "the client is not who it says");
         }
         let Some(asked) = codes.get_mut(given("code")).map(std::mem::take).filter(|asked| !asked.is_empty())
@@ -189,7 +193,7 @@ impl Registered {
         }
         let mut id_claims = self.claims.clone();
         (id_claims["iss"], id_claims["aud"], id_claims["nonce"]) =
-            (issuer.into(), self.id.as_str().into(), asked["nonce"].as_str().into());
+            (discovery["issuer"].clone(), self.id.as_str().into(), asked["nonce"].as_str().into());
         id_claims.as_object_mut().unwrap().extend(self.id_claims.as_object().unwrap().clone());
         let (key, id) = &self.key;
         let sign = |claims| key.token("RS256", Some(id), claims);
@@ -289,8 +293,7 @@ impl Served {
     }
 
     fn grant(&mut self, head: &str, body: &str) -> (u16, Value) {
-        let issuer = self.discovery["issuer"].as_str().unwrap();
-        self.client.as_ref().unwrap().grant(issuer, &mut self.codes, head, body)
+        self.client.as_ref().unwrap().grant(&self.discovery, &mut self.codes, head, body)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod browser;
 mod events;
+mod forms;
 #[path = "../../../api/tests/arm/issuer.rs"]
 #[expect(dead_code, reason = "the API's tests need more of it")]
 mod issuer;
