@@ -363,7 +363,7 @@ async fn answer(
                 let (status, answer) = served.grant(&head, &String::from_utf8(posted).unwrap());
                 (status, "application/json", answer.to_string())
             }
-            "/favicon.ico" => (404, "text/plain", String::new()),
+            "/favicon.ico" => (200, "image/x-icon", String::new()),
             other => panic!("{other}"),
         }
     };

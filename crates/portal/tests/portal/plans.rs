@@ -67,6 +67,20 @@ async fn a_plan_is_made_and_edited_with_buttons_alone() {
     let moved = press(&mut browser, &[("do", "machine-down"), ("group", "1"), ("machine", "web01")]).await;
     assert_eq!(moved.location(), "/portal/plans/RP1/edit#group-2");
     press(&mut browser, &[("do", "group-up"), ("group", "2")]).await.location();
+    // As a script sends what was dragged; and it comes back.
+    let drag = |group, to| [("do", "place-machine"), ("group", group), ("machine", "web01"), ("to", to)];
+    let placed = press(&mut browser, &drag("1", "2")).await;
+    assert_eq!(placed.location(), "/portal/plans/RP1/edit#group-2");
+    assert_eq!(plan(&server).groups[1].machines.len(), 1);
+    assert_eq!(press(&mut browser, &drag("2", "1")).await.location(), "/portal/plans/RP1/edit#group-1");
+    for wrong in [drag("2", "1"), drag("1", "3"), drag("1", "")] {
+        assert!(press(&mut browser, &wrong).await.status.is_client_error(), "{wrong:?}");
+    }
+    for (group, to) in [("1", "2"), ("2", "1")] {
+        let place = [("do", "place-group"), ("group", group), ("to", to)];
+        let there = format!("/portal/plans/RP1/edit#group-{to}");
+        assert_eq!(press(&mut browser, &place).await.location(), there);
+    }
     let wait = [("name", "settle"), ("seconds", "90"), ("towards", "home")];
     add_action(&mut browser, "group=1&place=after&kind=delay", &wait).await.location();
     let script = [
