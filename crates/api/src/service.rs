@@ -134,6 +134,7 @@ impl Service {
 
     async fn portal_sign_in(&self, name: &ObjectName) -> Result<SignIn, ArmError> {
         let all = self.api.blocking(|control| Ok(control.sign_ins()?)).await?;
+        self.api.sign_ins.forget_all_but(&all);
         let found = all.into_iter().find(|sign_in| sign_in.name == *name && sign_in.portal.is_some());
         found.ok_or_else(|| sign_in::unknown(name))
     }

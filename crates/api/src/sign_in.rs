@@ -87,9 +87,14 @@ impl SignIns {
         let unverified = token::Unverified::read(secret)?;
         let sign_in = sign_ins.iter().find(|sign_in| sign_in.issuer == unverified.issuer);
         let sign_in = sign_in.ok_or_else(|| unknown_issuer(&unverified.issuer, sign_ins.is_empty()))?;
-        self.keys.forget_all_but(sign_ins);
+        self.forget_all_but(sign_ins);
         let key = self.key(sign_in, &unverified).await?;
         token::judge(secret, unverified.algorithm, &key, sign_in, now)
+    }
+
+    /// Lets issuers go that no sign-in names any more.
+    pub(crate) fn forget_all_but(&self, sign_ins: &[SignIn]) {
+        self.keys.forget_all_but(sign_ins);
     }
 
     fn issuer(&self, sign_in: &SignIn) -> Result<Arc<Issuer>, ArmError> {

@@ -20,7 +20,7 @@
     function addGrips() {
         for (const group of editor().querySelectorAll('[data-group]')) {
             grip(group.querySelector('h2'), 'the group');
-            for (const machine of group.querySelectorAll('[data-machine]')) grip(machine, machine.dataset.machine);
+            for (const machine of group.querySelectorAll('[data-machine]')) grip(machine.querySelector('b'), machine.dataset.machine);
         }
     }
 

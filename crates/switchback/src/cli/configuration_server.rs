@@ -162,10 +162,8 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
 /// An address of https without a path.
 fn public_url(text: &str) -> Result<String, String> {
     let url = reqwest::Url::parse(text).map_err(|error| error.to_string())?;
-    if url.scheme() != "https"
-        || !url.has_host()
-        || url.origin().ascii_serialization() != text.trim_end_matches('/')
-    {
+    let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    if url.scheme() != "https" || !url.username().is_empty() || url.password().is_some() || !is_bare {
         return Err("it is https://NAME or https://NAME:PORT, and no more".into());
     }
     Ok(url.origin().ascii_serialization())
@@ -360,7 +358,25 @@ fn admin_token(control: &Control, data: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::host_and_port;
+    use super::{host_and_port, public_url};
+
+    #[test]
+    fn a_public_address_is_https_and_no_more() {
+        for good in ["https://cs.example", "https://cs.example/", "https://cs.example:443"] {
+            assert_eq!(public_url(good).as_deref(), Ok("https://cs.example"), "{good}");
+        }
+        assert_eq!(public_url("https://[2001:db8::1]:8443").as_deref(), Ok("https://[2001:db8::1]:8443"));
+        for bad in [
+            "cs.example",
+            "http://cs.example",
+            "https://cs.example/dr",
+            "https://a@cs.example",
+            "https://x/?a",
+            "",
+        ] {
+            assert!(public_url(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn names_are_taken_apart() {

@@ -202,7 +202,7 @@ pub(crate) fn run(args: &SignInArgs) -> anyhow::Result<ExitCode> {
 mod tests {
     use serde_json::json;
 
-    use super::{Mapping, mapping, shown};
+    use super::{Mapping, PortalArgs, mapping, shown};
 
     #[test]
     fn roles_are_given_as_pairs() {
@@ -211,6 +211,24 @@ mod tests {
         for bad in ["Owner=x", "Reader", "Reader=", "=x", ""] {
             assert!(mapping(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_portals_secret_comes_from_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        std::fs::write(&file, "open sesame\n").unwrap();
+        let mut args = PortalArgs {
+            portal_client: Some("portal".into()),
+            portal_scopes: vec!["s".into()],
+            portal_secret_file: Some(file),
+        };
+        let said = json!({ "clientId": "portal", "scopes": ["s"], "secret": "open sesame" });
+        assert_eq!(args.properties().unwrap(), said);
+        args.portal_secret_file = Some("/nowhere/at/all".into());
+        assert!(format!("{:#}", args.properties().unwrap_err()).starts_with("reading the client's secret"));
+        args.portal_client = None;
+        assert_eq!(args.properties().unwrap(), json!(null));
     }
 
     #[test]
