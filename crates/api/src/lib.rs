@@ -28,4 +28,4 @@ pub use arm::{Refusal, Vault, encode, job_actions, job_scenario, plan_groups, po
 pub use clients::ClientLimits;
 pub use config::{ApiConfig, ApiLimits};
 pub use service::{Identity, Service, router};
-pub use sign_in::SignInLimits;
+pub use sign_in::{Attempt, SignInLimits};

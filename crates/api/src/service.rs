@@ -14,10 +14,11 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
-use switchback_control::Control;
+use switchback_control::{Control, SignIn};
 use switchback_identity::network_of;
-use switchback_model::AccessRole;
+use switchback_model::{AccessRole, ObjectName};
 use tokio::sync::Semaphore;
+use zeroize::Zeroizing;
 
 use crate::additions::program::DOWNLOADS_MAX;
 use crate::arm::{self, Answer, ArmError, Call, Refusal, Vault};
@@ -25,7 +26,7 @@ use crate::auth::{Caller, Standing};
 use crate::body::{self, BodyError};
 use crate::clients::{Client, Clients, Place};
 use crate::routes::Methods;
-use crate::sign_in::{self, SignIns};
+use crate::sign_in::{self, Attempt, SignIns};
 use crate::{ApiConfig, audit, auth};
 
 /// By what a client knows its request.
@@ -107,6 +108,89 @@ impl Service {
         let (caller, place) = self.api.enter(address, token).await?;
         let role = auth::role_of(&caller)?;
         Ok(Identity { name: caller.name, role, _place: place })
+    }
+}
+
+impl Service {
+    /// The address that users' browsers reach this server at: as configured, else the first that is advertised. `None`: nobody has said. Never what a request says.
+    #[must_use]
+    pub fn public_url(&self) -> Option<String> {
+        let configured = self.api.config.public_url.as_ref().map(|url| url.trim_end_matches('/').to_owned());
+        configured.or_else(|| {
+            let address = self.api.control.address()?;
+            Some(format!("https://{}", address.strip_suffix(":443").unwrap_or(&address)))
+        })
+    }
+
+    /// Sign-ins that people can be sent to.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn portal_sign_ins(&self) -> Result<Vec<SignIn>, Refusal> {
+        let mut all = self.api.blocking(|control| Ok(control.sign_ins()?)).await?;
+        all.retain(|sign_in| sign_in.portal.is_some());
+        Ok(all)
+    }
+
+    async fn portal_sign_in(&self, name: &ObjectName) -> Result<SignIn, ArmError> {
+        let all = self.api.blocking(|control| Ok(control.sign_ins()?)).await?;
+        self.api.sign_ins.forget_all_but(&all);
+        let found = all.into_iter().find(|sign_in| sign_in.name == *name && sign_in.portal.is_some());
+        found.ok_or_else(|| sign_in::unknown(name))
+    }
+
+    /// Where a browser goes to sign in at an issuer, to come back at `redirect_uri`. Counted as a request of the address.
+    ///
+    /// # Errors
+    /// 404 for no such sign-in; 503 when its issuer cannot be asked where that is.
+    pub async fn authorization(
+        &self,
+        address: IpAddr,
+        name: &ObjectName,
+        redirect_uri: &str,
+        attempt: &Attempt,
+    ) -> Result<String, Refusal> {
+        let _place = self.api.clients.admit(&Client::Address(network_of(address)))?;
+        let sign_in = self.portal_sign_in(name).await?;
+        Ok(self.api.sign_ins.authorization(&sign_in, redirect_uri, attempt).await?.into())
+    }
+
+    /// The access token that the issuer gives for the code it has sent with a browser. Counted as a token that is shown, and a code that is not good as a failure
+    /// of the address.
+    ///
+    /// # Errors
+    /// What the issuer, or what is wrong with what it sent, says.
+    pub async fn redeem(
+        &self,
+        address: IpAddr,
+        name: &ObjectName,
+        (redirect_uri, code): (&str, &str),
+        attempt: &Attempt,
+    ) -> Result<Zeroizing<String>, Refusal> {
+        let api = &self.api;
+        let _place = api.clients.enter_unknown(address, code)?;
+        let sign_in = self.portal_sign_in(name).await?;
+        let (read, secret) = api
+            .blocking(move |control| {
+                let secret = control.sign_in_secret(&sign_in)?;
+                Ok((sign_in, secret))
+            })
+            .await?;
+        let secret = secret.as_ref().map(|secret| secret.as_str());
+        let now = api.config.clock.now();
+        let token = api.sign_ins.redeem(&read, secret, (redirect_uri, code), attempt, now).await;
+        if token.as_ref().is_err_and(|refusal| refusal.status == StatusCode::UNAUTHORIZED) {
+            api.clients.failed(address);
+        }
+        Ok(token?)
+    }
+
+    /// What an issuer has said instead of a code, in words.
+    pub async fn issuer_refused(&self, name: &ObjectName, error: &str, description: &str) -> Refusal {
+        match self.portal_sign_in(name).await {
+            Ok(sign_in) => sign_in::issuer_refused(&sign_in, error, description).into(),
+            Err(refusal) => refusal.into(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! What it is: [`SignIns`], the issuers' public keys in memory and the judgement of tokens by them. What it never does: keep anything that a restart must
 //! not lose, send a token anywhere (it is judged here alone), ask an issuer about a token, believe anything that a token says before its signature is checked,
-//! except which issuer and which key to check it by.
+//! except which issuer and which key to check it by. [`code`] fetches a token for somebody who signs in at the issuer; what it is worth is judged like any other.
 //!
 //! The path of one token: its head and its `iss` are read ([`token::Unverified`]); the sign-in of that issuer is looked up; the key that the head names
 //! comes from memory or from the issuer ([`keys`]); the signature, audience and times are checked, and who it is and what that one may do read from
@@ -10,16 +10,21 @@
 //!
 //! A dead issuer costs its own callers an answer (503 at once, or after [`SignInLimits::fetch_max`] for a few of them) and nobody else anything.
 
+mod code;
 mod keys;
 mod token;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use jsonwebtoken::DecodingKey;
 use switchback_control::SignIn;
 use switchback_model::UnixMillis;
 
-use self::keys::{KeyError, Keys};
+pub use self::code::Attempt;
+pub(crate) use self::code::{issuer_refused, unknown};
+use self::keys::{Issuer, KeyError, Keys};
 use crate::arm::ArmError;
 use crate::auth::Caller;
 
@@ -82,14 +87,27 @@ impl SignIns {
         let unverified = token::Unverified::read(secret)?;
         let sign_in = sign_ins.iter().find(|sign_in| sign_in.issuer == unverified.issuer);
         let sign_in = sign_in.ok_or_else(|| unknown_issuer(&unverified.issuer, sign_ins.is_empty()))?;
-        self.keys.forget_all_but(sign_ins);
-        let issuer = self.keys.of(sign_in).map_err(|detail| unavailable(sign_in, &detail, None))?;
-        let key = issuer.key(unverified.key_id.as_deref(), unverified.algorithm).await;
-        let key = key.map_err(|error| match error {
-            KeyError::Unknown => unknown_key(sign_in, &unverified),
-            KeyError::Unavailable { detail, retry_after } => unavailable(sign_in, &detail, Some(retry_after)),
-        })?;
+        self.forget_all_but(sign_ins);
+        let key = self.key(sign_in, &unverified).await?;
         token::judge(secret, unverified.algorithm, &key, sign_in, now)
+    }
+
+    /// Lets issuers go that no sign-in names any more.
+    pub(crate) fn forget_all_but(&self, sign_ins: &[SignIn]) {
+        self.keys.forget_all_but(sign_ins);
+    }
+
+    fn issuer(&self, sign_in: &SignIn) -> Result<Arc<Issuer>, ArmError> {
+        self.keys.of(sign_in).map_err(|detail| unavailable(sign_in, &detail, None))
+    }
+
+    /// The key that a token names.
+    async fn key(&self, sign_in: &SignIn, token: &token::Unverified) -> Result<DecodingKey, ArmError> {
+        let key = self.issuer(sign_in)?.key(token.key_id.as_deref(), token.algorithm).await;
+        key.map_err(|error| match error {
+            KeyError::Unknown => unknown_key(sign_in, token),
+            KeyError::Unavailable { detail, retry_after } => unavailable(sign_in, &detail, Some(retry_after)),
+        })
     }
 }
 
@@ -103,7 +121,7 @@ pub(crate) async fn try_out(
     now: UnixMillis,
 ) -> Result<(usize, Option<Result<Caller, ArmError>>), ArmError> {
     let apart = SignIns::new(SignInLimits::default());
-    let issuer = apart.keys.of(sign_in).map_err(|detail| unavailable(sign_in, &detail, None))?;
+    let issuer = apart.issuer(sign_in)?;
     let keys = issuer.ask_now().await.map_err(|detail| unavailable(sign_in, &detail, None))?;
     let caller = match token {
         Some(token) => Some(apart.identify(token, std::slice::from_ref(sign_in), now).await),

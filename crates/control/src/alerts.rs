@@ -258,8 +258,7 @@ impl Control {
         alerts: Vec<Alert>,
         dropped: u64,
     ) -> Result<AlertMessage, ControlError> {
-        let server = self.server_home().ok().and_then(|home| home.addresses.first().cloned());
-        AlertMessage::new(server.unwrap_or_default(), now, alerts, dropped)
+        AlertMessage::new(self.address().unwrap_or_default(), now, alerts, dropped)
     }
 }
 

@@ -234,6 +234,12 @@ impl Control {
         Ok(BackupStatus { policy, last_success, last_failure, health, reasons })
     }
 
+    /// `HOST:PORT` that this server is reached at first of all, if it was told one.
+    #[must_use]
+    pub fn address(&self) -> Option<String> {
+        self.server_home().ok()?.addresses.first().cloned()
+    }
+
     pub(crate) fn server_home(&self) -> Result<&ServerHome, ControlError> {
         self.inner.home.get().ok_or_else(|| {
             let message = "this process keeps no directory that could be backed up";

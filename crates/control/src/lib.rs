@@ -93,7 +93,7 @@ pub use items::Protected;
 pub use jobs::executor::{Crash, Turn};
 pub use program::Program;
 pub use samples::Sample;
-pub use sign_in::{RoleMapping, SignIn};
+pub use sign_in::{PortalClient, RoleMapping, SignIn};
 pub use views::{DiscoveredMachine, Health, ItemView, ServerView};
 
 use desired::Facts;

@@ -1,4 +1,4 @@
-//! Secrets that have to be kept: passwords of run-as accounts, of mail servers, keys of webhooks.
+//! Secrets that have to be kept: passwords of run-as accounts, of mail servers, keys of webhooks, the portal's secret at an issuer.
 //!
 //! Invariants: a secret is stored encrypted (AES-256-GCM, a fresh nonce for each, bound to what it is for) under a key that is kept in the server's
 //! directory (`accounts.key`, mode 0600), apart from the database and in every backup. Several servers on one database need the same key: copy the file.
@@ -85,7 +85,7 @@ impl Control {
         if let Some(key) = self.read_sealing_key()? {
             return Ok(key);
         }
-        if !self.accounts()?.is_empty() || self.has_alert_secrets()? {
+        if !self.accounts()?.is_empty() || self.has_alert_secrets()? || self.has_sign_in_secrets()? {
             // Another key would make what is there unreadable for good.
             return Err(broken("there is no key"));
         }

@@ -2,7 +2,8 @@
 //!
 //! They are resources with names, like tokens and run-as accounts, and not a file that the server reads at its start: people who give access do it over the
 //! API and see it in the audit log, a change counts at once, several configuration servers on one database have the same ones, and backups hold them.
-//! What it never does: look at a token, ask an issuer; the API does. There is no secret in a sign-in: an issuer's keys are public.
+//! What it never does: look at a token, ask an issuer; the API does. An issuer's keys are public; what may be secret is the portal's as a client of the issuer
+//! ([`PortalClient`]), and that is kept sealed and never shown.
 //!
 //! All of them are one record, so that a request reads them at once and no two can be made for one issuer.
 
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use switchback_model::{AccessRole, ObjectName};
 use switchback_store::{Expect, Kind, StoreError};
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::records::{Batch, Versioned};
 use crate::{Control, ControlError, ErrorKind};
@@ -20,6 +22,8 @@ const KEY: &str = "sign-in";
 const SIGN_INS_MAX: usize = 8;
 /// Audiences, and mapped roles, of one.
 const VALUES_MAX: usize = 64;
+/// Scopes that the portal asks for.
+const SCOPES_MAX: usize = 16;
 /// Longest value in bytes.
 const VALUE_LEN_MAX: usize = 512;
 /// Longest authority, PEM, in bytes.
@@ -42,6 +46,35 @@ pub struct SignIn {
     pub roles: Vec<RoleMapping>,
     /// Certificates, PEM, that the issuer's TLS is checked by. `None`: this host's authorities.
     pub authority: Option<String>,
+    /// As what the portal sends people there to sign in. `None`: it does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub portal: Option<PortalClient>,
+}
+
+/// The portal as a client of the issuer (RFC 6749, section 2; its flow is OpenID Connect's authorization code with PKCE).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortalClient {
+    /// Under which the issuer knows it.
+    pub client_id: String,
+    /// What is asked for beside `openid`, so that the access token is for one of the audiences.
+    pub scopes: Vec<String>,
+    /// Its secret; see `sealing`. `None`: a public client, which PKCE alone proves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sealed: Option<String>,
+}
+
+impl PortalClient {
+    /// A client without a secret.
+    #[must_use]
+    pub fn new(client_id: impl Into<String>, scopes: Vec<String>) -> Self {
+        Self { client_id: client_id.into(), scopes, sealed: None }
+    }
+
+    /// Whether there is a secret.
+    #[must_use]
+    pub const fn has_secret(&self) -> bool {
+        self.sealed.is_some()
+    }
 }
 
 /// One value of the claim.
@@ -75,6 +108,29 @@ impl SignIn {
         }
         if self.authority.as_ref().is_some_and(|pem| pem.len() > AUTHORITY_LEN_MAX) {
             return Err(invalid(format!("the issuer's authority is over {AUTHORITY_LEN_MAX} bytes")));
+        }
+        self.portal.as_ref().map_or(Ok(()), PortalClient::check)
+    }
+
+    /// What the portal's secret is bound to: whoever it would be sent to. With another it cannot be opened, so that nobody gets it by pointing the sign-in elsewhere.
+    fn bound(&self) -> Vec<u8> {
+        let client_id = self.portal.as_ref().map(|portal| &portal.client_id);
+        let bound = ("switchback-sign-in/1", &self.issuer, &self.authority, client_id);
+        serde_json::to_vec(&bound).expect("plain data becomes JSON")
+    }
+}
+
+impl PortalClient {
+    fn check(&self) -> Result<(), ControlError> {
+        let is_token = |text: &String| {
+            !text.is_empty()
+                && text.len() <= VALUE_LEN_MAX
+                && text.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        if !is_token(&self.client_id) || self.scopes.len() > SCOPES_MAX || !self.scopes.iter().all(is_token) {
+            return Err(invalid(format!(
+                "a client id and up to {SCOPES_MAX} scopes are text of up to {VALUE_LEN_MAX} bytes in ASCII without spaces"
+            )));
         }
         Ok(())
     }
@@ -127,14 +183,30 @@ impl Control {
         Ok(found.map_or((Vec::new(), Expect::Absent), |found| (found.value, Expect::Version(found.version))))
     }
 
-    /// Makes a sign-in, or replaces the one of that name.
+    /// Makes a sign-in, or replaces the one of that name, and returns it as it is kept. `secret` is the portal's at the issuer, none if it is empty; when it is
+    /// not given, the one that is there stays, as long as issuer, authority and client id do.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`] for what makes no sense; [`ErrorKind::Conflict`] when another one has the issuer, or somebody changes them right now.
-    pub fn set_sign_in(&self, sign_in: SignIn) -> Result<(), ControlError> {
+    pub fn set_sign_in(
+        &self,
+        mut sign_in: SignIn,
+        secret: Option<&Zeroizing<String>>,
+    ) -> Result<SignIn, ControlError> {
         sign_in.check()?;
         let (mut all, expect) = self.stored_sign_ins()?;
-        all.retain(|other| other.name != sign_in.name);
+        let before = all.iter().position(|other| other.name == sign_in.name).map(|at| all.remove(at));
+        let bound = sign_in.bound();
+        if let Some(portal) = &mut sign_in.portal {
+            portal.sealed = match secret {
+                Some(secret) if secret.is_empty() => None,
+                Some(secret) if secret.len() > VALUE_LEN_MAX => {
+                    return Err(invalid(format!("the client's secret is over {VALUE_LEN_MAX} bytes")));
+                }
+                Some(secret) => Some(self.seal(&bound, secret)?),
+                None => before.filter(|before| before.bound() == bound).and_then(|one| one.portal?.sealed),
+            };
+        }
         if let Some(other) = all.iter().find(|other| other.issuer == sign_in.issuer) {
             let message = format!("the sign-in {} has the issuer {}", other.name, other.issuer);
             return Err(ControlError::new(ErrorKind::Conflict, "sign-in.issuer", message)
@@ -143,9 +215,24 @@ impl Control {
         if all.len() >= SIGN_INS_MAX {
             return Err(invalid(format!("there are {SIGN_INS_MAX} sign-ins already")));
         }
-        all.push(sign_in);
+        all.push(sign_in.clone());
         all.sort_by(|one, other| one.name.cmp(&other.name));
-        self.store_sign_ins(&all, expect)
+        self.store_sign_ins(&all, expect)?;
+        Ok(sign_in)
+    }
+
+    /// The portal's secret at an issuer, if it has one.
+    ///
+    /// # Errors
+    /// `account.unreadable` when it cannot be decrypted.
+    pub fn sign_in_secret(&self, sign_in: &SignIn) -> Result<Option<Zeroizing<String>>, ControlError> {
+        let sealed = sign_in.portal.as_ref().and_then(|portal| portal.sealed.as_ref());
+        sealed.map(|sealed| self.unseal(&sign_in.bound(), sealed)).transpose()
+    }
+
+    pub(crate) fn has_sign_in_secrets(&self) -> Result<bool, ControlError> {
+        let all = self.sign_ins()?;
+        Ok(all.iter().any(|sign_in| sign_in.portal.as_ref().is_some_and(PortalClient::has_secret)))
     }
 
     /// Deletes a sign-in: its issuer's tokens are refused from now on.
@@ -179,7 +266,7 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
-    use super::{RoleMapping, SignIn};
+    use super::{PortalClient, RoleMapping, SignIn};
     use switchback_model::AccessRole;
 
     fn sign_in(issuer: &str) -> SignIn {
@@ -190,6 +277,7 @@ mod tests {
             claim: "roles".into(),
             roles: vec![RoleMapping { role: AccessRole::Reader, value: "Reader".into() }],
             authority: None,
+            portal: None,
         }
     }
 
@@ -227,6 +315,9 @@ mod tests {
             SignIn { claim: "a\nb".into(), ..good.clone() },
             SignIn { claim: "c".repeat(600), ..good.clone() },
             SignIn { authority: Some("x".repeat(70_000)), ..good.clone() },
+            SignIn { portal: Some(PortalClient::new("", Vec::new())), ..good.clone() },
+            SignIn { portal: Some(PortalClient::new("c", vec!["two words".into()])), ..good.clone() },
+            SignIn { portal: Some(PortalClient::new("c", vec!["s".into(); 17])), ..good.clone() },
         ];
         good.check().unwrap();
         for bad in cases {

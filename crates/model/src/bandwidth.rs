@@ -4,6 +4,8 @@
 //! change by itself: where clocks are set for summer, somebody has to say so. A window that ends before it begins goes on into the next day, and
 //! belongs to the day that it begins on. Of several windows the first that holds counts.
 
+pub mod text;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

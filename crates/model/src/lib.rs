@@ -16,6 +16,7 @@ pub mod azure;
 mod bandwidth;
 pub mod component;
 mod deployment;
+pub mod duration;
 mod event;
 mod extent;
 mod ids;
@@ -30,6 +31,7 @@ mod reason;
 mod retention;
 mod units;
 
+pub use bandwidth::text as bandwidth_text;
 pub use bandwidth::{BYTES_PER_S_MIN, Bandwidth, Limit as BandwidthLimit, Window as BandwidthWindow};
 pub use deployment::{DATA_PORT, DISK_GIB, ServerRequest};
 pub use event::{AccessRole, AuditRecord, Event, Severity};

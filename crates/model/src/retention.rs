@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{RecoveryPoint, Seq, UnixMillis};
+use crate::{RecoveryPoint, Seq, UnixMillis, duration};
 
 const HOUR_MS: u64 = 3_600_000;
 
@@ -44,6 +44,33 @@ impl Default for RetentionPolicy {
 }
 
 impl RetentionPolicy {
+    /// Steps as people write them, AGE:EVERY: `1d:0s,3d:1h,15d:1d` keeps all of one day, hourly ones of three, daily ones of fifteen.
+    ///
+    /// # Errors
+    /// How they are to be written.
+    pub fn read_steps(text: &str) -> Result<Vec<Thinning>, String> {
+        let step = |step: &str| {
+            let (age, every) = step.split_once(':').ok_or_else(|| format!("{step:?} is not AGE:EVERY"))?;
+            Ok(Thinning { until_age_ms: duration::parse(age)?, every_ms: duration::parse(every)? })
+        };
+        let steps: Vec<Thinning> = text.split(',').map(step).collect::<Result<_, String>>()?;
+        let grows = steps.windows(2).all(|pair| pair[0].until_age_ms < pair[1].until_age_ms);
+        if steps.iter().all(|step| step.until_age_ms > 0) && grows {
+            Ok(steps)
+        } else {
+            Err("ages must grow from step to step".into())
+        }
+    }
+
+    /// The same written; what [`Self::read_steps`] reads, but for ages that nobody writes.
+    #[must_use]
+    pub fn write_steps(&self) -> String {
+        let step = |step: &Thinning| {
+            format!("{}:{}", duration::show(step.until_age_ms), duration::show(step.every_ms))
+        };
+        self.steps.iter().map(step).collect::<Vec<_>>().join(",")
+    }
+
     /// Keeps everything.
     #[must_use]
     pub fn keep_all() -> Self {
@@ -107,6 +134,16 @@ mod tests {
             group_tag: None,
         };
         (0..).zip(times).map(point).collect()
+    }
+
+    #[test]
+    fn steps_are_read_and_written_and_must_make_sense() {
+        let standard = RetentionPolicy::default();
+        assert_eq!(standard.write_steps(), "1d:0s,3d:1h,15d:1d");
+        assert_eq!(RetentionPolicy::read_steps(&standard.write_steps()), Ok(standard.steps));
+        for bad in ["", "1h", "1h:1s,1h:2s", "2h:0s,1h:0s", "0s:1s", "1h:x"] {
+            assert!(RetentionPolicy::read_steps(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

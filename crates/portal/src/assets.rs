@@ -30,6 +30,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     vec![
         asset!("portal.css", "text/css; charset=utf-8"),
         asset!("icon.svg", "image/svg+xml"),
+        asset!("plan.js", "text/javascript; charset=utf-8"),
         asset!("vendored/htmx.min.js", "text/javascript; charset=utf-8"),
         asset!("vendored/htmx-ext-sse.min.js", "text/javascript; charset=utf-8"),
     ]

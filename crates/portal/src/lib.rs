@@ -129,6 +129,8 @@ pub fn router(control: Control, api: Service, limits: PortalLimits) -> Router {
         .layer(from_fn_with_state(Arc::clone(&portal), gate::pass));
     let open = Router::new()
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
+        .route("/sign-in/{name}", get(sign_in::issuer::begin))
+        .route("/sign-in/{name}/answer", get(sign_in::issuer::answer))
         .route("/assets/{name}", get(assets::serve));
     let below = Router::new().merge(open).fallback_service(behind_gate.with_state(Arc::clone(&portal)));
     let below = below.layer(from_fn(gate::secure)).with_state(portal);

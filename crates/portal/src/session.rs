@@ -178,7 +178,7 @@ impl Sessions {
 }
 
 /// 256 random bits of the system, as text for a cookie or a form.
-fn random() -> Result<Zeroizing<String>, NoRandomness> {
+pub(crate) fn random() -> Result<Zeroizing<String>, NoRandomness> {
     let mut bytes = Zeroizing::new([0; ID_LEN]);
     rand::rngs::OsRng.try_fill_bytes(&mut *bytes).map_err(|_| NoRandomness)?;
     Ok(Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))

@@ -14,7 +14,6 @@ mod component;
 mod configuration_server;
 mod confirm;
 mod demo;
-mod duration;
 mod freeze_helper;
 mod group;
 mod identity;

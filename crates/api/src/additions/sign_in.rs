@@ -1,16 +1,17 @@
-//! `switchbackSignIn`: whose tokens are taken beside our own, and what they are worth. One resource for each issuer; nothing in it is secret. It can be tried out.
+//! `switchbackSignIn`: whose tokens are taken beside our own, and what they are worth. One resource for each issuer; the portal's secret
+//! there goes in and never comes out. It can be tried out.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use switchback_control::{Control, ErrorKind, RoleMapping, SignIn, https};
-
+use switchback_control::{Control, ErrorKind, PortalClient, RoleMapping, SignIn, https};
 use tokio::runtime::Handle;
+use zeroize::Zeroizing;
 
 use crate::arm::{Answer, ArmError, Call, page, resource};
 use crate::auth::Standing;
 use crate::openapi::operation::{Operation, delete as remove, get as show_one, get_page, post, put as make};
 use crate::openapi::schema::{
-    choice, count, list as list_of, object, or_null, problem, resource as schema, text,
+    choice, count, flag, list as list_of, object, or_null, problem, resource as schema, text,
 };
 use crate::sign_in::try_out;
 
@@ -33,6 +34,23 @@ struct Properties {
     roles: Vec<RoleMapping>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     authority: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    portal: Option<PortalProperties>,
+}
+
+/// As what the portal sends people to the issuer. No `Debug`: it may hold a secret.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PortalProperties {
+    client_id: String,
+    #[serde(default)]
+    scopes: Vec<String>,
+    /// Goes in, and never comes out.
+    #[serde(default, skip_serializing)]
+    secret: Option<String>,
+    /// Shown alone: a resource may be sent back as it was shown.
+    #[serde(default)]
+    has_secret: bool,
 }
 
 fn default_claim() -> String {
@@ -43,16 +61,24 @@ fn default_claim() -> String {
 pub(crate) fn operations() -> Vec<Operation> {
     let role = choice(&["Reader", "Operator", "Contributor"]);
     let mapping = object([("role", role), ("value", text())]);
-    let properties = |claim| {
+    let portal_shown = object([("clientId", text()), ("scopes", list_of(text())), ("hasSecret", flag())]);
+    let portal_taken = object([
+        ("clientId", text()),
+        ("scopes?", list_of(text())),
+        ("secret?", or_null(text())),
+        ("hasSecret?", flag()),
+    ]);
+    let properties = |claim, portal| {
         object([
             ("issuer", text()),
             ("audiences", list_of(text())),
             (claim, text()),
             ("roles", list_of(mapping.clone())),
             ("authority?", text()),
+            ("portal?", portal),
         ])
     };
-    let shown = || schema("SwitchbackSignIn", properties("claim"));
+    let shown = || schema("SwitchbackSignIn", properties("claim", portal_shown.clone()));
     let one = "switchbackSignIn/{sign_in}";
     let tested = object([
         ("keys", or_null(count())),
@@ -66,7 +92,7 @@ pub(crate) fn operations() -> Vec<Operation> {
         get_page(TYPE, list, "Whose tokens are taken beside our own.", shown()),
         show_one(one, get, "An issuer of tokens, and what they are worth.", shown()),
         make(one, put, "Makes an issuer known, or changes what its tokens are worth.", shown())
-            .takes(properties("claim?")),
+            .takes(properties("claim?", portal_taken)),
         remove(one, delete, "Takes an issuer's tokens no more."),
         post(
             "switchbackSignIn/{sign_in}/test",
@@ -95,13 +121,16 @@ fn find(control: &Control, call: &Call) -> Result<SignIn, ArmError> {
 
 /// Makes or replaces one. The issuer is not asked: it may be down today, and its first token tells.
 pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
-    let Properties { issuer, audiences, claim, roles, authority } = call.json::<Put>()?.properties;
+    let Properties { issuer, audiences, claim, roles, authority, portal } = call.json::<Put>()?.properties;
     if authority.is_some() {
         https::roots(authority.as_deref()).map_err(ArmError::invalid)?;
     }
-    let sign_in = SignIn { name: call.name("sign_in")?, issuer, audiences, claim, roles, authority };
-    control.set_sign_in(sign_in.clone())?;
-    Ok(Answer::Ok(show(call, sign_in)?))
+    let (portal, secret) =
+        portal.map_or((None, None), |PortalProperties { client_id, scopes, secret, .. }| {
+            (Some(PortalClient::new(client_id, scopes)), secret.map(Zeroizing::new))
+        });
+    let sign_in = SignIn { name: call.name("sign_in")?, issuer, audiences, claim, roles, authority, portal };
+    Ok(Answer::Ok(show(call, control.set_sign_in(sign_in, secret.as_ref())?)?))
 }
 
 pub(crate) fn delete(control: &Control, call: &Call) -> Result<Answer, ArmError> {
@@ -149,7 +178,13 @@ pub(crate) fn test(control: &Control, call: &Call) -> Result<Answer, ArmError> {
 }
 
 fn show(call: &Call, sign_in: SignIn) -> Result<Value, ArmError> {
-    let SignIn { name, issuer, audiences, claim, roles, authority } = sign_in;
-    let properties = json!(Properties { issuer, audiences, claim, roles, authority });
+    let SignIn { name, issuer, audiences, claim, roles, authority, portal } = sign_in;
+    let portal = portal.map(|portal| PortalProperties {
+        has_secret: portal.has_secret(),
+        client_id: portal.client_id,
+        scopes: portal.scopes,
+        secret: None,
+    });
+    let properties = json!(Properties { issuer, audiences, claim, roles, authority, portal });
     resource(call.vault.addition(TYPE, name.as_str()), name.as_str(), TYPE, properties)
 }

@@ -23,6 +23,7 @@ use switchback_control::SignIn;
 use switchback_control::https::{Plain, client, root_of};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::SignInLimits;
 
@@ -66,6 +67,7 @@ pub(super) struct Issuer {
 #[derive(Debug, Default)]
 struct State {
     keys: Vec<Key>,
+    endpoints: Endpoints,
     fetched: Option<Instant>,
     tried: Option<Instant>,
     /// Why the last try gave nothing.
@@ -83,6 +85,18 @@ impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
     }
+}
+
+/// Where people and codes are sent (OpenID Connect Discovery 1.0, section 3), as far as the issuer says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) struct Endpoints {
+    #[serde(rename = "authorization_endpoint")]
+    pub(super) authorization: Option<String>,
+    #[serde(rename = "token_endpoint")]
+    pub(super) token: Option<String>,
+    /// How clients prove at the latter that they are who they are; without it by `client_secret_basic`.
+    #[serde(rename = "token_endpoint_auth_methods_supported")]
+    pub(super) proofs: Option<Vec<String>>,
 }
 
 /// Why there is no key.
@@ -130,18 +144,33 @@ impl Issuer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is sent to it by https, without redirects.
+    pub(super) const fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
     /// The key of that id, for that algorithm. Without an id: the only one that fits.
     pub(super) async fn key(
         self: &Arc<Self>,
         id: Option<&str>,
         algorithm: Algorithm,
     ) -> Result<DecodingKey, KeyError> {
-        if let Some((key, is_fresh)) = self.kept(id, algorithm) {
+        self.find(|state| state.key(id, algorithm)).await
+    }
+
+    /// Where people and codes are sent.
+    pub(super) async fn endpoints(self: &Arc<Self>) -> Result<Endpoints, KeyError> {
+        self.find(|state| Some(state.endpoints.clone())).await
+    }
+
+    /// What is in memory, or is there once the issuer has been asked.
+    async fn find<T>(self: &Arc<Self>, look: impl Fn(&State) -> Option<T>) -> Result<T, KeyError> {
+        if let Some((found, is_fresh)) = self.kept(&look) {
             if !is_fresh && self.may_ask() {
                 let issuer = Arc::clone(self);
                 tokio::spawn(async move { issuer.ask_if_nobody_does().await });
             }
-            return Ok(key);
+            return Ok(found);
         }
         if self.may_ask() {
             let Ok(_place) = self.waiting.try_acquire() else {
@@ -154,8 +183,8 @@ impl Issuer {
                 self.ask().await;
             }
         }
-        if let Some((key, _)) = self.kept(id, algorithm) {
-            return Ok(key);
+        if let Some((found, _)) = self.kept(&look) {
+            return Ok(found);
         }
         match &self.state().failure {
             Some(failure) => {
@@ -177,20 +206,14 @@ impl Issuer {
         self.state().tried.is_none_or(|tried| tried.elapsed() >= self.limits.ask_every)
     }
 
-    /// A key in memory that can still be used, and whether it is fresh.
-    fn kept(&self, id: Option<&str>, algorithm: Algorithm) -> Option<(DecodingKey, bool)> {
+    /// What is in memory and can still be used, and whether it is fresh.
+    fn kept<T>(&self, look: impl Fn(&State) -> Option<T>) -> Option<(T, bool)> {
         let state = self.state();
         let age = state.fetched?.elapsed();
         if age > self.limits.kept_for {
             return None;
         }
-        let mut fitting = state.keys.iter().filter(|key| key.fits(id, algorithm));
-        let key = fitting.next()?;
-        // Which of several it is cannot be told without an id.
-        if id.is_none() && fitting.next().is_some() {
-            return None;
-        }
-        Some((key.key.clone(), age <= self.limits.fresh_for))
+        Some((look(&state)?, age <= self.limits.fresh_for))
     }
 
     async fn ask_if_nobody_does(&self) {
@@ -207,15 +230,27 @@ impl Issuer {
         let mut state = self.state();
         state.tried = Some(Instant::now());
         match answer {
-            Ok(keys) => {
+            Ok((keys, endpoints)) => {
                 tracing::debug!(issuer = self.address, keys = keys.len(), "the issuer's keys were fetched");
-                *state = State { keys, fetched: state.tried, tried: state.tried, failure: None };
+                *state = State { keys, endpoints, fetched: state.tried, tried: state.tried, failure: None };
             }
             Err(failure) => {
                 tracing::warn!(issuer = self.address, %failure, "the issuer's keys cannot be had");
                 state.failure = Some(failure);
             }
         }
+    }
+}
+
+impl State {
+    fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Option<DecodingKey> {
+        let mut fitting = self.keys.iter().filter(|key| key.fits(id, algorithm));
+        let key = fitting.next()?;
+        // Which of several it is cannot be told without an id.
+        if id.is_none() && fitting.next().is_some() {
+            return None;
+        }
+        Some(key.key.clone())
     }
 }
 
@@ -252,6 +287,8 @@ impl Key {
 struct Discovery {
     issuer: String,
     jwks_uri: String,
+    #[serde(flatten)]
+    endpoints: Endpoints,
 }
 
 #[derive(Deserialize)]
@@ -260,7 +297,7 @@ struct KeySet {
 }
 
 /// Asks an issuer: where its keys are (OpenID Connect Discovery 1.0, section 4), and for these (RFC 7517, section 5).
-async fn fetch(http: &reqwest::Client, issuer: &str) -> Result<Vec<Key>, String> {
+async fn fetch(http: &reqwest::Client, issuer: &str) -> Result<(Vec<Key>, Endpoints), String> {
     let address = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
     let discovery: Discovery = document(http, &address).await?;
     if discovery.issuer != issuer {
@@ -273,22 +310,28 @@ async fn fetch(http: &reqwest::Client, issuer: &str) -> Result<Vec<Key>, String>
     if keys.is_empty() {
         return Err("the issuer has no key for RS256, PS256 or ES256".into());
     }
-    Ok(keys)
+    Ok((keys, discovery.endpoints))
 }
 
 async fn document<T: serde::de::DeserializeOwned>(http: &reqwest::Client, url: &str) -> Result<T, String> {
     let shown = super::token::printable(url);
     let failed = |error: reqwest::Error| format!("{shown}: {}", root_of(&error));
-    let mut response = http.get(url).send().await.map_err(failed)?;
+    let response = http.get(url).send().await.map_err(failed)?;
     if response.status() != reqwest::StatusCode::OK {
         return Err(format!("{shown} answers with {}", response.status()));
     }
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+    let body = body(response).await.map_err(|error| format!("{shown}: {error}"))?;
+    serde_json::from_slice(&body).map_err(|error| format!("{shown} is not what it should be: {error}"))
+}
+
+/// An answer's body, which has a limit. It is wiped: tokens may be in it.
+pub(super) async fn body(mut response: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut body = Zeroizing::new(Vec::new());
+    while let Some(chunk) = response.chunk().await.map_err(|error| root_of(&error))? {
         if body.len() + chunk.len() > DOCUMENT_LEN_MAX {
-            return Err(format!("{shown} is over {DOCUMENT_LEN_MAX} bytes"));
+            return Err(format!("the answer is over {DOCUMENT_LEN_MAX} bytes"));
         }
         body.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&body).map_err(|error| format!("{shown} is not what it should be: {error}"))
+    Ok(body)
 }

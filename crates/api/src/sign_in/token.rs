@@ -89,6 +89,42 @@ pub(super) fn judge(
     sign_in: &SignIn,
     now: UnixMillis,
 ) -> Result<Caller, ArmError> {
+    let claims = signed(token, algorithm, key, sign_in)?;
+    check_audience(&claims, sign_in)?;
+    check_times(&claims, now.0 / 1000)?;
+    let who = who(&claims);
+    let name = format!("{}/{}", sign_in.name, printable(who.unwrap_or("?")));
+    Ok(Caller { name, client: client(&claims, sign_in, who), standing: standing(&claims, sign_in) })
+}
+
+/// Checks an ID token that came for the portal as a client: that it is the issuer's, for this client, of now, and of the very sign-in that asked with this
+/// nonce (OpenID Connect Core 1.0, section 3.1.3.7).
+pub(super) fn check_id_token(
+    token: &str,
+    (algorithm, key): (Algorithm, &DecodingKey),
+    sign_in: &SignIn,
+    (client_id, nonce): (&str, &str),
+    now: UnixMillis,
+) -> Result<(), ArmError> {
+    let claims = signed(token, algorithm, key, sign_in)?;
+    let is = |claim: &str, expected: &str| claims.get(claim).and_then(Value::as_str) == Some(expected);
+    let is_for_client = values(claims.get("aud")).any(|audience| audience == client_id);
+    if !is_for_client || (claims.get("azp").is_some() && !is("azp", client_id)) {
+        let message = format!("the ID token is for {}, and not for the portal", shown(claims.get("aud")));
+        return Err(refused(message)
+            .cause("it was made for another application")
+            .remedy("let a Contributor compare the client id with the issuer's"));
+    }
+    if !is("nonce", nonce) {
+        return Err(refused("the ID token is of another sign-in than the one that was begun here (`nonce`)")
+            .cause("somebody tries to have you signed in as somebody else, or the answer is an old one")
+            .remedy("begin anew"));
+    }
+    check_times(&claims, now.0 / 1000)
+}
+
+/// The claims of a token that its issuer has signed.
+fn signed(token: &str, algorithm: Algorithm, key: &DecodingKey, sign_in: &SignIn) -> Result<Value, ArmError> {
     let mut validation = Validation::new(algorithm);
     validation.set_issuer(&[&sign_in.issuer]);
     validation.set_required_spec_claims(&["iss"]);
@@ -98,13 +134,9 @@ pub(super) fn judge(
     let claims = decoded.map_err(|error| {
         refused(format!("the token is not good: {error}"))
             .cause("it was changed, or signed by somebody else than its issuer")
+            .remedy("get a new one from its issuer")
     })?;
-    let claims = claims.claims;
-    check_audience(&claims, sign_in)?;
-    check_times(&claims, now.0 / 1000)?;
-    let who = who(&claims);
-    let name = format!("{}/{}", sign_in.name, printable(who.unwrap_or("?")));
-    Ok(Caller { name, client: client(&claims, sign_in, who), standing: standing(&claims, sign_in) })
+    Ok(claims.claims)
 }
 
 /// Who it is, as people know that one: a user, or an application. A program that acts for a user (`scp`) is not the one who asks.
@@ -223,6 +255,11 @@ fn shown(claim: Option<&Value>) -> String {
 
 /// Text of a stranger for people: short, and without what moves a cursor or turns the direction of writing.
 pub(super) fn printable(text: &str) -> String {
+    printable_up_to(text, SHOWN_MAX)
+}
+
+/// The same, where sentences are to be expected.
+pub(super) fn printable_up_to(text: &str, chars_max: usize) -> String {
     let plain = |c: char| if c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric() { c } else { '_' };
-    text.chars().take(SHOWN_MAX).map(plain).collect()
+    text.chars().take(chars_max).map(plain).collect()
 }

@@ -30,6 +30,7 @@ fn sign_in(name: &str, issuer: &Issuer) -> SignIn {
             mapped(AccessRole::Operator, "Dr.Operate"),
         ],
         authority: Some(issuer.authority.clone()),
+        portal: None,
     }
 }
 
@@ -51,7 +52,7 @@ impl Rig {
         let server = Server::with_limits(ApiLimits { sign_in: sign_in_limits, ..ApiLimits::default() });
         // Times before 1970 are none.
         server.world.clock.advance(1_800_000_000);
-        server.world.control.set_sign_in(sign_in("entra", &issuer)).unwrap();
+        server.world.control.set_sign_in(sign_in("entra", &issuer), None).unwrap();
         Self { server, issuer, key }
     }
 
@@ -175,7 +176,7 @@ async fn all_algorithms_audiences_and_claims_that_are_taken() {
         assert_eq!(rig.read(&token).await.status, 200);
     }
     let nested = SignIn { claim: "/realm_access/roles".into(), ..sign_in("entra", &rig.issuer) };
-    rig.server.world.control.set_sign_in(nested).unwrap();
+    rig.server.world.control.set_sign_in(nested, None).unwrap();
     assert_eq!(rig.read(&changed("realm_access", json!({ "roles": ["Dr.Read"] }))).await.status, 200);
     assert_eq!(rig.issuer.asked(), 1);
 }
@@ -383,10 +384,10 @@ async fn what_an_issuer_shows_is_not_believed_blindly() {
     rig.issuer.served.lock().unwrap().discovery = discovery;
     // By the host's authorities its certificate is nobody's.
     let public = SignIn { authority: None, ..sign_in("entra", &rig.issuer) };
-    rig.server.world.control.set_sign_in(public).unwrap();
+    rig.server.world.control.set_sign_in(public, None).unwrap();
     let message = rig.read(&token).await.body["error"]["message"].as_str().unwrap().to_owned();
     assert!(message.contains("UnknownIssuer"), "{message}");
-    rig.server.world.control.set_sign_in(sign_in("entra", &rig.issuer)).unwrap();
+    rig.server.world.control.set_sign_in(sign_in("entra", &rig.issuer), None).unwrap();
     assert_eq!(rig.read(&token).await.status, 200);
 }
 
@@ -395,7 +396,7 @@ async fn two_issuers_vouch_for_their_own_only() {
     let rig = Rig::new().await;
     let other_key = Key::ec();
     let other = Issuer::start(&[("k1", &other_key)]).await;
-    rig.server.world.control.set_sign_in(sign_in("keycloak", &other)).unwrap();
+    rig.server.world.control.set_sign_in(sign_in("keycloak", &other), None).unwrap();
     let mine = rig.claims("Dr.Read");
     let mut theirs = mine.clone();
     theirs["iss"] = other.address.clone().into();
@@ -430,6 +431,7 @@ async fn sign_ins_are_resources_of_contributors() {
     refuse(path, "roles", json!([{ "role": "Owner", "value": "dr" }]), 400).await;
     refuse(path, "authority", json!("no certificate"), 400).await;
     refuse(path, "somethingElse", json!(1), 400).await;
+    the_secret_of_the_portal_is_kept_and_not_shown(&rig, body).await;
     let operator = rig.token(&rig.claims("Dr.Operate"));
     assert_eq!(
         rig.server.raw("GET", &uri("switchbackSignIn"), Some(&operator), Vec::new()).await.status,
@@ -440,6 +442,42 @@ async fn sign_ins_are_resources_of_contributors() {
         assert_eq!(rig.server.call("DELETE", path, None).await.status, 204);
     }
     assert_eq!(rig.server.call("GET", path, None).await.status, 404);
+}
+
+/// It stays when nothing is said of it, and goes when whom it is for is changed.
+async fn the_secret_of_the_portal_is_kept_and_not_shown(rig: &Rig, mut body: Value) {
+    let home = tempfile::tempdir().unwrap();
+    rig.server.keeps(home.path());
+    let put = async |body: &Value| {
+        let made = rig.server.call("PUT", "switchbackSignIn/keycloak", Some(body.clone())).await;
+        assert_eq!(made.status, 200, "{:#}", made.body);
+        made.body["properties"]["portal"].clone()
+    };
+    let control = &rig.server.world.control;
+    let secret = || {
+        let all = control.sign_ins().unwrap();
+        let kept = all.iter().find(|sign_in| sign_in.name.as_str() == "keycloak").unwrap();
+        (control.sign_in_secret(kept).unwrap().map(|secret| secret.to_string()), format!("{kept:?}"))
+    };
+    body["properties"]["portal"] = json!({ "clientId": "portal", "secret": "open sesame" });
+    let shown = json!({ "clientId": "portal", "scopes": [], "hasSecret": true });
+    assert_eq!(put(&body).await, shown);
+    let (kept, debug) = secret();
+    assert!(kept.as_deref() == Some("open sesame") && !debug.contains("sesame"), "{debug}");
+    // Sent back as it was shown.
+    body["properties"]["portal"] = shown.clone();
+    assert_eq!((put(&body).await, secret().0.as_deref()), (shown, Some("open sesame")));
+    body["properties"]["issuer"] = "https://evil.example".into();
+    assert_eq!((put(&body).await["hasSecret"].clone(), secret().0), (json!(false), None));
+    body["properties"]["portal"]["secret"] = "another".into();
+    assert_eq!(
+        (put(&body).await["hasSecret"].clone(), secret().0.as_deref()),
+        (json!(true), Some("another"))
+    );
+    body["properties"]["portal"]["clientId"] = "two words".into();
+    assert_eq!(rig.server.call("PUT", "switchbackSignIn/keycloak", Some(body.clone())).await.status, 400);
+    body["properties"]["portal"] = json!({ "clientId": "portal", "secret": "" });
+    assert_eq!((put(&body).await["hasSecret"].clone(), secret().0), (json!(false), None));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,9 +118,11 @@ fn listen(
     let own = PeerIdentity { role: Role::ConfigurationServer, name: "cs".parse().unwrap() };
     let own = LiveCredentials::new(authority.issue(&own).unwrap()).unwrap();
     let web = WebCertificate::issue(authority.clone(), vec!["127.0.0.1".into()]).unwrap();
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
     let api = ApiConfig {
         vault: Vault::default(),
-        public_url: None,
+        public_url: Some(url.clone()),
         build: "test".into(),
         authority: None,
         clock: world.clock.clone(),
@@ -135,8 +137,6 @@ fn listen(
         web: web_of(world.control.clone(), api),
         limits: Limits::default(),
     };
-    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-    let url = format!("https://{}", listener.local_addr().unwrap());
     let (listening, stopped) = oneshot::channel();
     runtime.spawn(serve(listener, config, async {
         let _ = stopped.await;

@@ -4,6 +4,7 @@ use askama::Template;
 
 use crate::failure::Failure;
 use crate::layout::Frame;
+use crate::pages::widgets::Notice;
 
 /// A form that is sent to the page's own address.
 #[derive(Debug, Template)]
@@ -26,7 +27,24 @@ pub(crate) struct Field {
     hint: String,
     value: String,
     is_needed: bool,
+    len_max: usize,
     kind: Kind,
+}
+
+/// Longest text of a field in bytes, unless it is a certificate.
+const LEN_MAX: usize = 4000;
+/// Longest certificate.
+const PEM_LEN_MAX: usize = 64 << 10;
+
+/// What came of something that is answered at once and leads nowhere: a page of its own.
+#[derive(Debug, Template)]
+#[template(path = "answer.html")]
+pub(crate) struct Answer {
+    pub(crate) frame: Frame,
+    pub(crate) notices: Vec<Notice>,
+    pub(crate) told: Vec<(&'static str, String)>,
+    /// Where it was asked for.
+    pub(crate) back: &'static str,
 }
 
 /// How a field is filled in.
@@ -34,6 +52,8 @@ pub(crate) struct Field {
 enum Kind {
     Hidden,
     Line,
+    /// It is never shown, neither while it is typed nor afterwards.
+    Secret,
     Text,
     Check,
     /// Values, and what people read.
@@ -78,7 +98,7 @@ impl Form {
 impl Field {
     fn new(name: &'static str, label: impl Into<String>, kind: Kind) -> Self {
         let (hint, value) = (String::new(), String::new());
-        Self { name, label: label.into(), hint, value, is_needed: true, kind }
+        Self { name, label: label.into(), hint, value, is_needed: true, len_max: LEN_MAX, kind }
     }
 
     /// What comes back as it was sent.
@@ -89,6 +109,20 @@ impl Field {
     /// A line of text.
     pub(crate) fn line(name: &'static str, label: impl Into<String>) -> Self {
         Self::new(name, label, Kind::Line)
+    }
+
+    /// A secret, which goes in and never comes out.
+    pub(crate) fn secret(name: &'static str, label: impl Into<String>) -> Self {
+        Self::new(name, label, Kind::Secret)
+    }
+
+    /// Certificates, which may be left out: this host's authorities count then.
+    pub(crate) fn authority(before: Option<&String>) -> Self {
+        let field = Self::text("authority", "Authority of its certificate (PEM)").optional();
+        let field = field
+            .value(before.cloned().unwrap_or_default())
+            .hint("Empty: those that this server's host knows.");
+        Self { len_max: PEM_LEN_MAX, ..field }
     }
 
     /// Several lines of text.

@@ -2,6 +2,7 @@
 
 mod drawing;
 mod operations;
+mod path;
 mod points;
 mod reprotect;
 mod told;
@@ -34,6 +35,8 @@ pub(super) fn routes() -> Router<Arc<Portal>> {
     Router::new()
         .route("/machines/{machine}", page(show))
         .route("/machines/{machine}/reprotect", form(reprotect::page, reprotect::ask))
+        .route(&format!("/machines/{{machine}}/{}", path::SWITCH), form(path::ask_switch, path::switch))
+        .route(&format!("/machines/{{machine}}/{}", path::RELEASE), form(path::ask_release, path::release))
         .route("/machines/{machine}/{operation}", form(operations::confirm, operations::ask))
 }
 
@@ -136,7 +139,7 @@ fn show(control: &Control, visit: &Visit) -> Result<String, Failure> {
         rpo_target: span(target_ms),
         rpo_missed: rpo_ms.is_some_and(|rpo| rpo > target_ms),
         agent_seen: view.agent_seen.map(|at| widgets::moment(at, now)),
-        operations: operations::offered(visit, &view),
+        operations: [operations::offered(visit, &view), path::offered(visit, &view)].concat(),
         reasons: view.reasons.clone(),
         places: [Side::Home, Side::Away].map(|side| place(&view, side)),
         arrow: arrow(&view),

@@ -1,6 +1,7 @@
 //! One component: how it is, what it has to do, and how it goes.
 
 mod arrival;
+mod bandwidth;
 
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub(super) fn routes() -> Router<Arc<Portal>> {
         .route("/servers/{server}", page(show))
         .route("/servers/{server}/remove", form(confirm_removal, remove))
         .merge(arrival::routes())
+        .merge(bandwidth::routes())
 }
 
 #[derive(Template)]
@@ -34,6 +36,7 @@ struct Page {
     frame: Frame,
     id: String,
     may_remove: bool,
+    is_limited: bool,
     health: Badge,
     seen: Option<Moment>,
     problems: Vec<Notice>,
@@ -61,6 +64,9 @@ fn show(control: &Control, visit: &Visit) -> Result<String, Failure> {
     let identity = &server.identity;
     let mut facts = vec![("Enrolled", Shown::of(server.enrolled, visit.now).text)];
     let (mut problems, mut tables) = (reasons(server.health, &server.reasons), Vec::new());
+    if bandwidth::is_limited(identity) {
+        facts.push(("Bandwidth", bandwidth::shown(&control.bandwidth(identity)?).join("; ")));
+    }
     if let Some((_, report)) = &server.last_report {
         facts.push(("Version", report.build.clone()));
         let said = [("Site", &report.site), ("Address", &report.address)];
@@ -84,6 +90,7 @@ fn show(control: &Control, visit: &Visit) -> Result<String, Failure> {
         frame: visit.frame(Tab::Servers, format!("{} {}", title_of(identity.role), identity.name)),
         id: id_of(identity),
         may_remove: visit.is_contributor(),
+        is_limited: bandwidth::is_limited(identity),
         health: widgets::health(server.health),
         seen: server.last_report.as_ref().map(|(at, _)| widgets::moment(*at, visit.now)),
         problems,

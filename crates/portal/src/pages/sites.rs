@@ -2,6 +2,8 @@
 //!
 //! Invariant: the list asks no site, so it is there when one is not; a site's own page asks it, once for each time that it is loaded.
 
+mod known;
+
 use std::sync::Arc;
 
 use askama::Template;
@@ -19,13 +21,14 @@ use crate::layout::{Frame, Tab};
 use crate::visit::{Visit, page};
 
 pub(super) fn routes() -> Router<Arc<Portal>> {
-    Router::new().route("/sites", page(list)).route("/sites/{site}", page(show))
+    Router::new().route("/sites", page(list)).route("/sites/{site}", page(show)).merge(known::routes())
 }
 
 #[derive(Template)]
 #[template(path = "sites.html")]
 struct ListPage {
     frame: Frame,
+    may_add: bool,
     rows: Vec<Row>,
 }
 
@@ -51,6 +54,7 @@ struct Page {
     frame: Frame,
     /// The groups that machines of the site can be protected in, for those who may.
     groups: Vec<ObjectName>,
+    may_remove: bool,
     site: Row,
     facts: Vec<(&'static str, String)>,
     answers: Badge,
@@ -91,7 +95,8 @@ fn list(control: &Control, visit: &Visit) -> Result<String, Failure> {
     sites.sort_by_key(|site| site.name.key());
     let items: Vec<&ProtectedItem> = items.iter().collect();
     let rows = sites.iter().map(|site| row(site, &items, &servers)).collect();
-    Ok(ListPage { frame: visit.frame(Tab::Sites, "Sites"), rows }.render()?)
+    Ok(ListPage { frame: visit.frame(Tab::Sites, "Sites"), may_add: visit.is_contributor(), rows }
+        .render()?)
 }
 
 /// Process servers and master targets.
@@ -186,6 +191,7 @@ fn show(control: &Control, visit: &Visit) -> Result<String, Failure> {
     let page = Page {
         frame: visit.frame(Tab::Sites, site.name.to_string()),
         groups: if visit.is_contributor() { groups.map(|group| group.name).collect() } else { Vec::new() },
+        may_remove: visit.is_contributor(),
         facts: facts(&site),
         answers: match health {
             Health::Normal => badge(Tone::Good, "answers"),

@@ -16,6 +16,10 @@ class Person {
     static async begin(url, pictures, patience) {
         const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args: ['--no-sandbox'] });
         const person = Object.assign(new Person(), { url, pictures, patience, browser, wrong: [] });
+        // A refused sign-in and a page that is not there are errors to the browser; walks ask for them.
+        person.refusals = ['/portal/sign-in', '/portal/nowhere'];
+        // Where a browser may go.
+        person.origins = [url];
         person.token = fs.readFileSync(process.env.SWITCHBACK_TOKEN_FILE, 'utf8').trim();
         person.page = await person.window({});
         person.watch();
@@ -32,13 +36,12 @@ class Person {
 
     watch() {
         this.page.on('console', (message) => {
-            // A refused sign-in and a page that is not there are errors to the browser; both are asked for by walks.
-            const isAskedFor = ['/portal/sign-in', '/portal/nowhere'].some((asked) => message.location().url === this.url + asked);
+            const isAskedFor = this.refusals.some((asked) => message.location().url.split('?')[0] === this.url + asked);
             if (message.type() === 'error' && !isAskedFor) this.wrong.push(`console: ${message.text()} ${message.location().url}`);
         });
         this.page.on('pageerror', (error) => this.wrong.push(`script: ${error.message}`));
         this.page.on('request', (request) => {
-            if (!request.url().startsWith(this.url + '/')) this.wrong.push(`request to elsewhere: ${request.url()}`);
+            if (!this.origins.some((origin) => request.url().startsWith(origin + '/'))) this.wrong.push(`request to elsewhere: ${request.url()}`);
         });
     }
 

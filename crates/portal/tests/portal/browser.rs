@@ -1,5 +1,6 @@
 //! A configuration server without a network, and a browser without scripts: it keeps cookies, follows nothing by itself, fills in forms.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -7,6 +8,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode, header};
 use switchback_api::{ApiConfig, ApiLimits, Service, Vault};
 use switchback_control::Turn;
+use switchback_control::backup::ServerHome;
 use switchback_disk::SystemClock;
 use switchback_identity::Authority;
 use switchback_model::{AccessRole, Phase};
@@ -78,6 +80,19 @@ impl Server {
 
     pub(crate) fn token(&self, name: &str, role: AccessRole) -> String {
         self.world.control.create_token(&name.parse().unwrap(), role).unwrap()
+    }
+
+    /// The configuration server's directory, until dropped, and the addresses that it is reached at.
+    pub(crate) fn give_home(&self, addresses: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        self.world.control.keeps(ServerHome {
+            directory: directory.path().to_owned(),
+            build: "test".into(),
+            settings: BTreeMap::new(),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+            authority: Vec::new(),
+        });
+        directory
     }
 
     /// Everything that is to be done is done.

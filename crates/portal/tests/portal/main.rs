@@ -4,12 +4,17 @@
 
 mod browser;
 mod events;
+mod forms;
+#[path = "../../../api/tests/arm/issuer.rs"]
+#[expect(dead_code, reason = "the API's tests need more of it")]
+mod issuer;
 mod jobs;
 mod pages;
 mod plans;
 mod security;
 mod servers;
 mod settings;
+mod sign_in;
 mod sites;
 #[path = "../../../control/tests/jobs/world.rs"]
 #[expect(dead_code, reason = "the control plane's tests need more of it")]

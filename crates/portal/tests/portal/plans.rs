@@ -52,6 +52,37 @@ async fn run(browser: &mut Browser<'_>, operation: &str, fields: &[(&str, &str)]
     sent.location().strip_prefix("/portal/jobs/").unwrap().parse().unwrap()
 }
 
+/// As a script sends it.
+#[tokio::test]
+async fn what_is_dragged_is_where_it_was_dropped() {
+    let mut server = Server::new();
+    server.protect();
+    make_plan(&server).await;
+    let mut browser = server.signed_in("anna", AccessRole::Contributor).await;
+    press(&mut browser, &[("do", "add-group")]).await.location();
+    let drag = |group, to| [("do", "place-machine"), ("group", group), ("machine", "web01"), ("to", to)];
+    let placed = press(&mut browser, &drag("1", "2")).await;
+    assert_eq!(placed.location(), "/portal/plans/RP1/edit#group-2");
+    let machines = || plan(&server).groups.iter().map(|group| group.machines.len()).collect::<Vec<_>>();
+    assert_eq!(machines(), [0, 1]);
+    for wrong in [drag("1", "2"), drag("2", "3"), drag("2", "")] {
+        assert!(press(&mut browser, &wrong).await.status.is_client_error(), "{wrong:?}");
+    }
+    press(&mut browser, &[("do", "add-group")]).await.location();
+    for (group, to, expected) in [("2", "3", [0, 0, 1]), ("3", "1", [1, 0, 0]), ("1", "1", [1, 0, 0])] {
+        let place = [("do", "place-group"), ("group", group), ("to", to)];
+        let there = format!("/portal/plans/RP1/edit#group-{to}");
+        assert_eq!(press(&mut browser, &place).await.location(), there);
+        assert_eq!(machines(), expected);
+    }
+    // One that shows what is not so any more changes nothing.
+    let stale = [&drag("1", "2")[..], &[("seen", "another")]].concat();
+    browser.page(EDIT).await;
+    let refused = browser.post(EDIT, &stale).await;
+    assert!(refused.status == 409 && refused.text.contains("role=\"alert\""), "{}", refused.text);
+    assert_eq!(machines(), [1, 0, 0]);
+}
+
 #[tokio::test]
 async fn a_plan_is_made_and_edited_with_buttons_alone() {
     let mut server = Server::new();

@@ -1,8 +1,5 @@
 //! The tab Settings: groups, backup, tokens, sign-ins, accounts, the audit log, and who sees which.
 
-use std::collections::BTreeMap;
-
-use switchback_control::backup::ServerHome;
 use switchback_control::backup::format::new_identity;
 use switchback_control::{RoleMapping, SignIn};
 use switchback_model::{AccessRole, Account, AccountKind, ReplicationPolicy, UnixMillis};
@@ -11,19 +8,6 @@ use zeroize::Zeroizing;
 use crate::browser::Server;
 
 const HERE: &str = "/portal/settings";
-
-/// The configuration server's directory, until dropped.
-fn give_home(server: &Server) -> tempfile::TempDir {
-    let directory = tempfile::tempdir().unwrap();
-    server.world.control.keeps(ServerHome {
-        directory: directory.path().to_owned(),
-        build: "test".into(),
-        settings: BTreeMap::new(),
-        addresses: Vec::new(),
-        authority: Vec::new(),
-    });
-    directory
-}
 
 #[tokio::test]
 async fn a_token_is_shown_once_signs_in_and_is_deleted() {
@@ -114,7 +98,7 @@ async fn a_group_is_made_its_policy_changed_and_what_was_not_asked_for_stays() {
 #[tokio::test]
 async fn backups_are_set_and_their_state_shown() {
     let server = Server::new();
-    let (own, elsewhere) = (give_home(&server), tempfile::tempdir().unwrap());
+    let (own, elsewhere) = (server.give_home(&[]), tempfile::tempdir().unwrap());
     let key = new_identity(None).unwrap().1;
     let mut anna = server.signed_in("anna", AccessRole::Contributor).await;
     let page = anna.page(HERE).await;
@@ -166,7 +150,7 @@ async fn backups_are_set_and_their_state_shown() {
 #[tokio::test]
 async fn who_may_come_in_is_shown_to_a_contributor_alone() {
     let server = Server::new();
-    let _home = give_home(&server);
+    let _home = server.give_home(&[]);
     let control = &server.world.control;
     let name = |text: &str| text.parse().unwrap();
     let mapping = RoleMapping { role: AccessRole::Reader, value: "<script>alert(1)</script>".into() };
@@ -177,8 +161,9 @@ async fn who_may_come_in_is_shown_to_a_contributor_alone() {
         claim: "roles".into(),
         roles: vec![mapping],
         authority: None,
+        portal: None,
     };
-    control.set_sign_in(sign_in).unwrap();
+    control.set_sign_in(sign_in, None).unwrap();
     let (kind, user) = (AccountKind::Vsphere, "svc-user-name".to_owned());
     let account = Account { name: name("vcenter"), kind, user, changed: UnixMillis(0) };
     control.add_account(account, &Zeroizing::new("secret-password".into())).unwrap();

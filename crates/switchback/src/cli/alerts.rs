@@ -8,11 +8,11 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
+use switchback_model::duration;
 use zeroize::Zeroizing;
 
 use super::backup::passphrase;
 use super::confirm::{ConfirmArgs, ask_secret};
-use super::duration;
 use super::render::{Field, count, plain, time};
 use super::session::{self, Session, SessionArgs, WaitArgs, read_authority};
 use crate::client::Reply;

@@ -12,10 +12,10 @@ use serde_json::{Value, json};
 use switchback_control::backup::format::{Identities, inspect, needs_passphrase, new_identity};
 use switchback_control::backup::restore::prepare;
 use switchback_disk::{Clock, SystemClock};
+use switchback_model::duration;
 use zeroize::Zeroizing;
 
 use super::confirm::ConfirmArgs;
-use super::duration;
 use super::machine::messages;
 use super::render::{self, Field, bytes, plain, time};
 use super::session::{self, Session, SessionArgs};

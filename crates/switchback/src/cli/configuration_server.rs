@@ -68,6 +68,10 @@ pub(crate) struct ConfigurationServerArgs {
     /// certificate, and components are told them [default: its host name and localhost, and components are told none]
     #[arg(long = "advertise", value_delimiter = ',', value_name = "NAME[:PORT]")]
     names: Vec<String>,
+    /// The address that users reach it at: links of the API begin with it, and an issuer that people sign in at sends them back there [default: links as they
+    /// were asked for; back to the first that is advertised]
+    #[arg(long, value_name = "https://NAME[:PORT]", value_parser = public_url)]
+    public_url: Option<String>,
     /// Show users this certificate instead of one of the site's own authority: PEM, the server's own first, then those of its issuers. It is read again
     /// when it has changed
     #[arg(long, value_name = "FILE", requires = "web_key")]
@@ -145,7 +149,7 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
         move || metrics::configuration_server::measure(&measured, env!("CARGO_PKG_VERSION"), started.0);
     metrics::serve_if(args.metrics.address, runtime.handle(), Arc::new(measure));
     runtime.block_on(listen(
-        (args.address_file.as_deref(), limits),
+        (args.address_file.as_deref(), args.public_url.clone(), limits),
         (listener, web),
         identity,
         control,
@@ -153,6 +157,16 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
         stop,
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An address of https without a path.
+fn public_url(text: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(text).map_err(|error| error.to_string())?;
+    let is_bare = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
+    if url.scheme() != "https" || !url.username().is_empty() || url.password().is_some() || !is_bare {
+        return Err("it is https://NAME or https://NAME:PORT, and no more".into());
+    }
+    Ok(url.origin().ascii_serialization())
 }
 
 /// What users' programs check when they are shown a certificate of ours.
@@ -222,7 +236,7 @@ fn home(
 }
 
 async fn listen(
-    (address_file, limits): (Option<&Path>, ApiLimits),
+    (address_file, public_url, limits): (Option<&Path>, Option<String>, ApiLimits),
     (listener, web_certificate): (TcpListener, Arc<WebCertificate>),
     (authority, credentials, identity): Identity,
     control: Control,
@@ -233,7 +247,7 @@ async fn listen(
     let address = listener.local_addr()?;
     let api = ApiConfig {
         vault: Vault::default(),
-        public_url: None,
+        public_url,
         build: env!("CARGO_PKG_VERSION").into(),
         authority: Some(Arc::clone(&authority)),
         clock: Arc::clone(&clock),
@@ -350,7 +364,25 @@ fn admin_token(control: &Control, data: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::host_and_port;
+    use super::{host_and_port, public_url};
+
+    #[test]
+    fn a_public_address_is_https_and_no_more() {
+        for good in ["https://cs.example", "https://cs.example/", "https://cs.example:443"] {
+            assert_eq!(public_url(good).as_deref(), Ok("https://cs.example"), "{good}");
+        }
+        assert_eq!(public_url("https://[2001:db8::1]:8443").as_deref(), Ok("https://[2001:db8::1]:8443"));
+        for bad in [
+            "cs.example",
+            "http://cs.example",
+            "https://cs.example/dr",
+            "https://a@cs.example",
+            "https://x/?a",
+            "",
+        ] {
+            assert!(public_url(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn names_are_taken_apart() {

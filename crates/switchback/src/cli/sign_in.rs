@@ -6,11 +6,12 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::confirm::ConfirmArgs;
+use super::backup::passphrase;
+use super::confirm::{ConfirmArgs, ask_secret};
 use super::render::{Field, plain};
 use super::session::{self, Session, SessionArgs, WaitArgs};
 use crate::client::path::{self, text_at};
@@ -22,6 +23,7 @@ const LIST: &[Field] = &[
     plain("AUDIENCES", &["/shown/audiences"]),
     plain("CLAIM", &["/properties/claim"]),
     plain("ROLES", &["/shown/roles"]),
+    plain("PORTAL", &["/properties/portal/clientId"]),
 ];
 
 const TESTED: &[Field] = &[
@@ -65,6 +67,8 @@ enum SignInCommand {
         /// The certificate of the authority of the issuer's TLS (PEM) [default: those of the configuration server's host]
         #[arg(long, value_name = "FILE")]
         issuer_ca_file: Option<PathBuf>,
+        #[command(flatten)]
+        portal: PortalArgs,
     },
     /// Try a sign-in out: whether its issuer's keys can be had now, and what a token of it is worth. The exit code tells whether all is well
     Test {
@@ -81,6 +85,35 @@ enum SignInCommand {
         #[command(flatten)]
         confirm: ConfirmArgs,
     },
+}
+
+/// As what the portal sends people to the issuer to sign in.
+#[derive(Debug, Args)]
+struct PortalArgs {
+    /// Under which client id the issuer knows the portal: people can then sign in there. Its redirect address is https://…/portal/sign-in/NAME/answer. Without
+    /// it the portal sends nobody there
+    #[arg(long, value_name = "ID")]
+    portal_client: Option<String>,
+    /// What the portal asks for beside `openid`, so that the access token is for the audience. May be given several times
+    #[arg(long = "portal-scope", requires = "portal_client", value_name = "SCOPE")]
+    portal_scopes: Vec<String>,
+    /// Read the secret of that client from this file; `-`: asks for it, or takes it from standard input. Without it the one that is there stays
+    #[arg(long, requires = "portal_client", value_name = "FILE")]
+    portal_secret_file: Option<PathBuf>,
+}
+
+impl PortalArgs {
+    /// What the request has of it.
+    fn properties(&self) -> anyhow::Result<Value> {
+        let Some(client_id) = &self.portal_client else { return Ok(Value::Null) };
+        let secret = self.portal_secret_file.as_deref().map(|file| match file.to_str() {
+            Some("-") => Ok(ask_secret("Secret: ")?),
+            _ => passphrase(file),
+        });
+        let secret = secret.transpose().context("reading the client's secret")?;
+        let secret = secret.as_ref().map(|secret| secret.as_str());
+        Ok(json!({ "clientId": client_id, "scopes": self.portal_scopes, "secret": secret }))
+    }
 }
 
 /// One value of the claim.
@@ -130,12 +163,13 @@ pub(crate) fn run(args: &SignInArgs) -> anyhow::Result<ExitCode> {
                 let all = client.list(&client.id(path::SIGN_INS), &[], None).await?;
                 Ok(session.print_list_as(LIST, &all, shown))
             }
-            SignInCommand::Set { sign_in, issuer, audiences, claim, roles, issuer_ca_file } => {
+            SignInCommand::Set { sign_in, issuer, audiences, claim, roles, issuer_ca_file, portal } => {
                 let authority = issuer_ca_file.as_deref().map(session::read_authority).transpose()?;
                 let roles: Vec<_> =
                     roles.iter().map(|one| json!({ "role": one.role, "value": one.value })).collect();
                 let properties = json!({
                     "issuer": issuer, "audiences": audiences, "claim": claim, "roles": roles, "authority": authority,
+                    "portal": portal.properties()?,
                 });
                 match client.put(&id(sign_in), &json!({ "properties": properties })).await? {
                     Reply::Done(made) => Ok(session.print_as(LIST, &made, shown)),
@@ -168,7 +202,7 @@ pub(crate) fn run(args: &SignInArgs) -> anyhow::Result<ExitCode> {
 mod tests {
     use serde_json::json;
 
-    use super::{Mapping, mapping, shown};
+    use super::{Mapping, PortalArgs, mapping, shown};
 
     #[test]
     fn roles_are_given_as_pairs() {
@@ -177,6 +211,24 @@ mod tests {
         for bad in ["Owner=x", "Reader", "Reader=", "=x", ""] {
             assert!(mapping(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_portals_secret_comes_from_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        std::fs::write(&file, "open sesame\n").unwrap();
+        let mut args = PortalArgs {
+            portal_client: Some("portal".into()),
+            portal_scopes: vec!["s".into()],
+            portal_secret_file: Some(file),
+        };
+        let said = json!({ "clientId": "portal", "scopes": ["s"], "secret": "open sesame" });
+        assert_eq!(args.properties().unwrap(), said);
+        args.portal_secret_file = Some("/nowhere/at/all".into());
+        assert!(format!("{:#}", args.properties().unwrap_err()).starts_with("reading the client's secret"));
+        args.portal_client = None;
+        assert_eq!(args.properties().unwrap(), json!(null));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The editor of a recovery plan. Each button is a small form of its own that changes one thing and comes back to the same place, so that it works with the keyboard alone and
-//! without a script; the API takes the whole plan each time.
+//! without a script. With one (`plan.js`), machines and groups are also dragged to where they belong, which sends the same kind of form. The API takes the whole plan each time.
 //!
 //! Invariant: a form names what it showed (`seen`): two people at one plan do not undo each other's work unawares.
 
@@ -138,6 +138,12 @@ fn change(groups: &mut Vec<PlanGroup>, visit: &Visit) -> Result<usize, Failure> 
     let at = index(visit.field("group"), groups.len(), "group")?;
     match wanted {
         "group-up" | "group-down" => move_in(groups, at, wanted == "group-up"),
+        "place-group" => {
+            let to = index(visit.field("to"), groups.len(), "group")?;
+            let group = groups.remove(at);
+            groups.insert(to, group);
+            Ok(to)
+        }
         "remove-group" if groups[at] == PlanGroup::default() => {
             groups.remove(at);
             Ok(at.saturating_sub(1))
@@ -149,8 +155,14 @@ fn change(groups: &mut Vec<PlanGroup>, visit: &Visit) -> Result<usize, Failure> 
             groups[at].machines.push(name.parse().map_err(|_| Failure::not_found("machine", name))?);
             Ok(at)
         }
-        "machine-up" | "machine-down" | "remove-machine" => {
-            change_machine(groups, at, wanted, visit.field("machine"))
+        "machine-up" | "machine-down" | "remove-machine" | "place-machine" => {
+            let to = match wanted {
+                "machine-up" => at.checked_sub(1),
+                "machine-down" => Some(at + 1).filter(|to| *to < groups.len()),
+                "place-machine" => Some(index(visit.field("to"), groups.len(), "group")?),
+                _ => return remove_machine(&mut groups[at], visit.field("machine")).map(|_| at),
+            };
+            move_machine(groups, at, to, visit.field("machine"))
         }
         "action-up" | "action-down" | "remove-action" => {
             let place =
@@ -168,20 +180,21 @@ fn move_in<T>(list: &mut [T], at: usize, up: bool) -> Result<usize, Failure> {
     Ok(to)
 }
 
-/// All machines of a group go together, so one moves from group to group.
-fn change_machine(groups: &mut [PlanGroup], at: usize, wanted: &str, name: &str) -> Result<usize, Failure> {
-    let found = groups[at].machines.iter().position(|machine| machine.as_str() == name);
+fn remove_machine(group: &mut PlanGroup, name: &str) -> Result<ObjectName, Failure> {
+    let found = group.machines.iter().position(|machine| machine.as_str() == name);
     let found = found.ok_or_else(|| Failure::not_found("machine of this group", name))?;
-    let to = match wanted {
-        "machine-up" => at.checked_sub(1),
-        "machine-down" => Some(at + 1).filter(|to| *to < groups.len()),
-        _ => {
-            groups[at].machines.remove(found);
-            return Ok(at);
-        }
-    };
+    Ok(group.machines.remove(found))
+}
+
+/// All machines of a group go together, so one moves from group to group.
+fn move_machine(
+    groups: &mut [PlanGroup],
+    at: usize,
+    to: Option<usize>,
+    name: &str,
+) -> Result<usize, Failure> {
     let to = to.ok_or_else(|| Failure::invalid("there is no group in that direction").remedy("add one"))?;
-    let machine = groups[at].machines.remove(found);
+    let machine = remove_machine(&mut groups[at], name)?;
     groups[to].machines.push(machine);
     Ok(to)
 }
@@ -214,7 +227,7 @@ fn change_action(group: &mut PlanGroup, place: Place, wanted: &str, number: &str
 mod tests {
     use switchback_model::{ActionKind, PlanAction, PlanGroup};
 
-    use super::{Place, change_action, change_machine, index, move_in};
+    use super::{Place, change_action, index, move_in, move_machine};
 
     fn action(name: &str) -> PlanAction {
         let action = ActionKind::Delay { seconds: 1 };
@@ -256,10 +269,10 @@ mod tests {
     fn machines_and_groups_move_within_the_plan() {
         let group = |name: &str| PlanGroup { machines: vec![name.parse().unwrap()], ..PlanGroup::default() };
         let mut groups = vec![group("a"), group("b")];
-        assert_eq!(change_machine(&mut groups, 0, "machine-down", "a").unwrap(), 1);
+        assert_eq!(move_machine(&mut groups, 0, Some(1), "a").unwrap(), 1);
         assert_eq!((groups[0].machines.len(), groups[1].machines.len()), (0, 2));
-        assert!(change_machine(&mut groups, 1, "machine-down", "a").is_err());
-        assert!(change_machine(&mut groups, 0, "machine-up", "a").is_err(), "it is in the other group");
+        assert!(move_machine(&mut groups, 1, None, "a").is_err());
+        assert!(move_machine(&mut groups, 0, Some(1), "a").is_err(), "it is in the other group");
         assert_eq!(move_in(&mut groups, 1, true).unwrap(), 0);
         assert_eq!(move_in(&mut groups, 1, false).unwrap(), 1);
         assert_eq!(groups[0].machines.len(), 2);

@@ -6,8 +6,9 @@ use axum::Router;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use switchback_control::Control;
+use switchback_model::bandwidth_text::{read_rate, write_rate};
 use switchback_model::{
-    AccessRole, ByteSize, ObjectName, ProtectionGroup, ReplicationPolicy, RetentionPolicy, Side,
+    AccessRole, ByteSize, ObjectName, ProtectionGroup, ReplicationPolicy, RetentionPolicy, Side, Thinning,
 };
 
 use super::{HERE, new_name};
@@ -132,6 +133,16 @@ fn policy_fields(form: Form, policy: &ReplicationPolicy) -> Form {
         Field::line("rpo", "Minutes after which a missing point is an alarm")
             .value(value(policy.rpo_threshold_ms, MINUTE_MS)),
     )
+    .field(
+        Field::line("retention", "Recovery points that are kept")
+            .value(policy.retention.write_steps())
+            .hint("AGE:EVERY, between commas: 1d:0s,3d:1h,15d:1d keeps all of one day, hourly ones of three, daily ones of fifteen."),
+    )
+    .field(
+        Field::line("limit", "Bytes per second that a machine sends at most")
+            .value(write_rate(policy.bytes_per_s_max))
+            .hint("As 10M (k, M, G: thousands), or none."),
+    )
     .field(Field::check(
         "multi-vm",
         "Machines of the group take recovery points together (multi-VM consistency)",
@@ -150,6 +161,18 @@ fn said(visit: &Visit, before: &ReplicationPolicy) -> Result<Value, Failure> {
         if text != in_units(was, unit_ms) {
             policy.insert(name.into(), ms.into());
         }
+    }
+    let text = visit.field("retention");
+    if !text.is_empty() && text != before.retention.write_steps() {
+        let steps = RetentionPolicy::read_steps(text).map_err(Failure::invalid)?;
+        let step = |step: &Thinning| json!({ "untilAgeMs": step.until_age_ms, "everyMs": step.every_ms });
+        let steps: Vec<_> = steps.iter().map(step).collect();
+        policy.insert("retention".into(), json!({ "steps": steps, "bytesMax": before.retention.bytes_max }));
+    }
+    let text = visit.field("limit");
+    if !text.is_empty() && text != write_rate(before.bytes_per_s_max) {
+        let limit = read_rate(text).map_err(Failure::invalid)?;
+        policy.insert("bytesPerSMax".into(), limit.unwrap_or_default().into());
     }
     policy.insert("multiVm".into(), (visit.field("multi-vm") == "yes").into());
     Ok(Value::Object(policy))
@@ -188,8 +211,7 @@ fn ask_policy(control: &Control, visit: &Visit) -> Result<String, Failure> {
     visit.needs(AccessRole::Contributor, "changing a policy")?;
     let form = Form::new(visit.frame(Tab::Settings, format!("Policy of {}", group.name)), "Keep it", HERE)
         .told("Direction", format!("from {} to {}", group.source_site, group.target_site))
-        .told("Retention", retention(&group.policy.retention))
-        .note("It is in force for all machines of the group at once. Retention is changed with `switchback group update`.");
+        .note("It is in force for all machines of the group at once, and not for its twin.");
     policy_fields(form, &group.policy).show()
 }
 

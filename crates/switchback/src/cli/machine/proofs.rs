@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::{Value, json};
+use switchback_model::duration;
 
-use super::super::duration;
 use super::super::point::{POINT_HELP, PointArg};
 use super::super::render::{Field, bytes, millis, name, plain, time};
 use super::super::session::{Session, WaitArgs};

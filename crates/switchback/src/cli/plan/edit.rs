@@ -5,9 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{ArgGroup, Args, ValueEnum};
 use serde_json::{Value, json};
-use switchback_model::{ActionKind, PlanAction, Side};
+use switchback_model::{ActionKind, PlanAction, Side, duration};
 
-use super::super::duration;
 use super::super::session::{Session, WaitArgs};
 use super::{boot_groups, find, id};
 use crate::client::path::{last_name, text_at};

@@ -6,7 +6,10 @@ const UNITS: [(&str, u64); 5] = [("ms", 1), ("d", 86_400_000), ("h", 3_600_000),
 const MAX: u64 = 10 * 366 * 86_400_000;
 
 /// Milliseconds of a time.
-pub(crate) fn parse(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// How it is to be written.
+pub fn parse(text: &str) -> Result<u64, String> {
     let wrong = || format!("{text:?} is no time; write it like 15s, 500ms, 1h30m or 3d");
     if text == "0" {
         return Ok(0);
@@ -28,7 +31,8 @@ pub(crate) fn parse(text: &str) -> Result<u64, String> {
 }
 
 /// The shortest way to write it.
-pub(crate) fn show(millis: u64) -> String {
+#[must_use]
+pub fn show(millis: u64) -> String {
     let is_whole = |(_, unit): &&(&str, u64)| millis > 0 && millis.is_multiple_of(*unit);
     let longest = UNITS.iter().filter(is_whole).max_by_key(|(_, unit)| *unit);
     longest.map_or_else(|| format!("{}s", millis / 1000), |(name, unit)| format!("{}{name}", millis / unit))
