@@ -1,5 +1,5 @@
 //! The systemd units: that they name only options that the program has, start nothing without settings, and give no more rights than they say.
-//! No systemd runs here; `systemd-analyze` looks at the files.
+//! No systemd runs here; `systemd-analyze` looks at the files. `host` has them run by one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
