@@ -7,8 +7,8 @@ use switchback_lab::DebianHost;
 use super::rig::{build, directory};
 
 const SCRIPT: &str = include_str!("host.sh");
-/// Retention drive: no XFS is smaller than 300 MiB. Cache disk.
-const DISKS: [u64; 2] = [512 << 20, 64 << 20];
+/// Retention drive: no XFS is smaller than 300 MiB. Cache disk. One that is tracked.
+const DISKS: [u64; 3] = [512 << 20, 64 << 20, 64 << 20];
 /// Ends a broken guest, not a slow one.
 const LIMIT: Duration = Duration::from_secs(540);
 

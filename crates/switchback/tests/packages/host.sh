@@ -1,5 +1,5 @@
 # A Debian host's life with the packages, as docs/guides/install.md tells it: bash, -eu, as a service of the systemd that it asks. Packages of
-# versions 0.1.0 and 0.2.0 are at /mnt; disk2 becomes the retention drive, disk3 the process server's cache disk.
+# versions 0.1.0 and 0.2.0 are at /mnt; disk2 becomes the retention drive, disk3 the process server's cache disk, disk4 is tracked.
 
 state=/var/lib/switchback
 roles="configuration-server process-server master-target agent"
@@ -65,6 +65,16 @@ held_to() {
     awk '$5 == "/" { print "root:" substr($6, 1, 2) }' "$process/mountinfo"
 }
 
+# Runs the program under all that the unit of a role holds it to, as `as-ROLE`: as ROLE ARGUMENTS…
+as() {
+    local role=$1 units=/run/systemd/system
+    shift
+    sed "/^AssertPath/d; s|^ExecStart=.*|ExecStart=/usr/bin/switchback $*|; s|^Restart=.*|Restart=no|" \
+        "/lib/systemd/system/switchback-$role.service" >"$units/as-$role.service"
+    systemctl daemon-reload
+    systemctl start "as-$role"
+}
+
 step installation
 echo "127.0.0.1 cs.example" >>/etc/hosts
 hostname home
@@ -79,7 +89,7 @@ same directories "$(stat --format '%U %a' $directories | tr '\n' ' ')" "switchba
 step configuration server
 echo ADVERTISE=cs.example >>/etc/switchback/configuration-server.conf
 systemctl enable --quiet --now switchback-configuration-server
-within 60 switchback profile add prod --server https://cs.example \
+within 180 switchback profile add prod --server https://cs.example \
     --ca-file $state/configuration-server/ca.pem --token-file $state/configuration-server/admin-token
 switchback passphrase >/run/lab/passphrase
 chmod 644 /run/lab/passphrase
@@ -109,7 +119,7 @@ switchback enrol cs.example:443 --identity $state/agent/identity --name web01 --
 systemctl enable --quiet --now switchback-agent
 
 step hardening
-within 60 heard 3 "$(now)"
+within 180 heard 3 "$(now)"
 all_run
 for role in $roles; do
     same "automatic restarts of $role" "$(about "$role" NRestarts)" "0 "
@@ -126,16 +136,40 @@ same agent "$(held_to agent)" \
 same "checks of the master target that failed" \
     "$(switchback master-target check --retention $state/retention --port 9444 | grep -c '^failed' || true)" 0
 
+step views of recovery points
+head --bytes=4M /dev/urandom >/srv/source
+switchback sync /srv/source /srv/target >>/run/lab/log 2>&1
+mkdir /srv/view
+as master-target replica export --point 1 /srv/target.switchback/local /srv/view
+# They are seen from here, the host.
+within 180 cmp /srv/source /srv/view/disk-0.raw
+systemctl stop as-master-target
+same "views after their end" "$(findmnt /srv/view || true)" ""
+
+step tracking and freezes
+mkfs.ext4 -q /dev/disk/by-id/virtio-disk4
+mkdir /srv/tracked
+mount /dev/disk/by-id/virtio-disk4 /srv/tracked
+# An emulated guest may take long to freeze.
+as agent sync /dev/disk/by-id/virtio-disk4 /srv/follow --follow --json --capture ebpf --interval 0.2 --points 3 --freeze-budget 60000
+ended() { [ "$(systemctl show --property ActiveState --value as-agent)" != active ]; }
+within 180 ended
+same "how it ended" "$(systemctl show --property Result --value as-agent)" success
+points=$(journalctl --output=cat --unit=as-agent | grep '"event":"point"')
+same points "$(grep -c '"consistency":"crash-consistent"' <<<"$points" || true)" 3
+same "points without a comparison" "$(grep -c '"compared_bytes":0[,}]' <<<"$points" || true)" 2
+umount /srv/tracked
+
 step killed
 for role in $roles; do
     kill -9 "$(process "$role")"
 done
 restarted() { [ "$(about "$1" NRestarts)" = "1 " ]; }
 for role in $roles; do
-    within 60 restarted "$role"
+    within 180 restarted "$role"
 done
 killed=$(now)
-within 60 heard 3 "$killed"
+within 180 heard 3 "$killed"
 all_run
 
 step upgrade
@@ -155,7 +189,7 @@ same "the process server, which did not run" "$(about process-server ActiveState
 systemctl start switchback-process-server
 # They know each other still, with their settings.
 upgraded=$(now)
-within 60 heard 3 "$upgraded"
+within 180 heard 3 "$upgraded"
 all_run
 same "lines with colours in the journal" "$(journalctl --output=cat --unit='switchback-*' | grep -c $'\033' || true)" 0
 

@@ -3,7 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-mod capabilities;
 mod host;
 mod rig;
 mod units;
