@@ -60,7 +60,8 @@ pub struct Guest<'a> {
     foundation: &'a Foundation,
     image: &'a GuestImage,
     accelerator: Accelerator,
-    disks: Vec<PathBuf>,
+    /// Each with whether it forgets what is written.
+    disks: Vec<(PathBuf, bool)>,
     memory_mib: u32,
     time_limit: Duration,
 }
@@ -76,7 +77,14 @@ impl<'a> Guest<'a> {
     /// Adds a disk, a raw file of the host whose length is a multiple of 512.
     #[must_use]
     pub fn disk(mut self, path: &Path) -> Self {
-        self.disks.push(path.to_owned());
+        self.disks.push((path.to_owned(), false));
+        self
+    }
+
+    /// Adds a disk that begins as this raw file, which is not written to: what the guest writes is gone with it.
+    #[must_use]
+    pub fn disposable_disk(mut self, path: &Path) -> Self {
+        self.disks.push((path.to_owned(), true));
         self
     }
 
@@ -119,8 +127,12 @@ impl<'a> Guest<'a> {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(messages);
-        for (index, disk) in self.disks.iter().enumerate() {
-            let drive = format!("file={},if=none,id=disk{index},format=raw,discard=unmap", escaped(disk));
+        for (index, (disk, disposable)) in self.disks.iter().enumerate() {
+            let snapshot = if *disposable { "on" } else { "off" };
+            let drive = format!(
+                "file={},if=none,id=disk{index},format=raw,discard=unmap,snapshot={snapshot}",
+                escaped(disk)
+            );
             command.args([
                 "-drive",
                 &drive,

@@ -5,6 +5,7 @@
 //! * [`Foundation`]: the QEMU and the Debian kernel that guests run on, unpacked by `scripts/lab-guests`.
 //! * [`GuestImage`]: a machine's root file system: programs with their libraries, kernel modules with those they need, files, one script.
 //! * [`Guest`]: one run of such a machine with disks, bounded in time, judged by what its script ends with.
+//! * [`DebianHost`]: a guest that is a Debian system, run by systemd.
 //! * [`write_log`]: what a disk was told to write, recorded by the kernel's dm-log-writes, and [`write_log::Oracle`], which proves that a
 //!   recovery point is a state the disk really had.
 //! * [`wire`]: one connection's way between two places, which can be cut; [`wan`]: two network namespaces and a slow path, which can be cut, too.
@@ -20,6 +21,7 @@ pub mod arm;
 pub mod azurite;
 mod child_lines;
 mod cpio;
+mod debian;
 pub mod demo;
 mod foundation;
 mod guest;
@@ -37,6 +39,7 @@ pub mod wire;
 pub mod write_log;
 
 pub use accelerator::Accelerator;
+pub use debian::{DebianError, DebianHost};
 pub use foundation::{Foundation, FoundationError};
 pub use guest::{Guest, GuestError, Outcome, RunningGuest};
 pub use image::{GuestImage, GuestImageBuilder, ImageError};

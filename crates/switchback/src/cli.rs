@@ -40,6 +40,7 @@ mod site;
 mod sync;
 mod token;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -132,7 +133,12 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let filter = EnvFilter::try_from_env("SWITCHBACK_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| crate::frozen_log::LogWriter).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(|| crate::frozen_log::LogWriter)
+        // Colours are for people: in a journal or a file they only hide words from a search.
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     run(Cli::parse().command).unwrap_or_else(|error| {
         eprint!("{}", session::explain(&error));
         ExitCode::FAILURE

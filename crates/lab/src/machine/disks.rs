@@ -20,8 +20,8 @@ pub(super) fn root(image: &Path, tree: &Path) -> Result<(), MachineError> {
     run(command.arg(tree).arg(image))
 }
 
-/// A root disk that is there, full of zeros, whatever its size: it stays as sparse as the file system is empty.
-pub(super) fn sparse_root(image: &Path, tree: &Path) -> Result<(), MachineError> {
+/// A disk that is there, full of zeros, whatever its size: everything below `tree`. It stays as sparse as the file system is empty.
+pub(crate) fn fill_sparse(image: &Path, tree: &Path) -> Result<(), MachineError> {
     let mut command = Command::new("mke2fs");
     command.args(["-q", "-F", "-t", "ext4", "-L", "sb-root", "-m", "0", "-N", SPARSE_FILES_MAX]);
     // The journal is zeros already; tables of inodes that are all written leave the guest's kernel nothing to do in the background.

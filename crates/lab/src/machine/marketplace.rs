@@ -62,7 +62,7 @@ impl MarketplaceImage {
 
     /// Writes it to a disk that is there and full of zeros.
     pub(crate) fn write_to(&self, disk: &Path) -> Result<(), MachineError> {
-        disks::sparse_root(disk, &self.tree)
+        disks::fill_sparse(disk, &self.tree)
     }
 
     pub(crate) fn boot(&self) -> Boot {

@@ -17,6 +17,7 @@ mod root;
 
 pub use death::{kill, process};
 pub use description::NETWORKS;
+pub(crate) use disks::fill_sparse;
 pub use marketplace::MarketplaceImage;
 pub(crate) use marketplace::Provisioning;
 

@@ -1,5 +1,5 @@
 //! The systemd units: that they name only options that the program has, start nothing without settings, and give no more rights than they say.
-//! No systemd runs here; `systemd-analyze` looks at the files.
+//! No systemd runs here; `systemd-analyze` looks at the files. `host` has them run by one.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ const EXPOSURES: [(&str, u32); 4] =
     [("configuration-server", 19), ("process-server", 16), ("master-target", 43), ("agent", 77)];
 
 /// The unit of a role.
-pub(crate) fn unit(role: &str) -> PathBuf {
+fn unit(role: &str) -> PathBuf {
     deploy().join(format!("systemd/switchback-{role}.service"))
 }
 
 /// What a unit says for a key, line by line.
-pub(crate) fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+fn values<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
     text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).collect()
 }
 
