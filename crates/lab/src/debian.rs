@@ -9,10 +9,10 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use crate::machine::{self, MachineError};
+use crate::prepared::{PreparedError, prepared};
 use crate::{Accelerator, Foundation, FoundationError, Guest, GuestError, GuestImage, ImageError, Outcome};
 
 const INIT: &str = include_str!("../guest/debian/init");
@@ -31,12 +31,9 @@ pub enum DebianError {
     /// No guest can be run at all.
     #[error(transparent)]
     Foundation(#[from] FoundationError),
-    /// `scripts/lab-debian` failed.
-    #[error("scripts/lab-debian could not prepare a Debian system: {message}")]
-    Prepare {
-        /// What it printed.
-        message: String,
-    },
+    /// The system could not be made.
+    #[error(transparent)]
+    Prepare(#[from] PreparedError),
     /// Its initramfs could not be made.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -67,13 +64,7 @@ impl DebianHost {
     pub fn prepare() -> Result<Self, DebianError> {
         let foundation = Foundation::prepare()?;
         let accelerator = Accelerator::detect(&foundation)?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/lab-debian");
-        let output = Command::new(script).output()?;
-        if !output.status.success() {
-            let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(DebianError::Prepare { message });
-        }
-        let system = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        let system = prepared("lab-debian", "")?;
         Ok(Self { foundation, accelerator, system })
     }
 
