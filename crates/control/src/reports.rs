@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
-    AgentState, Answer, MasterTargetState, ProcessServerState, ReplicaActual, ReplicaMode, Report, State,
+    AgentState, Answer, DiskStanding, MasterTargetState, ProcessServerState, ReplicaActual, ReplicaMode,
+    Report, State,
 };
 use switchback_model::{
-    Event, Held, ObjectName, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq, Severity,
-    UnixMillis,
+    DiskIndex, Event, Held, ObjectName, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq,
+    Severity, UnixMillis,
 };
 use switchback_store::{Expect, Kind, Query, StoreError};
 
@@ -237,6 +238,17 @@ fn site_left(item: &ProtectedItem, system_uuid: &str) -> Option<ObjectName> {
     left.find(|left| left.system_uuid == system_uuid).map(|left| left.site.clone())
 }
 
+/// The disks that were added to a machine and that its newest point holds.
+fn made_whole(item: &ProtectedItem, actual: &ReplicaActual) -> Vec<(DiskIndex, String)> {
+    let Some(newest) = actual.points.last() else { return Vec::new() };
+    let adding = item.disks().filter(|(_, standing)| *standing == DiskStanding::Adding);
+    let is_held =
+        |disk: &DiskIndex| actual.targets.len() > usize::from(disk.0) && !newest.lacks.contains(disk);
+    let serial =
+        |disk: DiskIndex| item.home.disk_serials.get(usize::from(disk.0)).cloned().unwrap_or_default();
+    adding.filter(|(disk, _)| is_held(disk)).map(|(disk, _)| (disk, serial(disk))).collect()
+}
+
 /// What a report means for a machine.
 fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> Vec<Event> {
     let mut events = Vec::new();
@@ -279,6 +291,17 @@ fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> V
             .as_ref()
             .filter(|path| path.master_target == name)
             .and_then(|path| stored.replica(&path.replica));
+        for (disk, serial) in actual.map(|actual| made_whole(item, actual)).unwrap_or_default() {
+            item.disk_standings.remove(&disk.0);
+            tell(
+                "protection.disk-protected",
+                Severity::Info,
+                format!(
+                    "the disk {serial} of {} is protected: recovery points hold it from now on",
+                    item.name
+                ),
+            );
+        }
         // Point 0 is what the disks held before.
         let has_point =
             actual.is_some_and(|actual| actual.points.last().is_some_and(|point| point.seq > Seq(0)));

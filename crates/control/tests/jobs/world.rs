@@ -398,6 +398,7 @@ impl World {
             retention_bytes: 0,
             views: actual.views.clone(),
             standing: Vec::new(),
+            targets: Vec::new(),
             problem: self.replicas_problem.clone(),
         });
         let state = MasterTargetState {
@@ -554,6 +555,7 @@ impl World {
                 time: now,
                 consistency: Consistency::CrashConsistent,
                 group_tag,
+                lacks: Vec::new(),
             });
             seq
         });

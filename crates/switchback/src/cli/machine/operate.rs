@@ -77,6 +77,31 @@ pub(crate) enum OperateCommand {
         #[command(flatten)]
         wait: WaitArgs,
     },
+    /// Protect disks too that the machine has got since it was protected; the others go on as they are
+    AddDisk {
+        /// The protected machine
+        machine: String,
+        /// Each by its serial number, or the name that the machine has for it: `vdb`
+        #[arg(required = true, value_name = "DISK")]
+        disks: Vec<String>,
+        /// Where their replicas go [default: the one with most room]
+        #[arg(long, value_name = "NAME")]
+        datastore: Option<String>,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Protect disks no more; the others go on as they are
+    RemoveDisk {
+        /// The protected machine
+        machine: String,
+        /// Each by its serial number, or the name that the machine has for it: `vdb`
+        #[arg(required = true, value_name = "DISK")]
+        disks: Vec<String>,
+        #[command(flatten)]
+        confirm: ConfirmArgs,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
     /// End the protection
     Disable {
         /// The protected machine
@@ -187,6 +212,8 @@ impl OperateCommand {
             | Self::Resync { machine, .. }
             | Self::UpdateAgent { machine, .. }
             | Self::SwitchProcessServer { machine, .. }
+            | Self::AddDisk { machine, .. }
+            | Self::RemoveDisk { machine, .. }
             | Self::Disable { machine, .. } => machine,
             Self::Failover(args) => &args.machine,
             Self::Reprotect(args) => &args.machine,
@@ -206,6 +233,8 @@ impl OperateCommand {
             Self::Reprotect(_) => Operation::Reprotect,
             Self::Resync { .. } => Operation::Resynchronize,
             Self::SwitchProcessServer { .. } => Operation::SwitchProcessServer,
+            Self::AddDisk { .. } => Operation::AddDisks,
+            Self::RemoveDisk { .. } => Operation::RemoveDisks,
             Self::Disable { .. } => Operation::Disable,
             Self::CleanUp(_) | Self::UpdateAgent { .. } => return None,
         })
@@ -219,6 +248,8 @@ impl OperateCommand {
             | Self::Resync { wait, .. }
             | Self::UpdateAgent { wait, .. }
             | Self::SwitchProcessServer { wait, .. }
+            | Self::AddDisk { wait, .. }
+            | Self::RemoveDisk { wait, .. }
             | Self::Disable { wait, .. } => *wait,
             Self::Failover(args) => args.how.wait,
             Self::Reprotect(args) => args.wait,
@@ -232,8 +263,11 @@ impl OperateCommand {
             | Self::TestFailoverCleanup { .. }
             | Self::Resync { .. }
             | Self::UpdateAgent { .. }
+            | Self::AddDisk { .. }
             | Self::SwitchProcessServer { .. } => ConfirmArgs::default(),
-            Self::ChangeRecoveryPoint { confirm, .. } | Self::Disable { confirm, .. } => *confirm,
+            Self::ChangeRecoveryPoint { confirm, .. }
+            | Self::RemoveDisk { confirm, .. }
+            | Self::Disable { confirm, .. } => *confirm,
             Self::Failover(args) => args.how.confirm,
             Self::Reprotect(args) => args.confirm,
             Self::CancelFailover(args) | Self::Commit(args) | Self::CleanUp(args) => args.confirm,
@@ -356,6 +390,17 @@ fn request(command: &OperateCommand, places: &Places) -> Request {
         OperateCommand::Disable { clean_up, .. } => {
             ask("remove", disable_body(*clean_up), places.disable(*clean_up), "it is not protected any more")
         }
+        OperateCommand::AddDisk { disks, datastore, .. } => {
+            let body = json!({"providerSpecificDetails": {
+                "instanceType": forward, "disks": disk_ids(disks), "datastoreName": datastore,
+            }});
+            unasked(ask("addDisks", body, String::new(), "initial replication of the disks follows"))
+        }
+        OperateCommand::RemoveDisk { disks, .. } => {
+            let body =
+                json!({"providerSpecificDetails": {"instanceType": forward, "disks": disk_ids(disks)}});
+            ask("removeDisks", body, places.remove_disks(disks), "the disks are not protected any more")
+        }
         OperateCommand::UpdateAgent { .. } => {
             unasked(ask("updateMobilityService", json!({}), String::new(), "its agent runs this version"))
         }
@@ -369,6 +414,10 @@ fn unasked(request: Request) -> Request {
 
 pub(crate) const fn source_site_operations(how: &HowArgs) -> &'static str {
     if how.no_shutdown { "NotRequired" } else { "Required" }
+}
+
+fn disk_ids(disks: &[String]) -> Vec<Value> {
+    disks.iter().map(|disk| json!({"diskId": disk})).collect()
 }
 
 fn disable_body(clean_up: bool) -> Value {
