@@ -22,7 +22,7 @@ use super::step::{Outcome, Step, Work, failure};
 use crate::{ControlError, ErrorKind};
 
 /// Seconds for the master target to open the replica anew.
-const RESHAPE_LIMIT_S: u64 = 300;
+const RESHAPE_LIMIT_S: u64 = 120;
 /// Seconds for servers to report.
 const SERVER_LIMIT_S: u64 = 60;
 /// Disks of a replica, with those that were removed from it (`DiskReplica::create`).
