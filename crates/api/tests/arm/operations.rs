@@ -29,10 +29,7 @@ const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 12] = [
             "Update",
         ],
     ),
-    (
-        "ReplicationProtectedItems",
-        &["AddDisks", "RemoveDisks", "ResolveHealthErrors", "SwitchProvider", "UpdateAppliance"],
-    ),
+    ("ReplicationProtectedItems", &["ResolveHealthErrors", "SwitchProvider", "UpdateAppliance"]),
     (
         "ReplicationProtectionClusters",
         &[

@@ -140,6 +140,35 @@ fn check_addition(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         ));
     }
     check_both(work, &item, &seen)?;
+    let additions = find_additions(work, &item, &seen)?;
+    if additions.is_empty() || item.disk_sizes.len() + additions.len() > DISKS_MAX {
+        return Err(failure(
+            ErrorKind::Invalid,
+            "disks.count",
+            format!(
+                "{} disks are to be added to {}, which has {}",
+                additions.len(),
+                item.name,
+                item.disk_sizes.len()
+            ),
+            "a replica has 64 disks at most, with those that were removed from it",
+            "name at least one disk; when there are too many, disable the protection and protect anew",
+        ));
+    }
+    let needed = additions.iter().map(|disk| disk.size).sum();
+    let group = work.control.group(&item.group)?;
+    let datastore = super::protect::choose_datastore(work, &group, named(work).1, needed)?;
+    work.set_note("datastore", datastore);
+    work.set_note(NOTE_DISKS, serde_json::to_string(&additions).expect("plain data becomes JSON"));
+    Ok(Outcome::Done(format!("{} can be added", named(work).0.join(", "))))
+}
+
+/// The disks that were named, as agent and site both tell of them.
+fn find_additions(
+    work: &Work<'_>,
+    item: &ProtectedItem,
+    seen: &[DiskFacts],
+) -> Result<Vec<Addition>, ControlError> {
     let home = item.active();
     let machine = work.site(&home.site)?.machine(home.id.as_deref().unwrap_or_default())?;
     let mut additions: Vec<Addition> = Vec::new();
@@ -182,26 +211,7 @@ fn check_addition(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         };
         additions.push(Addition { serial: disk.serial.clone(), size: disk.size });
     }
-    if additions.is_empty() || item.disk_sizes.len() + additions.len() > DISKS_MAX {
-        return Err(failure(
-            ErrorKind::Invalid,
-            "disks.count",
-            format!(
-                "{} disks are to be added to {}, which has {}",
-                additions.len(),
-                item.name,
-                item.disk_sizes.len()
-            ),
-            "a replica has 64 disks at most, with those that were removed from it",
-            "name at least one disk; when there are too many, disable the protection and protect anew",
-        ));
-    }
-    let needed = additions.iter().map(|disk| disk.size).sum();
-    let group = work.control.group(&item.group)?;
-    let datastore = super::protect::choose_datastore(work, &group, named(work).1, needed)?;
-    work.set_note("datastore", datastore);
-    work.set_note(NOTE_DISKS, serde_json::to_string(&additions).expect("plain data becomes JSON"));
-    Ok(Outcome::Done(format!("{} can be added", named(work).0.join(", "))))
+    Ok(additions)
 }
 
 fn additions(work: &Work<'_>) -> Vec<Addition> {
