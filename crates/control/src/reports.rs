@@ -238,6 +238,45 @@ fn site_left(item: &ProtectedItem, system_uuid: &str) -> Option<ObjectName> {
     left.find(|left| left.system_uuid == system_uuid).map(|left| left.site.clone())
 }
 
+/// What a master target's report means for a machine: the codes and messages of events.
+fn follow_target(
+    item: &mut ProtectedItem,
+    stored: &StoredReport,
+    target: &MasterTargetState,
+) -> Vec<(&'static str, String)> {
+    let mut events = Vec::new();
+    let name = stored.peer.name.as_str();
+    // What has been removed is told as long as that is desired.
+    let has = |replica: &ReplicaName| {
+        target
+            .replicas
+            .iter()
+            .any(|actual| actual.replica == *replica && actual.reached != Some(ReplicaMode::Remove))
+    };
+    item.retired.retain(|retired| retired.master_target != name || has(&retired.replica));
+    let actual = item
+        .replication
+        .as_ref()
+        .filter(|path| path.master_target == name)
+        .and_then(|path| stored.replica(&path.replica));
+    let Some(actual) = actual else { return events };
+    for (disk, serial) in made_whole(item, actual) {
+        item.disk_standings.remove(&disk.0);
+        let message =
+            format!("the disk {serial} of {} is protected: recovery points hold it from now on", item.name);
+        events.push(("protection.disk-protected", message));
+    }
+    // Point 0 is what the disks held before.
+    let has_point = actual.points.last().is_some_and(|point| point.seq > Seq(0));
+    if has_point && let Ok(next) = item.protection.apply(Operation::PointsExist) {
+        item.protection = next;
+        let site = &item.passive().site;
+        let message = format!("{} is protected: its first recovery point is at {site}", item.name);
+        events.push(("protection.protected", message));
+    }
+    events
+}
+
 /// The disks that were added to a machine and that its newest point holds.
 fn made_whole(item: &ProtectedItem, actual: &ReplicaActual) -> Vec<(DiskIndex, String)> {
     let Some(newest) = actual.points.last() else { return Vec::new() };
@@ -277,41 +316,8 @@ fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> V
         return events;
     }
     if let Some(target) = stored.master_target() {
-        let name = stored.peer.name.as_str();
-        // What has been removed is told as long as that is desired.
-        let has = |replica: &ReplicaName| {
-            target
-                .replicas
-                .iter()
-                .any(|actual| actual.replica == *replica && actual.reached != Some(ReplicaMode::Remove))
-        };
-        item.retired.retain(|retired| retired.master_target != name || has(&retired.replica));
-        let actual = item
-            .replication
-            .as_ref()
-            .filter(|path| path.master_target == name)
-            .and_then(|path| stored.replica(&path.replica));
-        for (disk, serial) in actual.map(|actual| made_whole(item, actual)).unwrap_or_default() {
-            item.disk_standings.remove(&disk.0);
-            tell(
-                "protection.disk-protected",
-                Severity::Info,
-                format!(
-                    "the disk {serial} of {} is protected: recovery points hold it from now on",
-                    item.name
-                ),
-            );
-        }
-        // Point 0 is what the disks held before.
-        let has_point =
-            actual.is_some_and(|actual| actual.points.last().is_some_and(|point| point.seq > Seq(0)));
-        if has_point && let Ok(next) = item.protection.apply(Operation::PointsExist) {
-            item.protection = next;
-            tell(
-                "protection.protected",
-                Severity::Info,
-                format!("{} is protected: its first recovery point is at {}", item.name, item.passive().site),
-            );
+        for (code, message) in follow_target(item, stored, target) {
+            tell(code, Severity::Info, message);
         }
     }
     if let Some(agent) = stored.agent()

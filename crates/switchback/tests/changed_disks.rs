@@ -75,6 +75,11 @@ impl Agent {
         report
     }
 
+    /// It ends; what the next process remembers.
+    fn ended(self) -> Option<(GenerationId, Seq)> {
+        self.last
+    }
+
     /// One that compares nothing.
     fn changes(&mut self) -> CycleReport {
         let report = self.cycle();
@@ -128,103 +133,105 @@ fn at_point(site: &Site, seq: Seq, disk: DiskIndex) -> Vec<u8> {
     bytes
 }
 
-#[test]
-fn a_disk_is_added_and_removed_while_the_other_is_neither_compared_nor_sent_again() {
-    let site = Site::new();
-    let _tracked = Tracked(Path::new("/sys/fs/bpf/switchback").join(tracker(&site)));
+/// Writes to both disks and replicates them, until the one that comes is whole; what they hold then, and the point.
+fn until_whole(site: &Site, agent: &mut Agent, devices: &[LoopDevice; 2]) -> (Seq, [Vec<u8>; 2]) {
+    let [first, added] = devices;
+    for number in 0..CYCLES_MAX {
+        let byte = u8::try_from(number).unwrap();
+        write(first.path(), 3 * MIB, 10 + byte);
+        write(added.path(), 5 * MIB + u64::from(number) * 16 * MIB, 30 + byte);
+        let report = agent.changes();
+        if !agent.engine.source_mut().tracker.whole().is_empty() {
+            point_lacks(site, report.seq, &[]);
+            return (report.seq, [0, 1].map(|disk| contents(devices[disk].path(), SIZES[disk])));
+        }
+        point_lacks(site, report.seq, &[ADDED]);
+    }
+    panic!("it never becomes whole");
+}
+
+fn delivered(site: &Site) {
+    wait_until("all has arrived", || {
+        let state = site.cs.service.process_server("process-server ps1");
+        state.is_some_and(|state| state.spools.iter().all(|spool| spool.bytes == 0))
+    });
+}
+
+/// Two disks with something on them.
+fn devices() -> [LoopDevice; 2] {
     let devices = SIZES.map(|size| LoopDevice::new(size, 512).unwrap());
-    let [first, added] = &devices;
     for (device, seed) in devices.iter().zip([1, 2]) {
         let file = File::options().write(true).open(device.path()).unwrap();
         file.write_all_at(&noise(usize::try_from(8 * MIB).unwrap(), seed), 0).unwrap();
         file.sync_all().unwrap();
     }
+    devices
+}
+
+fn disk(device: &LoopDevice, seeding: bool) -> Slot {
+    Slot::Disk { path: device.path().into(), seeding }
+}
+
+#[test]
+fn a_disk_is_added_and_removed_while_the_other_is_neither_compared_nor_sent_again() {
+    let site = Site::new();
+    let _tracked = Tracked(Path::new("/sys/fs/bpf/switchback").join(tracker(&site)));
+    let devices = devices();
+    let [first, added] = &devices;
     let targets = [site.path("target0.img"), site.path("target1.img")];
     let mut wanted = Wanted::new(&targets[0]);
     wanted.tell(&site, "mt1");
     let (mut mt, mt_address) = site.start("master-target", "mt1");
     route(&site, "ps1", "web01", ("mt1", &mt_address), 1);
-    let (mut ps, ps_address) = site.start("process-server", "ps1");
-    let disk = |device: &LoopDevice, seeding| Slot::Disk { path: device.path().into(), seeding };
+    let (_ps, ps) = site.start("process-server", "ps1");
     site.cs.service.until_replica(MT, "it receives", |replica| replica.targets == targets[..1]);
-
-    let mut agent = Agent::start(&site, &ps_address, vec![disk(first, false)], None);
+    let mut agent = Agent::start(&site, &ps, vec![disk(first, false)], None);
     agent.cycle();
     write(first.path(), MIB, 7);
-    let before = agent.changes();
-    let first_before = contents(first.path(), SIZES[0]);
+    let before = (agent.changes().seq, contents(first.path(), SIZES[0]));
 
     // The master target has the disk before the agent has heard of it.
-    wanted.replica.targets = targets.to_vec();
-    wanted.replica.sizes = SIZES.to_vec();
+    (wanted.replica.targets, wanted.replica.sizes) = (targets.to_vec(), SIZES.to_vec());
     wanted.tell(&site, "mt1");
     site.cs.service.until_replica(MT, "it has the other disk", |replica| replica.targets == targets);
     write(first.path(), 2 * MIB, 8);
-    let unheard = agent.changes();
-    point_lacks(&site, unheard.seq, &[ADDED]);
+    point_lacks(&site, agent.changes().seq, &[ADDED]);
 
-    // Its agent hears of it; it is killed in the midst, and begins the disk anew.
-    let last = agent.last;
-    drop(agent);
+    // Its agent hears of it; it is killed in the midst, and so is the master target: the disk is begun anew.
     let both = || vec![disk(first, false), disk(added, true)];
-    let mut agent = Agent::start(&site, &ps_address, both(), last);
+    let mut agent = Agent::start(&site, &ps, both(), agent.ended());
     write(added.path(), 100 * MIB, 9);
     let half = agent.changes();
     assert!(half.sent_bytes > 32 * MIB && half.sent_bytes < SIZES[1], "a part of it: {half:?}");
     point_lacks(&site, half.seq, &[ADDED]);
-    let last = agent.last;
-    drop(agent);
-    // So is the master target.
     mt.kill();
     let (mut mt, address) = site.start("master-target", "mt1");
     route(&site, "ps1", "web01", ("mt1", &address), 1);
-    let mut agent = Agent::start(&site, &ps_address, both(), last);
-    let mut whole = None;
-    for number in 0..CYCLES_MAX {
-        write(first.path(), 3 * MIB, 10 + u8::try_from(number).unwrap());
-        write(added.path(), 5 * MIB + u64::from(number) * 16 * MIB, 30 + u8::try_from(number).unwrap());
-        let (bytes, report) = (devices.each_ref(), agent.changes());
-        let done = agent.engine.source_mut().tracker.whole();
-        if done.is_empty() {
-            point_lacks(&site, report.seq, &[ADDED]);
-            continue;
-        }
-        let now: Vec<_> =
-            bytes.iter().zip(SIZES).map(|(device, size)| contents(device.path(), size)).collect();
-        point_lacks(&site, report.seq, &[]);
-        whole = Some((report.seq, now));
-        break;
-    }
-    let (whole, now) = whole.expect("it becomes whole");
+    let mut agent = Agent::start(&site, &ps, both(), agent.ended());
+    let (whole, now) = until_whole(&site, &mut agent, &devices);
 
-    // It leaves again; what still comes is of the other.
-    wanted.replica.targets[1] = PathBuf::new();
-    wanted.replica.views.clear();
-    let last = agent.last;
-    drop(agent);
-    wait_until("all has arrived", || {
-        let state = site.cs.service.process_server("process-server ps1");
-        state.is_some_and(|state| state.spools.iter().all(|spool| spool.bytes == 0))
-    });
-    // While everything is at rest: each point has what its disks had, the first one too.
+    // While everything is at rest: each point has what its disks had, also that from before.
+    let last = agent.ended();
+    delivered(&site);
     mt.kill();
-    assert!(at_point(&site, before.seq, DiskIndex(0)) == first_before);
+    assert!(at_point(&site, before.0, DiskIndex(0)) == before.1);
     for (disk, bytes) in [DiskIndex(0), ADDED].into_iter().zip(&now) {
         assert!(at_point(&site, whole, disk) == *bytes, "disk {disk} at point {whole}");
     }
+
+    // It leaves again.
     let (_mt, address) = site.start("master-target", "mt1");
     route(&site, "ps1", "web01", ("mt1", &address), 1);
+    wanted.replica.targets[1] = PathBuf::new();
     wanted.tell(&site, "mt1");
-    site.cs
-        .service
-        .until_replica(MT, "it has let the disk go", |replica| replica.targets == wanted.replica.targets);
+    let gone = &wanted.replica.targets;
+    site.cs.service.until_replica(MT, "it has let the disk go", |replica| replica.targets == *gone);
     point_lacks(&site, whole, &[ADDED]);
-    let left = vec![disk(first, false), Slot::Removed { size: SIZES[1] }];
-    let mut agent = Agent::start(&site, &ps_address, left, last);
+    let mut agent =
+        Agent::start(&site, &ps, vec![disk(first, false), Slot::Removed { size: SIZES[1] }], last);
     write(first.path(), 4 * MIB, 99);
     write(added.path(), 4 * MIB, 99);
     let after = agent.changes();
     assert!(after.sent_bytes < MIB, "only what was written: {after:?}");
     point_lacks(&site, after.seq, &[ADDED]);
-    ps.kill();
 }

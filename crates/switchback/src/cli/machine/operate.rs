@@ -391,15 +391,12 @@ fn request(command: &OperateCommand, places: &Places) -> Request {
             ask("remove", disable_body(*clean_up), places.disable(*clean_up), "it is not protected any more")
         }
         OperateCommand::AddDisk { disks, datastore, .. } => {
-            let body = json!({"providerSpecificDetails": {
-                "instanceType": forward, "disks": disk_ids(disks), "datastoreName": datastore,
-            }});
+            let body = disks_body(forward, disks, datastore.as_deref());
             unasked(ask("addDisks", body, String::new(), "initial replication of the disks follows"))
         }
         OperateCommand::RemoveDisk { disks, .. } => {
-            let body =
-                json!({"providerSpecificDetails": {"instanceType": forward, "disks": disk_ids(disks)}});
-            ask("removeDisks", body, places.remove_disks(disks), "the disks are not protected any more")
+            let (body, question) = (disks_body(forward, disks, None), places.remove_disks(disks));
+            ask("removeDisks", body, question, "the disks are not protected any more")
         }
         OperateCommand::UpdateAgent { .. } => {
             unasked(ask("updateMobilityService", json!({}), String::new(), "its agent runs this version"))
@@ -416,8 +413,9 @@ pub(crate) const fn source_site_operations(how: &HowArgs) -> &'static str {
     if how.no_shutdown { "NotRequired" } else { "Required" }
 }
 
-fn disk_ids(disks: &[String]) -> Vec<Value> {
-    disks.iter().map(|disk| json!({"diskId": disk})).collect()
+fn disks_body(provider: &str, disks: &[String], datastore: Option<&str>) -> Value {
+    let disks: Vec<_> = disks.iter().map(|disk| json!({"diskId": disk})).collect();
+    json!({"providerSpecificDetails": {"instanceType": provider, "disks": disks, "datastoreName": datastore}})
 }
 
 fn disable_body(clean_up: bool) -> Value {
