@@ -291,8 +291,9 @@ fn made_whole(item: &ProtectedItem, actual: &ReplicaActual) -> Vec<(DiskIndex, S
 /// What a report means for a machine.
 fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> Vec<Event> {
     let mut events = Vec::new();
+    let object = item.name.to_string();
     let mut tell = |code: &str, severity, message: String| {
-        events.push(Event { time: now, code: code.into(), severity, object: item.name.to_string(), message });
+        events.push(Event { time: now, code: code.into(), severity, object: object.clone(), message });
     };
     match judge(item, stored) {
         Some(Verdict::Confirmed) => {

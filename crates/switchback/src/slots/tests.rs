@@ -1,3 +1,5 @@
+//! What is given out of a disk that is being seeded, and when it is whole.
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
