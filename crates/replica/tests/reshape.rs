@@ -1,6 +1,6 @@
 //! Disks that come to a replica and leave it: which points hold them, whatever crashes and whatever was on its way.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests, of small sizes")]
 
 use std::sync::Arc;
 

@@ -281,7 +281,7 @@ fn disks_come_and_go(subject: &Subject) {
     let first = std::slice::from_ref(&made.disks[0].serial);
     for _ in 0..2 {
         site.set_disks_aside(id, first).unwrap();
-        assert_eq!(disks(), [added.clone()]);
+        assert_eq!(disks(), std::slice::from_ref(&added));
     }
     site.create_snapshot(id, "above").unwrap();
     let with_snapshot = site.add_disk(id, &NewDisk { serial: "third".into(), ..new.clone() });
