@@ -325,6 +325,7 @@ pub(crate) fn check_allowed(machine: &Value, operation: Operation) -> anyhow::Re
     bail!("{operation} is not possible with {name}, which is {state}; possible now: {possible}")
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: one line or a few for each command")]
 fn request(command: &OperateCommand, places: &Places) -> Request {
     let machine = &places.machine;
     let ask = |action, properties: Value, question: String, done: &str| Request {
