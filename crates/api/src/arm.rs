@@ -31,6 +31,7 @@ mod plan_operations;
 mod point_choice;
 mod policies;
 mod protectable_items;
+mod protected_disks;
 mod protected_item_operations;
 mod protected_items;
 mod providers;
@@ -235,6 +236,8 @@ fn item_routes() -> Router<Arc<Api>> {
         post("reprotect", operate::reprotect),
         post("repairreplication", operate::repair_replication),
         post("updatemobilityservice", operate::update_mobility_service),
+        post("adddisks", protected_disks::add),
+        post("removedisks", protected_disks::remove),
     ];
     let router = Router::new()
         .route(&at("/replicationprotecteditems"), methods([(GET, protected_items::list_all)]))

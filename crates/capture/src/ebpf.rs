@@ -39,6 +39,12 @@
 //! A bitmap becomes active only with the flip, after the fold has emptied it, so what is marked in it later is exactly
 //! what changed since the swap: this is what makes [`ChangeTracker::touched`] exact.
 //!
+//! # Disks that come and go
+//! Each disk has a *slot*: its bitmaps, its counts, its entry in `meta`. A disk that comes gets the next one: bitmaps first, then its number into the
+//! map `disks`, from when on its requests are marked, `meta` last; killed before that, it is done again with empty bitmaps by the next attach, for
+//! which the disk is as new. A slot that is left says so in `meta` before its number is taken out of `disks`. The slots of the others are not touched, so
+//! that their marks, and the generation, go on.
+//!
 //! # Doubt
 //! Everything that could make the bitmaps incomplete is a [`ResyncReason`], looked for at every swap and at attach:
 //! runs that the kernel skipped (`recursion_misses`: a tracepoint hit inside the same program on the same processor),
@@ -64,7 +70,7 @@ use std::collections::BTreeSet;
 use switchback_model::{ExtentSet, GenerationId, ResyncReason};
 
 use crate::ChangeTracker;
-use crate::devices::{DeviceNumber, Sysfs};
+use crate::devices::{DeviceNumber, Sysfs, WholeDisk};
 use pins::Pins;
 use state::State;
 
@@ -80,6 +86,9 @@ pub struct TrackerConfig {
     pub name: String,
     /// The whole disks (see [`Sysfs::resolve`]), at most [`DISKS_MAX`]; all answers are in their order.
     pub disks: Vec<DeviceNumber>,
+    /// Those of them that a running tracker may not know yet: it goes on, and knows of these what changes from the attach on. With any other disk that it
+    /// does not know, it starts anew. Of disks that are not wanted any more it forgets what it knows.
+    pub new: Vec<DeviceNumber>,
     /// The boot in which the replica's last point was made, if it is known: tells a restart of the machine from
     /// a tracker that was removed.
     pub last_boot: Option<BootId>,
@@ -140,7 +149,8 @@ impl Tracker {
         let disks = disks?;
         let boot = BootId::current().map_err(AttachError::system("read the boot id (is /proc mounted?)"))?;
         let pins = Pins::lock(&config.name)?;
-        let (state, reason) = match State::continued(&pins, boot, config.last_boot, &disks) {
+        let is_new = |disk: &WholeDisk| config.new.contains(&disk.number);
+        let (state, reason) = match State::continued(&pins, boot, config.last_boot, &disks, is_new) {
             Ok(state) => (state, None),
             Err(reason) => (State::started(&pins, boot, &disks)?, Some(reason)),
         };
@@ -182,7 +192,7 @@ impl Tracker {
             set.extend(pair[1].extents().iter());
             set
         };
-        self.state.disks().iter().map(union).collect()
+        self.state.wanted().map(union).collect()
     }
 }
 
@@ -201,7 +211,7 @@ impl ChangeTracker for Tracker {
         self.state.check()?;
         self.given_out = true;
         let idle = 1 - self.state.active();
-        Ok(self.state.disks().iter().map(|pair| pair[idle].extents()).collect())
+        Ok(self.state.wanted().map(|pair| pair[idle].extents()).collect())
     }
 
     fn release(&mut self) {
@@ -215,7 +225,7 @@ impl ChangeTracker for Tracker {
     fn touched(&self, read: &[ExtentSet]) -> Result<bool, ResyncReason> {
         self.state.check()?;
         let active = self.state.active();
-        Ok(self.state.disks().iter().zip(read).any(|(pair, read)| pair[active].marked_of(read)))
+        Ok(self.state.wanted().zip(read).any(|(pair, read)| pair[active].marked_of(read)))
     }
 
     fn check(&mut self) -> Result<(), ResyncReason> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use switchback_model::{ExtentSet, GenerationId, ResyncReason};
+use switchback_model::{DiskIndex, ExtentSet, GenerationId, ResyncReason};
 
 /// Knows which blocks of a machine's disks changed.
 ///
@@ -40,4 +40,18 @@ pub trait ChangeTracker: Send + Debug {
     /// # Errors
     /// Why changes may have been missed.
     fn check(&mut self) -> Result<(), ResyncReason>;
+
+    /// Every block of every disk is about to be compared: what is owed of a disk only because it was never sent is owed no more.
+    fn all_compared(&mut self) {}
+
+    /// The disks that were sent from their first block on beside the changes of the others, and are complete by what has been released.
+    fn whole(&self) -> Vec<DiskIndex> {
+        Vec::new()
+    }
+
+    /// Whether this disk is there no more, and only keeps the numbers of the others in their places.
+    fn is_removed(&self, disk: DiskIndex) -> bool {
+        let _ = disk;
+        false
+    }
 }

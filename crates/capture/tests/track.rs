@@ -181,11 +181,16 @@ fn two_disks_of_different_sizes_are_kept_apart() {
     assert!(!tracker.touched(&[blocks([2]), blocks([1])]).unwrap());
     assert_eq!(tracker.swap().unwrap(), [blocks([1]), blocks([3 * SIZE / BLOCK])]);
     drop(tracker);
-    // Another order, or fewer disks, is another machine.
+    // Asked for in another order, they are the same; another one beside them was not watched.
     let swapped = Tracker::attach(&name.config(&[&b, &a])).unwrap();
-    assert!(matches!(reason(swapped), ResyncReason::TrackingLost { .. }));
+    assert!(continued(&swapped));
+    assert!(swapped.tracker.pending()[0].contains(block(3 * SIZE / BLOCK)));
+    drop(swapped);
     let fewer = Tracker::attach(&name.config(&[&b])).unwrap();
-    assert!(matches!(reason(fewer), ResyncReason::TrackingLost { .. }));
+    assert!(continued(&fewer));
+    drop(fewer);
+    let more = Tracker::attach(&name.config(&[&b, &a])).unwrap();
+    assert!(matches!(reason(more), ResyncReason::TrackingLost { .. }), "it was not watched meanwhile");
 }
 
 #[test]
@@ -273,7 +278,12 @@ fn a_device_without_requests_is_refused_and_nothing_stays_behind() {
     std::fs::write(format!("/sys/block/zram{number}/disksize"), "16777216").unwrap();
     let disks = Sysfs::default().resolve(format!("/dev/zram{number}").as_ref()).unwrap();
     let name = Name::new("zram");
-    let config = TrackerConfig { name: name.0.clone(), disks: vec![disks[0].number], last_boot: None };
+    let config = TrackerConfig {
+        name: name.0.clone(),
+        disks: vec![disks[0].number],
+        new: Vec::new(),
+        last_boot: None,
+    };
     let result = Tracker::attach(&config);
     std::fs::write(format!("/sys/block/zram{number}/reset"), "1").unwrap();
     std::fs::write(control.join("hot_remove"), number).unwrap();
@@ -313,4 +323,84 @@ fn a_write_under_way_during_a_swap_is_in_both() {
     assert!(held, "the write was to wait");
     assert!(issued && first == [blocks([5])], "not marked at issue: {first:?}");
     assert_eq!(tracker.swap().unwrap(), [blocks([5])], "not marked at completion");
+}
+
+#[test]
+fn a_disk_that_comes_and_one_that_goes_leave_the_marks_of_the_others_alone() {
+    if !can_run() {
+        return;
+    }
+    let (first, second, third) = (LoopDevice::new(SIZE), LoopDevice::new(SIZE), LoopDevice::new(SIZE));
+    let name = Name::new("comes");
+    let before = quiet(&name, &[&first, &second]);
+    let generation = before.generation();
+    first.write(1, 1);
+    second.write(2, 1);
+    drop(before);
+    // Nobody has said that it may be new: what was written to it before is not known.
+    let with = |disks: &[&LoopDevice], new: &[&LoopDevice]| TrackerConfig {
+        new: new.iter().map(|disk| disk.number()).collect(),
+        ..name.config(disks)
+    };
+    let added = Tracker::attach(&with(&[&first, &second, &third], &[&third])).unwrap();
+    assert_eq!(added.continuity, Continuity::Continued { generation });
+    let mut tracker = added.tracker;
+    third.write(3, 1);
+    let given = tracker.swap().unwrap();
+    let has = |given: &[ExtentSet], disk: usize, number: u64| given[disk].contains(block(number));
+    assert!(has(&given, 0, 1) && has(&given, 1, 2) && has(&given, 2, 3), "{given:?}");
+    assert!(!has(&given, 2, 1) && !has(&given, 0, 3), "each in its own: {given:?}");
+    tracker.release();
+    third.write(4, 1);
+    drop(tracker);
+
+    // The second goes; those that stay are asked for in another order.
+    second.write(5, 1);
+    let left = Tracker::attach(&with(&[&third, &first], &[])).unwrap();
+    assert_eq!(left.continuity, Continuity::Continued { generation });
+    let mut tracker = left.tracker;
+    first.write(6, 1);
+    let given = tracker.swap().unwrap();
+    assert!(has(&given, 0, 4) && has(&given, 1, 6), "{given:?}");
+    assert!(!has(&given, 0, 5) && !has(&given, 1, 5), "{given:?}");
+    assert!(tracker.touched(&[blocks([]), blocks([6])]).is_ok_and(|touched| !touched));
+    drop(tracker);
+    drop(second);
+
+    // It was not watched meanwhile: it comes back as new, or not at all.
+    let fourth = LoopDevice::new(SIZE);
+    let again = Tracker::attach(&with(&[&third, &first], &[])).unwrap();
+    assert_eq!(again.continuity, Continuity::Continued { generation }, "the disk that went is not missed");
+    drop(again);
+    let unknown = Tracker::attach(&with(&[&third, &first, &fourth], &[])).unwrap();
+    let said = reason(unknown).to_string();
+    assert!(said.contains("was not tracked"), "{said}");
+}
+
+#[test]
+fn an_attach_that_is_killed_while_a_disk_comes_is_done_again() {
+    if !can_run() {
+        return;
+    }
+    let (first, second) = (LoopDevice::new(SIZE), LoopDevice::new(SIZE));
+    let name = Name::new("killedcome");
+    let before = quiet(&name, &[&first]);
+    let generation = before.generation();
+    drop(before);
+    let both = TrackerConfig { new: vec![second.number()], ..name.config(&[&first, &second]) };
+    drop(Tracker::attach(&both).unwrap());
+    // As if it had been killed before `meta` said so: the disk is marked already, in bitmaps that nobody knows of.
+    let meta = MapHandle::from_pinned_path(name.folder().join("meta")).unwrap();
+    let mut value = meta.lookup(&[0; 4], MapFlags::ANY).unwrap().unwrap();
+    value[12] = 1;
+    meta.update(&[0; 4], &value, MapFlags::ANY).unwrap();
+    second.write(1, 1);
+    let again = Tracker::attach(&both).unwrap();
+    assert_eq!(again.continuity, Continuity::Continued { generation });
+    let mut tracker = again.tracker;
+    second.write(2, 1);
+    first.write(3, 1);
+    let given = tracker.swap().unwrap();
+    assert!(given[0].contains(block(3)) && given[1].contains(block(2)), "{given:?}");
+    assert!(!given[1].contains(block(1)), "those bitmaps are gone");
 }

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
-    AgentDesired, Answer, Desired, GuestPlatform, IncarnationProof, MasterTargetDesired, NetworkProfile,
-    ProcessServerDesired, ProgramOffer, ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route,
-    ScriptCall, Standing, State, StoragePath,
+    AgentDesired, Answer, Desired, DiskStanding, GuestPlatform, IncarnationProof, MasterTargetDesired,
+    NetworkProfile, ProcessServerDesired, ProgramOffer, ProtectedDisk, ReplicaDesired, ReplicaMode,
+    Replication, Route, ScriptCall, Standing, State, StoragePath,
 };
 use switchback_model::{
-    Bandwidth, Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Seq, Side,
+    Bandwidth, DiskIndex, Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Seq, Side,
 };
 
 use crate::Program;
@@ -275,11 +275,14 @@ fn views(item: &ProtectedItem, path: &ReplicationPath) -> BTreeMap<String, Seq> 
 /// The disks of a machine that its agent is to send.
 fn protected_disks(item: &ProtectedItem) -> Vec<ProtectedDisk> {
     let serials = &item.active().disk_serials;
-    let disk = |(index, size): (usize, &u64)| ProtectedDisk {
-        serial: serials.get(index).cloned().unwrap_or_default(),
-        size: *size,
+    // Those that are being prepared come behind the others.
+    let told = item.disks().filter(|(_, standing)| *standing != DiskStanding::Preparing);
+    let disk = |(disk, standing): (DiskIndex, DiskStanding)| ProtectedDisk {
+        serial: serials.get(usize::from(disk.0)).cloned().unwrap_or_default(),
+        size: item.disk_sizes[usize::from(disk.0)],
+        standing,
     };
-    item.disk_sizes.iter().enumerate().map(disk).collect()
+    told.map(disk).collect()
 }
 
 /// All replicas that a machine has or had.

@@ -6,6 +6,7 @@
 
 mod agent_update;
 pub(crate) mod deployment;
+mod disks;
 pub(crate) mod executor;
 pub(crate) mod failover;
 mod finish;
@@ -51,6 +52,8 @@ fn steps_of(job: &Job) -> Result<Vec<Step>, ControlError> {
             ItemOperation::Reprotect(_) => reprotect::steps(),
             ItemOperation::Resynchronize => finish::resync_steps(),
             ItemOperation::SwitchProcessServer { .. } => process_server::steps(),
+            ItemOperation::AddDisks { .. } => disks::add_steps(),
+            ItemOperation::RemoveDisks { .. } => disks::remove_steps(),
             ItemOperation::Disable { .. } => finish::disable_steps(),
             ItemOperation::CleanUp => finish::clean_up_steps(),
             ItemOperation::UpdateAgent => agent_update::steps(),

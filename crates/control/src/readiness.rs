@@ -170,7 +170,7 @@ impl Control {
         let is_there = self.place_of(item, (Role::Target, to)) == instance.site;
         Target {
             machine: instance.id.clone().filter(|_| is_there),
-            serials: instance.disk_serials.clone(),
+            serials: item.present_serials(to),
             master_target: state.map(|state| state.system_uuid.clone()).unwrap_or_default(),
             lent: is_lent(item, to),
         }
@@ -521,7 +521,8 @@ fn target_machine(item: &ProtectedItem, to: Side, machine: Option<&Machine>) -> 
         );
     };
     let written = item.replication.iter().flat_map(|path| &path.targets);
-    let moved = disks.iter().map(|disk| &disk.path).ne(written);
+    let written = written.filter(|target| !target.as_os_str().is_empty());
+    let moved = disks.iter().map(|(_, disk)| &disk.path).ne(written);
     if is_lent(item, to) && moved {
         return ReadinessCheck::raised(
             CheckState::Failed,

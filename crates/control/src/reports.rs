@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering;
 use serde::{Deserialize, Serialize};
 use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
-    AgentState, Answer, MasterTargetState, ProcessServerState, ReplicaActual, ReplicaMode, Report, State,
+    AgentState, Answer, DiskStanding, MasterTargetState, ProcessServerState, ReplicaActual, ReplicaMode,
+    Report, State,
 };
 use switchback_model::{
-    Event, Held, ObjectName, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq, Severity,
-    UnixMillis,
+    DiskIndex, Event, Held, ObjectName, Operation, ProtectedItem, ProtectionGroup, ReplicaName, Seq,
+    Severity, UnixMillis,
 };
 use switchback_store::{Expect, Kind, Query, StoreError};
 
@@ -245,11 +246,62 @@ fn site_left(item: &ProtectedItem, system_uuid: &str) -> Option<ObjectName> {
     left.find(|left| left.system_uuid == system_uuid).map(|left| left.site.clone())
 }
 
+/// What a master target's report means for a machine: the codes and messages of events.
+fn follow_target(
+    item: &mut ProtectedItem,
+    stored: &StoredReport,
+    target: &MasterTargetState,
+) -> Vec<(&'static str, String)> {
+    let mut events = Vec::new();
+    let name = stored.peer.name.as_str();
+    // What has been removed is told as long as that is desired.
+    let has = |replica: &ReplicaName| {
+        target
+            .replicas
+            .iter()
+            .any(|actual| actual.replica == *replica && actual.reached != Some(ReplicaMode::Remove))
+    };
+    item.retired.retain(|retired| retired.master_target != name || has(&retired.replica));
+    let actual = item
+        .replication
+        .as_ref()
+        .filter(|path| path.master_target == name)
+        .and_then(|path| stored.replica(&path.replica));
+    let Some(actual) = actual else { return events };
+    for (disk, serial) in made_whole(item, actual) {
+        item.disk_standings.remove(&disk.0);
+        let message =
+            format!("the disk {serial} of {} is protected: recovery points hold it from now on", item.name);
+        events.push(("protection.disk-protected", message));
+    }
+    // Point 0 is what the disks held before.
+    let has_point = actual.points.last().is_some_and(|point| point.seq > Seq(0));
+    if has_point && let Ok(next) = item.protection.apply(Operation::PointsExist) {
+        item.protection = next;
+        let site = &item.passive().site;
+        let message = format!("{} is protected: its first recovery point is at {site}", item.name);
+        events.push(("protection.protected", message));
+    }
+    events
+}
+
+/// The disks that were added to a machine and that its newest point holds.
+fn made_whole(item: &ProtectedItem, actual: &ReplicaActual) -> Vec<(DiskIndex, String)> {
+    let Some(newest) = actual.points.last() else { return Vec::new() };
+    let adding = item.disks().filter(|(_, standing)| *standing == DiskStanding::Adding);
+    let is_held =
+        |disk: &DiskIndex| actual.targets.len() > usize::from(disk.0) && !newest.lacks.contains(disk);
+    let serial =
+        |disk: DiskIndex| item.home.disk_serials.get(usize::from(disk.0)).cloned().unwrap_or_default();
+    adding.filter(|(disk, _)| is_held(disk)).map(|(disk, _)| (disk, serial(disk))).collect()
+}
+
 /// What a report means for a machine.
 fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> Vec<Event> {
     let mut events = Vec::new();
+    let object = item.name.to_string();
     let mut tell = |code: &str, severity, message: String| {
-        events.push(Event { time: now, code: code.into(), severity, object: item.name.to_string(), message });
+        events.push(Event { time: now, code: code.into(), severity, object: object.clone(), message });
     };
     match judge(item, stored) {
         Some(Verdict::Confirmed) => {
@@ -273,30 +325,8 @@ fn follow(item: &mut ProtectedItem, stored: &StoredReport, now: UnixMillis) -> V
         return events;
     }
     if let Some(target) = stored.master_target() {
-        let name = stored.peer.name.as_str();
-        // What has been removed is told as long as that is desired.
-        let has = |replica: &ReplicaName| {
-            target
-                .replicas
-                .iter()
-                .any(|actual| actual.replica == *replica && actual.reached != Some(ReplicaMode::Remove))
-        };
-        item.retired.retain(|retired| retired.master_target != name || has(&retired.replica));
-        let actual = item
-            .replication
-            .as_ref()
-            .filter(|path| path.master_target == name)
-            .and_then(|path| stored.replica(&path.replica));
-        // Point 0 is what the disks held before.
-        let has_point =
-            actual.is_some_and(|actual| actual.points.last().is_some_and(|point| point.seq > Seq(0)));
-        if has_point && let Ok(next) = item.protection.apply(Operation::PointsExist) {
-            item.protection = next;
-            tell(
-                "protection.protected",
-                Severity::Info,
-                format!("{} is protected: its first recovery point is at {}", item.name, item.passive().site),
-            );
+        for (code, message) in follow_target(item, stored, target) {
+            tell(code, Severity::Info, message);
         }
     }
     if let Some(agent) = stored.agent()

@@ -163,6 +163,7 @@ impl Bench {
             retention_bytes: 0,
             views: Default::default(),
             standing: Vec::new(),
+            targets: Vec::new(),
             problem: None,
         };
         let replicas = is_there.then_some(replica).into_iter().collect();

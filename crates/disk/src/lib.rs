@@ -24,6 +24,7 @@ pub mod spans;
 mod sys;
 #[doc(hidden)]
 pub mod testing;
+mod void_disk;
 mod volume;
 
 pub use clock::{Clock, SystemClock};
@@ -32,4 +33,5 @@ pub use disk::Disk;
 pub use error::{OpenDiskError, OpenVolumeError};
 pub use file_disk::{Access, FileDisk};
 pub use pool::{AlignedBuf, AlignedPool, BUFFER_ALIGN};
+pub use void_disk::VoidDisk;
 pub use volume::{Volume, VolumeEntry, VolumeFile, VolumeLock};

@@ -23,9 +23,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use agent::{
-    Activity, AgentDesired, AgentState, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts, InterfaceFacts,
-    InterfaceSettings, NetworkProfile, PROGRAM_PIECE_MAX, PowerOff, Problem, ProgramOffer, ProgramPiece,
-    ProgramState, ProtectedDisk, Replication, ReplicationState, ScriptCall, ScriptResult, Standing,
+    Activity, AgentDesired, AgentState, DiskFacts, DiskStanding, FinalPoint, GuestPlatform, HardwareFacts,
+    InterfaceFacts, InterfaceSettings, NetworkProfile, PROGRAM_PIECE_MAX, PowerOff, Problem, ProgramOffer,
+    ProgramPiece, ProgramState, ProtectedDisk, Replication, ReplicationState, ScriptCall, ScriptResult,
+    Standing,
 };
 
 pub use blobs::{BlobAccess, BlobPlace, Secret, StoragePath, StoragePathFound};
@@ -237,7 +238,8 @@ impl MasterTargetDesired {
 pub struct ReplicaDesired {
     /// The replica.
     pub replica: ReplicaName,
-    /// Target disks, in order: paths at the master target; at a site whose disks are page blobs, their addresses.
+    /// Target disks, in order: paths at the master target; at a site whose disks are page blobs, their addresses. An empty one: the disk has been
+    /// removed. More than there were: disks have been added; others never change.
     pub targets: Vec<PathBuf>,
     /// The replica is in page blobs, here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -316,6 +318,9 @@ pub struct ReplicaActual {
     /// Where the disks are at the point that it stands at, in order, when that is not where it writes: clones of page blobs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standing: Vec<PathBuf>,
+    /// [`ReplicaDesired::targets`] as it is on them: while it takes data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<PathBuf>,
     /// What is wrong with it.
     #[serde(default)]
     pub problem: Option<Problem>,

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::azure::{AzureKind, MachinePlan};
+use crate::component::DiskStanding;
 use crate::{
-    Consistency, Epoch, JobId, MachineId, ObjectName, Protection, Proving, ReplicaName, RetentionPolicy, Seq,
-    Side, UnixMillis,
+    Consistency, DiskIndex, Epoch, JobId, MachineId, ObjectName, Protection, Proving, ReplicaName,
+    RetentionPolicy, Seq, Side, UnixMillis,
 };
 
 /// A site: a place that machines run at.
@@ -241,8 +242,11 @@ pub struct ProtectedItem {
     /// What its instance at the recovery site shall be, where that is made at a failover.
     #[serde(default)]
     pub plan: MachinePlan,
-    /// Bytes of each protected disk, in order.
+    /// Bytes of each protected disk, in order. A disk's place is its number at the replica, and in the lists of the instances.
     pub disk_sizes: Vec<u64>,
+    /// How those disks stand that are not simply protected, by their place. Those that were removed lose it with the next commit of a failover.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub disk_standings: BTreeMap<u16, DiskStanding>,
     /// Where the current replication goes; `None`: nothing replicates (after a commit).
     #[serde(default)]
     pub replication: Option<ReplicationPath>,
@@ -326,6 +330,7 @@ impl ProtectedItem {
             away,
             plan: MachinePlan::default(),
             disk_sizes,
+            disk_standings: BTreeMap::new(),
             replication: None,
             retired: Vec::new(),
             failover: None,
@@ -342,6 +347,39 @@ impl ProtectedItem {
             job: None,
             held: None,
         }
+    }
+
+    /// How its disks stand, by their place.
+    pub fn disks(&self) -> impl Iterator<Item = (DiskIndex, DiskStanding)> + '_ {
+        let standing = |place: u16| self.disk_standings.get(&place).copied().unwrap_or_default();
+        (0..).take(self.disk_sizes.len()).map(move |place| (DiskIndex(place), standing(place)))
+    }
+
+    /// Those that are there: not those that were removed.
+    pub fn present_disks(&self) -> impl Iterator<Item = DiskIndex> + '_ {
+        self.disks().filter(|(_, standing)| *standing != DiskStanding::Removed).map(|(disk, _)| disk)
+    }
+
+    /// The serial numbers of those at a side; empty where they are not known.
+    #[must_use]
+    pub fn present_serials(&self, side: Side) -> Vec<String> {
+        let serials = &self.instance(side).disk_serials;
+        self.present_disks().filter_map(|disk| serials.get(usize::from(disk.0)).cloned()).collect()
+    }
+
+    /// Forgets disks: what replicated them has ended.
+    pub fn drop_disks(&mut self, gone: &[DiskIndex]) {
+        fn keep<T>(list: &mut Vec<T>, gone: &[DiskIndex]) {
+            let mut place = 0;
+            list.retain(|_| {
+                place += 1;
+                !gone.contains(&DiskIndex(place - 1))
+            });
+        }
+        keep(&mut self.disk_sizes, gone);
+        keep(&mut self.home.disk_serials, gone);
+        keep(&mut self.away.disk_serials, gone);
+        self.disk_standings.clear();
     }
 
     /// The instance on a side.
@@ -453,6 +491,9 @@ pub struct FailoverRecord {
     pub group_tag: Option<String>,
     /// Nothing was lost: the source was shut down after its last cycle.
     pub planned: bool,
+    /// Disks that the machine is without, as the point lacks them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<DiskIndex>,
 }
 
 /// A test failover's copy of a machine.

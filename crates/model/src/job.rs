@@ -189,6 +189,19 @@ pub enum ItemOperation {
         /// The name of the one to send through, at the side the machine runs on.
         process_server: String,
     },
+    /// See [`Operation::AddDisks`].
+    AddDisks {
+        /// Each by its serial number or the name that the machine's agent has for it.
+        disks: Vec<String>,
+        /// Where their replicas go; `None`: the datastore with most room.
+        #[serde(default)]
+        datastore: Option<String>,
+    },
+    /// See [`Operation::RemoveDisks`].
+    RemoveDisks {
+        /// Each by its serial number or the name that the machine's agent has for it.
+        disks: Vec<String>,
+    },
     /// See [`Operation::Disable`].
     Disable {
         /// Also delete the instance at the passive side, if Switchback made it.
@@ -232,6 +245,8 @@ impl ItemOperation {
             Self::Reprotect(_) => Operation::Reprotect,
             Self::Resynchronize => Operation::Resynchronize,
             Self::SwitchProcessServer { .. } => Operation::SwitchProcessServer,
+            Self::AddDisks { .. } => Operation::AddDisks,
+            Self::RemoveDisks { .. } => Operation::RemoveDisks,
             Self::Disable { .. } => Operation::Disable,
             Self::CleanUp | Self::UpdateAgent => return None,
         })

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Seq;
+use crate::{DiskIndex, Seq};
 
 /// A moment as milliseconds since 1970-01-01 UTC, from the clock of whoever states it.
 ///
@@ -47,4 +47,16 @@ pub struct RecoveryPoint {
     /// The multi-VM moment it belongs to, when its replication group took one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub group_tag: Option<String>,
+    /// Disks of the replica that are not in this state here: their initial replication was not complete, or they have been removed since. Ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<DiskIndex>,
+}
+
+impl RecoveryPoint {
+    /// Whether the other one is the same moment of the same history. Which disks a point holds changes when a disk is removed.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let what = |point: &Self| (point.seq, point.time, point.consistency);
+        what(self) == what(other) && self.group_tag == other.group_tag
+    }
 }

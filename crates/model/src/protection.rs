@@ -112,13 +112,17 @@ pub enum Operation {
     Resynchronize,
     /// Send through another process server.
     SwitchProcessServer,
+    /// Protect disks that the machine has got since, too.
+    AddDisks,
+    /// Protect disks no more.
+    RemoveDisks,
     /// End the protection.
     Disable,
 }
 
 impl Operation {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::PointsExist,
         Self::TestFailover,
         Self::TestFailoverCleanup,
@@ -130,6 +134,8 @@ impl Operation {
         Self::Reprotect,
         Self::Resynchronize,
         Self::SwitchProcessServer,
+        Self::AddDisks,
+        Self::RemoveDisks,
         Self::Disable,
     ];
 }
@@ -148,6 +154,8 @@ impl fmt::Display for Operation {
             Self::Reprotect => "reprotect",
             Self::Resynchronize => "resynchronize",
             Self::SwitchProcessServer => "switch process server",
+            Self::AddDisks => "add disks",
+            Self::RemoveDisks => "remove disks",
             Self::Disable => "disable protection",
         })
     }
@@ -252,6 +260,10 @@ impl Protection {
             (P::FailedOver, O::Commit) => to(P::Committed),
             (P::Committed, O::Reprotect) => Self { epoch: self.epoch.next(), phase: P::Reprotecting, ..same },
             (P::Enabling | P::Protected | P::Reprotecting, O::Resynchronize | O::SwitchProcessServer) => same,
+            // A test's copy stands on the replica, which is opened anew. Away, the disks that are written are not ours to add to.
+            (P::Protected, O::AddDisks | O::RemoveDisks) if !self.testing && self.active == Side::Home => {
+                same
+            }
             // A test's copy stands on the recovery points that would go.
             (P::Enabling | P::Protected | P::Committed | P::Reprotecting, O::Disable) if !self.testing => {
                 same

@@ -132,6 +132,7 @@ mod tests {
             time: UnixMillis(time),
             consistency: Consistency::CrashConsistent,
             group_tag: None,
+            lacks: Vec::new(),
         };
         (0..).zip(times).map(point).collect()
     }

@@ -89,7 +89,14 @@ fn part(
 
 fn commit_of(seq: Seq, parts: u32) -> CommitCycle {
     let consistency = Consistency::CrashConsistent;
-    CommitCycle { seq, parts, time: UnixMillis(seq.0 * 1000), consistency, group_tag: None }
+    CommitCycle {
+        seq,
+        parts,
+        time: UnixMillis(seq.0 * 1000),
+        consistency,
+        group_tag: None,
+        whole: Vec::new(),
+    }
 }
 
 /// A whole cycle: block 0 of disk 0 and block 1 of disk 1.

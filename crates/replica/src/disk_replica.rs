@@ -35,6 +35,7 @@ mod fill;
 mod fsck;
 mod open;
 mod prune;
+mod reshape;
 mod rollback;
 mod session;
 mod stage;

@@ -6,7 +6,8 @@
 //! <body: JSON of `Manifest`>
 //! ```
 //! Format 1 is a replica whose disks hold its newest applied point; format 2 is written, and needed, only while it stands at
-//! a point ([`Standing`]): a build that does not know of it must not take what is on the disks for the newest state.
+//! a point ([`Standing`]): a build that does not know of it must not take what is on the disks for the newest state. Format 3 is one
+//! some of whose points lack a disk: a build that does not know that must not give such a point out as whole.
 //!
 //! Text, so that it can be read on the worst day with nothing but a pager; the version before the checksum,
 //! so that a newer format is told apart from damage. It is only ever replaced whole
@@ -28,8 +29,8 @@ use crate::{CycleKind, DiskSpec, ReplicaError, error::volume_error, sealed_text}
 /// The file's name in its volume.
 pub(crate) const MANIFEST: &str = "manifest";
 const MAGIC: &str = "switchback-replica";
-/// Without and with a standing point.
-const VERSIONS: [u32; 2] = [1, 2];
+/// Plain; standing at a point; with points that lack disks, standing or not.
+const VERSIONS: [u32; 3] = [1, 2, 3];
 /// 256 MiB: some hundred thousand recovery points.
 const LEN_MAX: usize = 256 << 20;
 
@@ -57,6 +58,12 @@ pub(crate) struct Manifest {
     /// The disks are away from the newest point, and can be brought back to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) standing: Option<Standing>,
+    /// Disks added after the first point whose initial replication is not complete. Ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) seeding: Vec<DiskIndex>,
+    /// Disks that were removed: their numbers stay theirs, nothing is kept of them. Ascending.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) removed: Vec<DiskIndex>,
 }
 
 /// A committed cycle waiting to be applied.
@@ -150,6 +157,24 @@ impl Manifest {
             generation: None,
             open: None,
             standing: None,
+            seeding: Vec::new(),
+            removed: Vec::new(),
+        }
+    }
+
+    /// The disks that the next point lacks, unless its commit says otherwise of those that are being seeded. Ascending.
+    pub(crate) fn lacking(&self) -> Vec<DiskIndex> {
+        let mut lacking: Vec<_> = self.seeding.iter().chain(&self.removed).copied().collect();
+        lacking.sort_unstable();
+        lacking
+    }
+
+    /// No point holds this disk any more.
+    pub(crate) fn leave_out(&mut self, disk: DiskIndex) {
+        for point in &mut self.points {
+            if let Err(place) = point.lacks.binary_search(&disk) {
+                point.lacks.insert(place, disk);
+            }
         }
     }
 
@@ -173,7 +198,8 @@ impl Manifest {
     }
 
     fn version(&self) -> u32 {
-        VERSIONS[usize::from(self.standing.is_some())]
+        let lacks = !self.lacking().is_empty() || self.points.iter().any(|point| !point.lacks.is_empty());
+        VERSIONS[if lacks { 2 } else { usize::from(self.standing.is_some()) }]
     }
 
     pub(crate) fn decode(data: &[u8]) -> Result<Self, String> {
@@ -204,8 +230,25 @@ impl Manifest {
         if above != self.staged.iter().map(|cycle| cycle.seq).collect::<Vec<_>>() {
             return Err(format!("the points {above:?} should be those staged"));
         }
+        self.check_lacking()?;
         self.check_standing(&seqs)?;
         self.check_reverse(&seqs)
+    }
+
+    /// Every list ascends and names disks that there are; none of all points claims a disk that was removed.
+    fn check_lacking(&self) -> Result<(), String> {
+        let of_points = self.points.iter().map(|point| &point.lacks);
+        for disks in of_points.chain([&self.seeding, &self.removed, &self.lacking()]) {
+            let foreign = disks.iter().any(|disk| usize::from(disk.0) >= self.disks.len());
+            if foreign || !disks.is_sorted_by(|a, b| a < b) {
+                return Err(format!("disks that it says are lacking are out of order or unknown: {disks:?}"));
+            }
+        }
+        let claims = |point: &RecoveryPoint| self.removed.iter().any(|disk| !point.lacks.contains(disk));
+        match self.points.iter().find(|point| claims(point)) {
+            Some(point) => Err(format!("point {} claims a disk that was removed", point.seq)),
+            None => Ok(()),
+        }
     }
 
     fn check_standing(&self, seqs: &[Seq]) -> Result<(), String> {
@@ -259,6 +302,9 @@ impl Manifest {
         self.generation = None;
         self.points.retain(|point| point.seq <= to);
         self.reverse.retain(|delta| delta.from <= to);
+        // What the points that are left lack must be said to be whole again.
+        let lacks = self.points.last().map(|point| point.lacks.clone()).unwrap_or_default();
+        self.seeding = lacks.into_iter().filter(|disk| !self.removed.contains(disk)).collect();
     }
 
     /// The number of the next cycle: that after the newest point. A cycle that was given up, and points that were rolled
@@ -331,7 +377,8 @@ mod tests {
         assert_eq!((manifest.epoch, manifest.stands_at(), manifest.bytes_kept()), (Epoch(4), None, 300));
         assert!(manifest.encode().starts_with(b"switchback-replica 1 "));
         assert!(Manifest::decode(&with_format(2, BODY)).is_err(), "without a standing point");
-        let refused = Manifest::decode(&with_format(3, BODY)).unwrap_err();
+        assert!(Manifest::decode(&with_format(3, BODY)).is_err(), "with nothing that a point lacks");
+        let refused = Manifest::decode(&with_format(4, BODY)).unwrap_err();
         assert!(refused.contains("newer build"), "{refused}");
 
         let encoded = standing().encode();
@@ -341,6 +388,17 @@ mod tests {
         let moving = Manifest { work: Some(Work::Stand), ..standing() };
         assert_eq!(Manifest::decode(&moving.encode()), Ok(moving.clone()));
         assert_eq!(moving.stands_at(), None);
+
+        let mut lacking = standing();
+        lacking.points[0].lacks = vec![DiskIndex(0)];
+        assert!(lacking.encode().starts_with(b"switchback-replica 3 "));
+        assert_eq!(Manifest::decode(&lacking.encode()), Ok(lacking.clone()));
+        for disks in [vec![DiskIndex(1)], vec![DiskIndex(0); 2]] {
+            lacking.points[0].lacks = disks;
+            assert!(Manifest::decode(&lacking.encode()).is_err(), "{lacking:?}");
+        }
+        let claimed = Manifest { removed: vec![DiskIndex(0)], ..standing() };
+        assert!(Manifest::decode(&claimed.encode()).is_err(), "a point claims what was removed");
     }
 
     #[test]

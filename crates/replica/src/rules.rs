@@ -23,6 +23,19 @@ pub(crate) fn same_disks(replica: &[DiskSpec], source: &[DiskSpec]) -> Result<()
     Err(ReplicaError::DisksChanged { detail })
 }
 
+/// The same, but for disks that were added, of which the source need not have heard yet: no point holds them before it has.
+pub(crate) fn known_disks(
+    replica: &[DiskSpec],
+    lacking: &[DiskIndex],
+    source: &[DiskSpec],
+) -> Result<(), ReplicaError> {
+    let unheard_of = (0..).map(DiskIndex).take(replica.len()).skip(source.len());
+    if source.len() < replica.len() && unheard_of.into_iter().all(|disk| lacking.contains(&disk)) {
+        return same_disks(&replica[..source.len()], source);
+    }
+    same_disks(replica, source)
+}
+
 /// Whether a request joins the cycle that is open.
 pub(crate) fn joins(open: Option<&OpenCycleStatus>, request: &OpenCycle) -> bool {
     open.is_some_and(|open| {

@@ -102,6 +102,10 @@ pub struct CommitCycle {
     pub consistency: Consistency,
     /// The multi-VM moment it belongs to.
     pub group_tag: Option<String>,
+    /// Disks added to a replica that had points whose initial replication is complete with this cycle, or was before: only if they are named here does
+    /// the point, and do those after it, hold them. Naming others changes nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub whole: Vec<DiskIndex>,
 }
 
 /// How far a source's data has come.

@@ -124,7 +124,9 @@ fn send(session: &mut dyn ReplicaSession, seq: Seq, byte: impl Fn(u64) -> u8) ->
 
 fn commit(session: &mut dyn ReplicaSession, seq: Seq) {
     let (time, consistency) = (UnixMillis(1), Consistency::CrashConsistent);
-    session.commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None }).unwrap();
+    session
+        .commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None, whole: Vec::new() })
+        .unwrap();
 }
 
 fn assert_blocks(disk: &dyn Disk, byte: impl Fn(u64) -> u8) {

@@ -94,6 +94,7 @@ pub fn site(subject: &Subject) {
     snapshots_keep_what_was(subject);
     network_cards_are_connected(subject);
     disks_lie_over_images(subject);
+    disks_come_and_go(subject);
 }
 
 /// A machine with one disk and one network card.
@@ -253,6 +254,57 @@ fn snapshots_keep_what_was(subject: &Subject) {
     site.delete_snapshot(id, "one").unwrap();
     assert_eq!(snapshots(), [""; 0]);
     assert!(subject.is_filled(path, 1));
+    site.delete_machine(id).unwrap();
+}
+
+fn disks_come_and_go(subject: &Subject) {
+    let site = &subject.site;
+    let made = subject.make(&machine(subject, "disks"));
+    let id = &made.id;
+    let new = NewDisk {
+        size: DISK_SIZE,
+        serial: "second".into(),
+        origin: DiskOrigin::Empty { datastore: subject.datastore.clone() },
+    };
+    site.set_disks_aside(id, &[]).unwrap();
+    if !site.changes_disks() {
+        assert!(site.add_disk(id, &new).is_err() && site.remove_disk(id, "second").is_err());
+        assert!(site.set_disks_aside(id, std::slice::from_ref(&made.disks[0].serial)).is_err());
+        return site.delete_machine(id).unwrap();
+    }
+    let disks = || site.machine(id).unwrap().disks;
+    let added = site.add_disk(id, &new).unwrap();
+    assert!(subject.is_filled(&added.path, 0));
+    subject.fill(&added.path, 3);
+    assert_eq!(site.add_disk(id, &new).unwrap(), added, "added again, it is the same");
+    assert_eq!(disks(), [made.disks[0].clone(), added.clone()]);
+    let first = std::slice::from_ref(&made.disks[0].serial);
+    for _ in 0..2 {
+        site.set_disks_aside(id, first).unwrap();
+        assert_eq!(disks(), std::slice::from_ref(&added));
+    }
+    site.create_snapshot(id, "above").unwrap();
+    let with_snapshot = site.add_disk(id, &NewDisk { serial: "third".into(), ..new.clone() });
+    assert!(with_snapshot.is_err() && site.set_disks_aside(id, &[]).is_err());
+    site.power_on(id).unwrap();
+    site.delete_snapshot(id, "above").unwrap();
+    assert!(matches!(site.remove_disk(id, "second"), Err(SiteError::Running { .. })));
+    site.power_off(id).unwrap();
+    site.set_disks_aside(id, &[]).unwrap();
+    assert_eq!(disks(), [made.disks[0].clone(), added.clone()], "it is where it was");
+    assert!(subject.is_filled(&added.path, 3), "and as it was");
+
+    site.set_disks_aside(id, &["second".into()]).unwrap();
+    site.power_on(id).unwrap();
+    for _ in 0..2 {
+        site.remove_disk(id, "second").unwrap();
+    }
+    site.power_off(id).unwrap();
+    assert!(subject.contents().read(&added.path).is_none(), "what was set aside goes while it runs");
+    let again = site.add_disk(id, &new).unwrap();
+    assert!(subject.is_filled(&again.path, 0));
+    site.remove_disk(id, "second").unwrap();
+    assert_eq!(disks(), made.disks);
     site.delete_machine(id).unwrap();
 }
 

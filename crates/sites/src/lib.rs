@@ -261,6 +261,41 @@ pub trait Site: Send + Sync + Debug {
     /// [`SiteError::Running`] unless it is off.
     fn delete_machine(&self, id: &str) -> Result<(), SiteError>;
 
+    /// Whether [`Site::add_disk`], [`Site::set_disks_aside`] and [`Site::remove_disk`] can be used.
+    fn changes_disks(&self) -> bool {
+        false
+    }
+
+    /// Gives a machine that is off another disk, its last. One with the same serial number, which must not be empty, that it has already is it.
+    ///
+    /// # Errors
+    /// [`SiteError::NoRoom`], [`SiteError::Running`]; it has snapshots; this kind of site gives none.
+    fn add_disk(&self, id: &str, disk: &NewDisk) -> Result<MachineDisk, SiteError> {
+        let detail = "this kind of site does not add disks to machines that it has made";
+        Err(SiteError::failed(format!("adding the disk {} to {id}", disk.serial), detail))
+    }
+
+    /// Has a machine, off and without snapshots, start without these of its disks until it is told otherwise. They stay as they are.
+    ///
+    /// # Errors
+    /// [`SiteError::Running`] when something would change; this kind of site cannot.
+    fn set_disks_aside(&self, id: &str, serials: &[String]) -> Result<(), SiteError> {
+        if serials.is_empty() {
+            return self.machine(id).map(drop);
+        }
+        let detail = "this kind of site starts machines with all their disks";
+        Err(SiteError::failed(format!("starting {id} without {}", serials.join(", ")), detail))
+    }
+
+    /// Removes a disk of a machine that is off, with its contents; of one that runs, only what was set aside. One that it does not have is removed.
+    ///
+    /// # Errors
+    /// [`SiteError::Running`]; this kind of site cannot.
+    fn remove_disk(&self, id: &str, serial: &str) -> Result<(), SiteError> {
+        let detail = "this kind of site does not take disks from machines that it has made";
+        Err(SiteError::failed(format!("removing the disk {serial} of {id}"), detail))
+    }
+
     /// Hands disks of a machine that is off to a master target, and returns their paths there, in the order of `serials` (empty: all). Those that it has
     /// already stay. `to`: the SMBIOS system UUID of the machine that the master target runs in; empty when it is not known. A site whose master
     /// targets reach its disks anyway only tells where they are.

@@ -21,6 +21,7 @@ mod accelerator;
 mod arguments;
 mod derived;
 mod description;
+mod disks;
 mod images;
 mod locks;
 mod making;
@@ -49,7 +50,9 @@ use description::Description;
 use locks::FileLock;
 use toml_file::TomlFile;
 
-use crate::{Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, Sight, Site, SiteError};
+use crate::{
+    Datastore, Machine, MachineDisk, Network, NewDisk, NewMachine, Nic, Power, Sight, Site, SiteError,
+};
 
 const SITE: &str = "site.toml";
 const MACHINES: &str = "machines";
@@ -308,6 +311,22 @@ impl Site for LocalSite {
 
     fn delete_machine(&self, id: &str) -> Result<(), SiteError> {
         self.remove(id)
+    }
+
+    fn changes_disks(&self) -> bool {
+        true
+    }
+
+    fn add_disk(&self, id: &str, disk: &NewDisk) -> Result<MachineDisk, SiteError> {
+        self.give_disk(id, disk)
+    }
+
+    fn set_disks_aside(&self, id: &str, serials: &[String]) -> Result<(), SiteError> {
+        self.set_aside(id, serials)
+    }
+
+    fn remove_disk(&self, id: &str, serial: &str) -> Result<(), SiteError> {
+        self.take_disk(id, serial)
     }
 
     fn power_on(&self, id: &str) -> Result<(), SiteError> {

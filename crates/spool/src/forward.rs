@@ -432,7 +432,9 @@ impl Link {
             self.may_be_open = false;
             self.last_point = Some(point);
             Some(watermarks)
-        } else if commit.seq == self.last_seq() && self.last_point.as_ref() != Some(&point) {
+        } else if commit.seq == self.last_seq()
+            && !self.last_point.as_ref().is_some_and(|last| last.is_same(&point))
+        {
             return Err(diverged(format!(
                 "the target's point {} is another than the one spooled",
                 commit.seq
@@ -497,7 +499,8 @@ fn check_history(log: &Log, status: &ReplicaStatus) -> Result<(), StepError> {
     if seq(theirs) < seq(ours) {
         return Err(diverged(format!("the target is at point {}, it was at {}", seq(theirs), seq(ours))));
     }
-    if seq(theirs) == seq(ours) && theirs != ours {
+    let differ = theirs.as_ref().zip(ours.as_ref()).is_some_and(|(theirs, ours)| !theirs.is_same(ours));
+    if seq(theirs) == seq(ours) && (differ || theirs.is_some() != ours.is_some()) {
         return Err(diverged(format!("the target's point {} is another than the one forwarded", seq(ours))));
     }
     if seq(theirs) > log.tip.last_seq() {

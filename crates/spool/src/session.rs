@@ -337,7 +337,7 @@ fn commit(log: &mut Log, commit: &CommitCycle) -> Result<Watermarks, ReplicaErro
     let Some(open) = &log.tip.open else {
         // The answer to the first may have been lost.
         return match &log.tip.last_point {
-            Some(last) if *last == point_of(commit) => Ok(watermarks(log)),
+            Some(last) if last.is_same(&point_of(commit)) => Ok(watermarks(log)),
             _ => Err(protocol(format!("cycle {} is not open", commit.seq))),
         };
     };

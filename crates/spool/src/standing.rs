@@ -159,5 +159,6 @@ pub(crate) fn point_of(commit: &CommitCycle) -> RecoveryPoint {
         time: commit.time,
         consistency: commit.consistency,
         group_tag: commit.group_tag.clone(),
+        lacks: Vec::new(),
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use switchback_delta::{DeltaKey, Frame};
-use switchback_disk::{Access, Clock, DirVolume, Disk, FileDisk, OpenDiskError, Volume};
+use switchback_disk::{Access, Clock, DirVolume, Disk, FileDisk, OpenDiskError, VoidDisk, Volume};
 use switchback_model::{DiskIndex, ReplicaId, ReplicaName, RetentionPolicy};
 use switchback_replica::{
     Applier, CommitCycle, DiskReplica, DiskSpec, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus,
@@ -34,7 +34,7 @@ const CLOSING_MAX: Duration = Duration::from_mins(1);
 /// What the owner of a replica's directory decided about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Settings {
-    /// Paths of the target disks, in order.
+    /// Paths of the target disks, in order. Empty where a disk has been removed.
     pub targets: Vec<PathBuf>,
     /// The component whose sessions may write it: the first that did. `None`: local use only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -233,30 +233,63 @@ pub fn create_replica(
             format!("{} target disks are configured, the source has {}", settings.targets.len(), sizes.len());
         return Err(ReplicaError::DisksChanged { detail });
     }
-    for (target, size) in settings.targets.iter().zip(sizes) {
+    make_targets(settings, sizes)?;
+    let config = config(settings)?;
+    save_settings(&*volume, settings)?;
+    let sizes_of: Vec<_> = sizes.iter().map(|spec| spec.size).collect();
+    let (disks, id) = (open_targets(settings, &sizes_of)?, ReplicaId(new_id()));
+    DiskReplica::create(volume.clone(), disks, sizes.to_vec(), id, clock.now(), config)?;
+    let removed = removed(settings);
+    if removed.is_empty() { Ok(()) } else { DiskReplica::reshape(&*volume, sizes, &removed) }
+}
+
+/// Takes over other settings for a replica that nobody has open. Disks may have come behind the others, or been removed.
+///
+/// # Errors
+/// As `DiskReplica::reshape`. It may be repeated.
+pub fn adjust_replica(directory: &Path, settings: &Settings, sizes: &[DiskSpec]) -> Result<(), ReplicaError> {
+    let volume =
+        DirVolume::open(directory).map_err(|error| io_error("opening the replica", directory, &error))?;
+    make_targets(settings, sizes)?;
+    // The settings last: as long as they differ from what is wanted, this is done again.
+    DiskReplica::reshape(&volume, sizes, &removed(settings))?;
+    save_settings(&volume, settings)
+}
+
+/// Makes the target disks where they are files that do not exist.
+fn make_targets(settings: &Settings, sizes: &[DiskSpec]) -> Result<(), ReplicaError> {
+    let there = settings.targets.iter().zip(sizes).filter(|(target, _)| !target.as_os_str().is_empty());
+    for (target, size) in there {
         if !target.exists() {
             FileDisk::create(target, size.size)
                 .map_err(|error| io_error("creating the target", target, &error))?;
         }
     }
-    let config = config(settings)?;
-    save_settings(&*volume, settings)?;
-    let (disks, id) = (open_targets(settings)?, ReplicaId(new_id()));
-    DiskReplica::create(volume, disks, sizes.to_vec(), id, clock.now(), config).map(drop)
+    Ok(())
 }
 
-fn open_targets(settings: &Settings) -> Result<Vec<Arc<dyn Disk>>, ReplicaError> {
-    targets(settings, |path| FileDisk::open_exclusive(path))
+/// The disks that have been removed.
+fn removed(settings: &Settings) -> Vec<DiskIndex> {
+    let targets = (0..).map(DiskIndex).zip(&settings.targets);
+    targets.filter(|(_, target)| target.as_os_str().is_empty()).map(|(disk, _)| disk).collect()
+}
+
+fn open_targets(settings: &Settings, sizes: &[u64]) -> Result<Vec<Arc<dyn Disk>>, ReplicaError> {
+    targets(settings, sizes, |path| FileDisk::open_exclusive(path))
 }
 
 fn targets(
     settings: &Settings,
+    sizes: &[u64],
     open: impl Fn(&Path) -> Result<FileDisk, OpenDiskError>,
 ) -> Result<Vec<Arc<dyn Disk>>, ReplicaError> {
-    let open = |path: &PathBuf| -> Result<Arc<dyn Disk>, ReplicaError> {
+    let open = |(place, path): (usize, &PathBuf)| -> Result<Arc<dyn Disk>, ReplicaError> {
+        if path.as_os_str().is_empty() {
+            return Ok(Arc::new(VoidDisk::new(sizes.get(place).copied().unwrap_or_default())));
+        }
         Ok(Arc::new(open(path).map_err(|error| io_error("opening the target", path, &error))?))
     };
-    settings.targets.iter().map(open).collect()
+    settings.targets.iter().enumerate().map(open).collect()
 }
 
 /// The settings of the replica in a directory.
@@ -320,12 +353,14 @@ pub fn open_replica_to_verify(directory: &Path) -> Result<DiskReplica, ReplicaEr
     if summary.standing.is_none() || summary.moving {
         return open_replica(directory);
     }
-    open_with(directory, |settings| targets(settings, |path| FileDisk::open(path, Access::ReadOnly)))
+    open_with(directory, |settings, sizes| {
+        targets(settings, sizes, |path| FileDisk::open(path, Access::ReadOnly))
+    })
 }
 
 fn open_with(
     directory: &Path,
-    targets: impl Fn(&Settings) -> Result<Vec<Arc<dyn Disk>>, ReplicaError>,
+    targets: impl Fn(&Settings, &[u64]) -> Result<Vec<Arc<dyn Disk>>, ReplicaError>,
 ) -> Result<DiskReplica, ReplicaError> {
     let settings = load_settings(directory)?;
     let volume =
@@ -333,7 +368,8 @@ fn open_with(
     // Asked before the disks are: a process that has the replica has them too, and its name is the better answer.
     drop(volume.lock().map_err(|error| ReplicaError::Locked { holder: error.to_string() })?);
     let config = config(&settings)?;
-    DiskReplica::open(Arc::new(volume), targets(&settings)?, config)
+    let sizes = ReplicaSummary::read(&volume)?.disk_sizes;
+    DiskReplica::open(Arc::new(volume), targets(&settings, &sizes)?, config)
 }
 
 fn config(settings: &Settings) -> Result<ReplicaConfig, ReplicaError> {
@@ -484,6 +520,7 @@ mod tests {
             time: UnixMillis(seq.0),
             consistency: Consistency::CrashConsistent,
             group_tag: None,
+            whole: Vec::new(),
         };
         session.commit(&commit).unwrap();
     }

@@ -20,6 +20,7 @@ pub mod host;
 pub mod machine;
 pub mod metrics;
 pub mod role;
+pub mod slots;
 mod spooling;
 pub mod storage_key;
 pub mod target_host;

@@ -13,12 +13,13 @@ use switchback_capture::ChangeTracker;
 use switchback_capture::devices::{DeviceNumber, Sysfs};
 use switchback_capture::ebpf::{Continuity, Tracker, TrackerConfig};
 use switchback_capture::scan::SourceGuard;
-use switchback_disk::{Access, Disk, FileDisk, SystemClock};
+use switchback_disk::{Access, Disk, FileDisk, SystemClock, VoidDisk};
 use switchback_model::{ExtentSet, GenerationId, ResyncReason};
 
 use crate::engine::{MomentTaker, Source, Unfrozen};
 use crate::freezing::Freezing;
 use crate::host::new_id;
+use crate::slots::{SeedPace, Slot, SlotTracker};
 
 /// How changed blocks are found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -44,10 +45,11 @@ pub struct MomentOptions {
 /// A machine's disks and how to capture them.
 #[derive(Debug)]
 pub struct Machine {
-    paths: Vec<PathBuf>,
+    slots: Vec<Slot>,
     disks: Vec<Arc<dyn Disk>>,
-    /// Their numbers, when all are tracked by eBPF.
+    /// The numbers of those that are there, when all are tracked by eBPF.
     tracked: Option<Vec<DeviceNumber>>,
+    pace: SeedPace,
     name: String,
     moments: MomentOptions,
 }
@@ -62,27 +64,29 @@ pub struct Ready {
 }
 
 impl Machine {
-    /// Opens the disks at `paths`. A partition or a volume above a disk stands for itself when it is scanned, and is refused
+    /// Opens the disks in `slots`. A partition or a volume above a disk stands for itself when it is scanned, and is refused
     /// when it is to be tracked: what is tracked is a whole disk.
     ///
     /// # Errors
     /// When a path is no disk, or eBPF was asked for and cannot be had.
     pub fn open(
-        paths: &[PathBuf],
+        slots: Vec<Slot>,
         method: CaptureMethod,
         name: &str,
         moments: MomentOptions,
     ) -> anyhow::Result<Self> {
-        let disks = paths
-            .iter()
-            .map(|path| -> anyhow::Result<Arc<dyn Disk>> {
-                Ok(Arc::new(FileDisk::open(path, Access::ReadOnly)?))
+        let open = |slot: &Slot| -> anyhow::Result<Arc<dyn Disk>> {
+            Ok(match slot {
+                Slot::Disk { path, .. } => Arc::new(FileDisk::open(path, Access::ReadOnly)?),
+                Slot::Removed { size } => Arc::new(VoidDisk::new(*size)),
             })
-            .collect::<Result<Vec<_>, _>>()?;
+        };
+        let disks = slots.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+        let paths = paths(&slots);
         let tracked = match method {
             CaptureMethod::Scan => None,
-            CaptureMethod::Ebpf => Some(whole_disks(paths)?),
-            CaptureMethod::Auto => match whole_disks(paths) {
+            CaptureMethod::Ebpf => Some(whole_disks(&paths)?),
+            CaptureMethod::Auto => match whole_disks(&paths) {
                 Ok(numbers) => Some(numbers),
                 Err(reason) => {
                     tracing::info!(%reason, "comparing instead of tracking");
@@ -90,7 +94,13 @@ impl Machine {
                 }
             },
         };
-        Ok(Self { paths: paths.to_vec(), disks, tracked, name: name.into(), moments })
+        Ok(Self { slots, disks, tracked, pace: SeedPace::default(), name: name.into(), moments })
+    }
+
+    /// How much of a disk that is being seeded goes with each cycle.
+    #[must_use]
+    pub const fn pace(&self) -> &SeedPace {
+        &self.pace
     }
 
     /// Whether changes are tracked, not compared.
@@ -132,17 +142,39 @@ impl Machine {
     /// # Errors
     /// When the kernel refuses.
     pub fn tracker(&self) -> anyhow::Result<(Box<dyn ChangeTracker>, Option<ResyncReason>)> {
-        let Some(numbers) = &self.tracked else {
-            return Ok((Box::new(Comparing::new(self.paths.clone())), None));
+        let sizes: Vec<_> = self.disks.iter().map(|disk| disk.size()).collect();
+        let by_slot = |tracker: Box<dyn ChangeTracker>| -> Box<dyn ChangeTracker> {
+            let plain = |slot: &Slot| matches!(slot, Slot::Disk { seeding: false, .. });
+            if self.slots.iter().all(plain) {
+                return tracker;
+            }
+            Box::new(SlotTracker::new(tracker, &self.slots, &sizes, self.pace.clone()))
         };
-        let config = TrackerConfig { name: self.name.clone(), disks: numbers.clone(), last_boot: None };
-        let attached =
-            Tracker::attach(&config).context("tracking changed blocks; --capture scan does without")?;
+        let Some(numbers) = &self.tracked else {
+            return Ok((by_slot(Box::new(Comparing::new(paths(&self.slots)))), None));
+        };
+        let attached = Tracker::attach(&self.tracking(numbers))
+            .context("tracking changed blocks; --capture scan does without")?;
         let doubt = match attached.continuity {
             Continuity::Continued { .. } => None,
             Continuity::Fresh { reason, .. } => Some(reason),
         };
-        Ok((Box::new(attached.tracker), doubt))
+        Ok((by_slot(Box::new(attached.tracker)), doubt))
+    }
+
+    /// `numbers`: of the disks that are there.
+    fn tracking(&self, numbers: &[DeviceNumber]) -> TrackerConfig {
+        let there = self.slots.iter().filter_map(|slot| match slot {
+            Slot::Disk { seeding, .. } => Some(*seeding),
+            Slot::Removed { .. } => None,
+        });
+        let new = numbers.iter().zip(there).filter(|(_, seeding)| *seeding).map(|(number, _)| *number);
+        TrackerConfig {
+            name: self.name.clone(),
+            disks: numbers.to_vec(),
+            new: new.collect(),
+            last_boot: None,
+        }
     }
 
     fn moments(&self) -> Box<dyn MomentTaker> {
@@ -158,11 +190,19 @@ impl Machine {
     /// When it cannot be taken down.
     pub fn detach(&self) -> anyhow::Result<()> {
         if let Some(numbers) = &self.tracked {
-            let config = TrackerConfig { name: self.name.clone(), disks: numbers.clone(), last_boot: None };
-            Tracker::attach(&config)?.tracker.detach()?;
+            Tracker::attach(&self.tracking(numbers))?.tracker.detach()?;
         }
         Ok(())
     }
+}
+
+/// Where the disks are that are there.
+fn paths(slots: &[Slot]) -> Vec<PathBuf> {
+    let path = |slot: &Slot| match slot {
+        Slot::Disk { path, .. } => Some(path.clone()),
+        Slot::Removed { .. } => None,
+    };
+    slots.iter().filter_map(path).collect()
 }
 
 /// The numbers of the disks at `paths`, each of which must be a whole one.

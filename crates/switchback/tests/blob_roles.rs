@@ -179,7 +179,9 @@ fn changes(session: &mut RemoteSession, byte: u8) -> Seq {
     session.put_frame(frame).unwrap();
     session.end_part(hasher.finish()).unwrap();
     let (time, consistency) = (UnixMillis(seq.0), Consistency::CrashConsistent);
-    session.commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None }).unwrap();
+    session
+        .commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None, whole: Vec::new() })
+        .unwrap();
     seq
 }
 

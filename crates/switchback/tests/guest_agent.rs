@@ -21,8 +21,9 @@ use switchback_control::Program;
 use switchback_disk::FileDisk;
 use switchback_lab::{Foundation, GuestImage};
 use switchback_model::component::{
-    Activity, AgentDesired, AgentState, Desired, MasterTargetDesired, ProcessServerDesired, ProgramOffer,
-    ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing, State,
+    Activity, AgentDesired, AgentState, Desired, DiskStanding, MasterTargetDesired, ProcessServerDesired,
+    ProgramOffer, ProtectedDisk, ReplicaDesired, ReplicaMode, Replication, Route, ScriptCall, Standing,
+    State,
 };
 use switchback_model::{Consistency, Epoch};
 
@@ -158,7 +159,7 @@ fn prepare(size: u64) -> Protected {
         compression: None,
         bytes_per_s_max: None,
         group: Some("g".into()),
-        disks: vec![ProtectedDisk { serial: "disk0".into(), size }],
+        disks: vec![ProtectedDisk { serial: "disk0".into(), size, standing: DiskStanding::Protected }],
         resync_requested: 0,
         final_cycle: None,
     };

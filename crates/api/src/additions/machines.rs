@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use switchback_control::cost::Cost;
 use switchback_control::{Control, ItemView};
-use switchback_model::{Instance, ItemOperation, ReadinessCheck, Side, verdict};
+use switchback_model::{DiskIndex, Instance, ItemOperation, ReadinessCheck, Side, verdict};
 
 use super::proofs;
 use crate::arm::{Answer, ArmError, Call, job_name, page, page_at_once, resource, show_time};
@@ -61,6 +61,10 @@ pub(crate) fn points(control: &Control, call: &Call) -> Result<Answer, ArmError>
     let points = points.map(|point| (format!("{:020}", u64::MAX - point.seq.0), point)).collect();
     let machine = call.vault.addition("switchbackProtectedMachines", name.as_str());
     let proofs = control.proofs(&name)?;
+    let item = control.item(&name)?.item;
+    // No point holds what was removed, and nobody misses it.
+    let lacks =
+        |disks: &[DiskIndex]| item.present_disks().filter(|disk| disks.contains(disk)).collect::<Vec<_>>();
     Answer::of(&page(call, points, |point| {
         // Numbers of points come again in another replica; with their time they do not.
         let proof = proofs.iter().find(|proof| {
@@ -69,6 +73,7 @@ pub(crate) fn points(control: &Control, call: &Call) -> Result<Answer, ArmError>
         });
         let properties = json!({
             "seq": point.seq, "time": show_time(point.time), "consistency": point.consistency, "multiVmTag": point.group_tag,
+            "lacks": lacks(&point.lacks),
             "proof": proof.map(|proof| json!({ "id": job_name(proof.outcome.id), "verdict": proof.outcome.verdict })),
         });
         let seq = point.seq.to_string();
@@ -171,13 +176,20 @@ fn show(call: &Call, view: &ItemView) -> Result<Value, ArmError> {
         "allowed": view.allowed,
         "home": instance(item.instance(Side::Home)),
         "away": instance(item.instance(Side::Away)),
-        "diskSizesBytes": item.disk_sizes,
+        "diskSizesBytes": item.present_disks().map(|disk| item.disk_sizes[usize::from(disk.0)]).collect::<Vec<_>>(),
+        "disks": item.present_disks().map(|disk| json!({
+            "disk": disk,
+            "serial": item.active().disk_serials.get(usize::from(disk.0)),
+            "sizeBytes": item.disk_sizes[usize::from(disk.0)],
+            "standing": item.disk_standings.get(&disk.0).copied().unwrap_or_default(),
+        })).collect::<Vec<_>>(),
         "replication": item.replication.as_ref().map(|path| json!({
             "replica": path.replica, "processServer": path.process_server, "masterTarget": path.master_target, "epoch": path.epoch,
         })),
         "failover": item.failover.as_ref().map(|record| json!({
             "seq": record.seq, "time": show_time(record.time), "consistency": record.consistency,
             "multiVmTag": record.group_tag, "planned": record.planned,
+            "lacks": record.lacks,
         })),
         "staleSeen": item.stale_seen.map(show_time),
         "lastFailover": item.last_failover.map(show_time),

@@ -32,6 +32,8 @@ pub const fn scenario(request: &JobRequest) -> (&'static str, &'static str) {
         ItemOperation::Reprotect(_) => ("SwitchReplicationGroupProtection", "Reprotect"),
         ItemOperation::Resynchronize => ("RepairReplication", "Resynchronize"),
         ItemOperation::SwitchProcessServer { .. } => ("SwitchProcessServer", "Switch process server"),
+        ItemOperation::AddDisks { .. } => ("AddDisks", "Add disks"),
+        ItemOperation::RemoveDisks { .. } => ("RemoveDisks", "Remove disks"),
         ItemOperation::Disable { .. } => ("DisableDr", "Disable replication"),
         ItemOperation::CleanUp => ("CleanUp", "Clean up machines left behind"),
         ItemOperation::UpdateAgent => ("UpdateMobilityService", "Update mobility service"),

@@ -5,7 +5,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 use switchback_control::{Health, ItemView};
-use switchback_model::{Phase, ProtectionGroup, Side, UnixMillis};
+use switchback_model::{DiskIndex, Phase, ProtectedItem, ProtectionGroup, Side, UnixMillis};
 
 use super::health::{HealthError, health_errors, show};
 use super::id::{guid, machine_guid};
@@ -147,16 +147,23 @@ fn rpo_s(view: &ItemView) -> Option<u64> {
 }
 
 fn disks(view: &ItemView) -> Vec<Disk> {
-    let disk = |(index, size): (usize, &u64)| Disk {
-        disk_id: format!("{}-disk-{index}", machine_guid(view.item.machine)),
-        disk_name: format!("disk {index}"),
-        protection_stage: stage(view),
+    let item = &view.item;
+    let standing = |disk: DiskIndex| item.disk_standings.get(&disk.0);
+    let disk = |disk: DiskIndex| Disk {
+        disk_id: disk_id(item, disk),
+        disk_name: format!("disk {disk}"),
+        protection_stage: if standing(disk).is_some() { "InitialReplication" } else { stage(view) },
         rpo_in_seconds: rpo_s(view),
         resync_required: if view.resync_percent.is_some() { "True" } else { "False" },
         resync_progress_percentage: view.resync_percent,
-        disk_capacity_in_bytes: *size,
+        disk_capacity_in_bytes: item.disk_sizes[usize::from(disk.0)],
     };
-    view.item.disk_sizes.iter().enumerate().map(disk).collect()
+    item.present_disks().map(disk).collect()
+}
+
+/// By which a protected disk is known to clients.
+pub(crate) fn disk_id(item: &ProtectedItem, disk: DiskIndex) -> String {
+    format!("{}-disk-{disk}", machine_guid(item.machine))
 }
 
 /// Network cards of the active instance with the network that the other one's card at the same place has.

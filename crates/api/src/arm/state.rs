@@ -74,8 +74,11 @@ pub(crate) fn allowed(operations: &[Operation], phase: Phase) -> Vec<&'static st
 
 const fn words(operation: Operation, phase: Phase) -> &'static [&'static str] {
     match operation {
-        // The contract has the second for all machines of a fabric at once, and no word for it here.
-        Operation::PointsExist | Operation::SwitchProcessServer => &[],
+        // The contract has the second for all machines of a fabric at once, and no word for it and the others here.
+        Operation::PointsExist
+        | Operation::SwitchProcessServer
+        | Operation::AddDisks
+        | Operation::RemoveDisks => &[],
         Operation::TestFailover => &["TestFailover"],
         Operation::TestFailoverCleanup => &["TestFailoverCleanup"],
         Operation::PlannedFailover => &["PlannedFailover"],

@@ -96,13 +96,6 @@ fn agents(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     refuse("the mobility agent is not installed from here", "install its package in the guest")
 }
 
-fn disks(_: &Control, _: &Call) -> Result<Answer, ArmError> {
-    refuse(
-        "all disks of a machine are protected together, none by itself",
-        "after a disk was added or removed, follow what the machine's health says",
-    )
-}
-
 fn refuse(message: &str, remedy: &str) -> Result<Answer, ArmError> {
     Err(ArmError::new(StatusCode::BAD_REQUEST, CODE, message).remedy(remedy))
 }
@@ -129,9 +122,7 @@ pub(crate) fn routes() -> Router<Arc<Api>> {
         router,
         &item,
         &[
-            ("adddisks", disks),
             ("reinstallmobilityservice", agents),
-            ("removedisks", disks),
             ("resolvehealtherrors", health_errors),
             ("switchprovider", appliance),
             ("updateappliance", appliance),

@@ -126,6 +126,7 @@ pub(crate) fn protected_machine() -> Value {
         ("home", instance()),
         ("away", instance()),
         ("diskSizesBytes", list(count())),
+        ("disks", list(protected_disk())),
         ("replication", or_null(path)),
         ("failover", or_null(failover())),
         ("staleSeen", or_null(time())),
@@ -156,6 +157,16 @@ fn failover() -> Value {
         ("consistency", consistency()),
         ("multiVmTag", or_null(text())),
         ("planned", flag()),
+        ("lacks", list(count())),
+    ])
+}
+
+fn protected_disk() -> Value {
+    object([
+        ("disk", count()),
+        ("serial", or_null(text())),
+        ("sizeBytes", count()),
+        ("standing", choice(&["protected", "preparing", "adding"])),
     ])
 }
 
@@ -165,6 +176,7 @@ pub(crate) fn recovery_point() -> Value {
         ("time", time()),
         ("consistency", consistency()),
         ("multiVmTag", or_null(text())),
+        ("lacks", list(count())),
         ("proof", or_null(object([("id", text()), ("verdict", verdict())]))),
     ])
 }

@@ -28,10 +28,7 @@ const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 11] = [
             "Update",
         ],
     ),
-    (
-        "ReplicationProtectedItems",
-        &["AddDisks", "RemoveDisks", "ResolveHealthErrors", "SwitchProvider", "UpdateAppliance"],
-    ),
+    ("ReplicationProtectedItems", &["ResolveHealthErrors", "SwitchProvider", "UpdateAppliance"]),
     (
         "ReplicationProtectionClusters",
         &[

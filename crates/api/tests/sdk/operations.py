@@ -14,34 +14,17 @@ class Operations:
     def operations(self):
         """What few clients ask for."""
         self.no_meaning()
+        self.disks()
         self.updated_agent()
         self.restarted_job()
 
     def no_meaning(self):
         """Each is refused in words that say what to do instead, and nothing of the machine has changed."""
         before = self.items.get(*self.item)
-        disks = m.AddDisksInput(
-            properties=m.AddDisksInputProperties(
-                provider_specific_details=m.A2AAddDisksInput(
-                    vm_managed_disks=[
-                        m.A2AVmManagedDiskInputDetails(
-                            disk_id="disk", primary_staging_azure_storage_account_id="s", recovery_resource_group_id="g"
-                        )
-                    ]
-                )
-            )
-        )
-        no_disks = m.RemoveDisksInput(
-            properties=m.RemoveDisksInputProperties(
-                provider_specific_details=m.A2ARemoveDisksInput(vm_managed_disks_ids=["disk"])
-            )
-        )
         errors = m.ResolveHealthInput(
             properties=m.ResolveHealthInputProperties(health_errors=[m.ResolveHealthError(health_error_id="1")])
         )
         for begin, wanted, instead in (
-            (self.items.begin_add_disks, disks, "health says"),
-            (self.items.begin_remove_disks, no_disks, "health says"),
             (self.items.begin_resolve_health_errors, errors, "recommends"),
         ):
             assert refused(lambda: begin(*self.item, wanted)) == (400, "OperationNotSupported"), begin
@@ -49,6 +32,23 @@ class Operations:
         after = self.items.get(*self.item)
         assert after.properties.current_scenario == before.properties.current_scenario
         assert after.properties.allowed_operations == before.properties.allowed_operations
+
+    def disks(self):
+        """The second disk leaves the protection, and comes to it again, as the contract's types of other providers say it."""
+        (first, second) = self.items.get(*self.item).properties.provider_specific_details.protected_disks
+        details = m.A2ARemoveDisksInput(vm_managed_disks_ids=[second.disk_id])
+        wanted = m.RemoveDisksInput(properties=m.RemoveDisksInputProperties(provider_specific_details=details))
+        item = self.items.begin_remove_disks(*self.item, wanted).result()
+        (left,) = item.properties.provider_specific_details.protected_disks
+        assert left.disk_id == first.disk_id
+        details = m.InMageRcmAddDisksInput(
+            disks=[m.InMageRcmDiskInput(disk_id="d1", log_storage_account_id="none", disk_type="Standard_LRS")]
+        )
+        wanted = m.AddDisksInput(properties=m.AddDisksInputProperties(provider_specific_details=details))
+        item = self.items.begin_add_disks(*self.item, wanted).result()
+        assert len(item.properties.provider_specific_details.protected_disks) == 2
+        newest = next(iter(self.client.replication_jobs.list(*self.vault)))
+        assert (newest.properties.scenario_name, newest.properties.state) == ("AddDisks", "Succeeded")
 
     def updated_agent(self):
         """The agent goes on as the configuration server's version; nothing else of the machine changes."""

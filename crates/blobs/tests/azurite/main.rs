@@ -73,7 +73,7 @@ fn cycle(
     session.end_part(hasher.finish())?;
     let (seq, time, consistency) =
         (opened.seq, UnixMillis(opened.seq.0 * 1000), Consistency::CrashConsistent);
-    session.commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None })?;
+    session.commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None, whole: Vec::new() })?;
     Ok(seq)
 }
 

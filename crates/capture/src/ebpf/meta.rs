@@ -12,6 +12,7 @@
 //!             0  4 major   4  4 minor   8  8 size in bytes   16  8 diskseq
 //!            24  8 length of the identity   32  120 identity, padded with zeros
 //! ```
+//! A disk that is not tracked any more has the number 0:0, which no disk has.
 //!
 //! Magic and version come first, so that anything else can be refused before it is interpreted. The version
 //! covers the program too: it goes on running when the agent is upgraded, so whoever changes what it does, or the
@@ -63,6 +64,21 @@ pub(super) struct DiskMeta {
     pub(super) size_bytes: u64,
     pub(super) diskseq: u64,
     pub(super) identity: Vec<u8>,
+}
+
+/// The number in a slot that no disk has any more.
+const NONE: DeviceNumber = DeviceNumber { major: 0, minor: 0 };
+
+impl DiskMeta {
+    /// Nothing is tracked in this slot any more.
+    pub(super) fn leave(&mut self) {
+        self.number = NONE;
+    }
+
+    /// Whether something is tracked in it.
+    pub(super) fn is_tracked(&self) -> bool {
+        self.number != NONE
+    }
 }
 
 impl From<&WholeDisk> for DiskMeta {

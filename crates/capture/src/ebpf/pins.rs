@@ -1,7 +1,7 @@
 //! The folder of a tracker in the BPF file system, where the kernel keeps it over restarts of the agent.
 //!
 //! `/sys/fs/bpf/switchback/<tracker>/`: the links `issue` and `complete` (which keep the programs attached), the
-//! maps `phase`, `counters`, `bitmaps`, for disk *n* its two bitmaps `disk<n>_0` and `disk<n>_1`, and `meta`.
+//! maps `disks`, `phase`, `counters`, `bitmaps`, for disk *n* its two bitmaps `disk<n>_0` and `disk<n>_1`, and `meta`.
 //! `meta` is pinned last and unpinned first, in one step each by the kernel: a folder that has it is
 //! whole. An exclusive lock on the folder itself (flock(2)) keeps a second process out; it ends with the process.
 
@@ -91,12 +91,17 @@ impl Pins {
         self.folder.join(pin)
     }
 
+    /// Removes a pin, if it is there.
+    pub(super) fn remove_one(&self, pin: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(pin)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes every pin, `meta` first: from then on there is nothing to continue.
     pub(super) fn clear(&self) -> io::Result<()> {
-        match fs::remove_file(self.path(META)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        self.remove_one(META)?;
         for entry in fs::read_dir(&self.folder)? {
             fs::remove_file(entry?.path())?;
         }

@@ -51,8 +51,8 @@ pub(super) fn run(state: &State, disks: &[WholeDisk]) -> Result<Vec<Proof>, Atta
     let mut buffer = Box::new(Aligned([0; READ_BYTES]));
     disks
         .iter()
-        .enumerate()
-        .map(|(slot, disk)| {
+        .zip(state.slots())
+        .map(|(disk, slot)| {
             read(state, slot, disk, &mut buffer.0)?;
             write(state, slot, disk, &mut buffer.0)
         })

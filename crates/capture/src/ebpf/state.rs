@@ -12,10 +12,11 @@ use switchback_model::{GenerationId, ResyncReason};
 use super::error::AttachError;
 use super::maps::{Bitmap, Words, bitmap_words, recursion_misses};
 use super::meta::{BootId, DiskMeta, META_BYTES, Meta};
-use super::object::{self, Hook};
+use super::object::{self, DISKS_MAX, Hook};
 use super::pins::{META, Pins};
-use crate::devices::{Sysfs, WholeDisk};
+use crate::devices::{DeviceNumber, Sysfs, WholeDisk};
 
+const DISKS: &str = "disks";
 const PHASE: &str = "phase";
 const COUNTERS: &str = "counters";
 const BITMAPS: &str = "bitmaps";
@@ -24,7 +25,10 @@ const BITMAPS: &str = "bitmaps";
 #[derive(Debug)]
 pub(super) struct State {
     meta: Meta,
+    /// By slot.
     disks: Vec<[Bitmap; 2]>,
+    /// The slots of the disks that are wanted, in their order.
+    slots: Vec<usize>,
     phase: Words,
     counters: MapHandle,
     bitmaps: MapHandle,
@@ -51,12 +55,13 @@ fn bitmap_pin(slot: usize, phase: usize) -> String {
 }
 
 impl State {
-    /// The tracker that is pinned, if it knows every change of exactly these disks.
+    /// The tracker that is pinned, if it knows every change of these disks, but for those that are new to it.
     pub(super) fn continued(
         pins: &Pins,
         boot: BootId,
         last_boot: Option<BootId>,
         disks: &[WholeDisk],
+        is_new: impl Fn(&WholeDisk) -> bool,
     ) -> Result<Self, ResyncReason> {
         if last_boot.is_some_and(|last| last != boot) {
             return Err(ResyncReason::Rebooted);
@@ -70,8 +75,11 @@ impl State {
         if meta.boot != boot {
             return Err(ResyncReason::Rebooted);
         }
-        same_disks(&meta, disks)?;
-        let state = Self::open(pins, meta).map_err(lost)?;
+        let plan = Plan::of(&meta, disks, is_new)?;
+        if plan.meta.disks != meta.disks {
+            plan.carry_out(pins, &map, &meta, disks).map_err(|error| lost(format!("{error:?}")))?;
+        }
+        let state = Self::open(pins, plan.meta, plan.slots).map_err(lost)?;
         state.check()?;
         Ok(state)
     }
@@ -91,19 +99,9 @@ impl State {
         let loaded = object::load()?;
         let (numbers, bitmaps) = (loaded.map("disks")?, loaded.map(BITMAPS)?);
         for (slot, disk) in disks.iter().enumerate() {
-            let words = bitmap_words(disk.size_bytes).ok_or_else(|| AttachError::TooLarge {
-                disk: disk.name.clone(),
-                size_bytes: disk.size_bytes,
-            })?;
-            for phase in 0..2 {
-                let bitmap = object::create_bitmap(words)?;
-                object::set(&bitmaps, &key(slot * 2 + phase), &fd_value(&bitmap))?;
-                pin(bitmap, pins, &bitmap_pin(slot, phase))?;
-            }
-            let number = [disk.number.major.to_ne_bytes(), disk.number.minor.to_ne_bytes()].concat();
-            object::set(&numbers, &number, &key(slot))?;
+            add_disk(pins, (&numbers, &bitmaps), slot, disk)?;
         }
-        for name in [PHASE, COUNTERS, BITMAPS] {
+        for name in [DISKS, PHASE, COUNTERS, BITMAPS] {
             pin(loaded.map(name)?, pins, name)?;
         }
         for hook in Hook::ALL {
@@ -116,10 +114,11 @@ impl State {
             .map_err(|errno| AttachError::system("draw a random generation id")(errno.into()))?;
         let generation = GenerationId(generation);
         let meta = Meta { boot, generation, disks: disks.iter().map(DiskMeta::from).collect() };
-        Self::open(pins, meta).map_err(|source| AttachError::kernel("open the change tracker", source))
+        let slots = (0..disks.len()).collect();
+        Self::open(pins, meta, slots).map_err(|source| AttachError::kernel("open the change tracker", source))
     }
 
-    fn open(pins: &Pins, meta: Meta) -> libbpf_rs::Result<Self> {
+    fn open(pins: &Pins, meta: Meta, slots: Vec<usize>) -> libbpf_rs::Result<Self> {
         let map = |name: &str| MapHandle::from_pinned_path(pins.path(name));
         let mut disks = Vec::with_capacity(meta.disks.len());
         for (slot, disk) in meta.disks.iter().enumerate() {
@@ -134,6 +133,7 @@ impl State {
         };
         Ok(Self {
             disks,
+            slots,
             phase: Words::map(map(PHASE)?.as_fd(), 1)?,
             counters: map(COUNTERS)?,
             bitmaps: map(BITMAPS)?,
@@ -155,9 +155,19 @@ impl State {
         self.meta.generation
     }
 
-    /// The two bitmaps of every disk.
+    /// The two bitmaps of every slot.
     pub(super) fn disks(&self) -> &[[Bitmap; 2]] {
         &self.disks
+    }
+
+    /// The slots of the disks that are wanted, in their order.
+    pub(super) fn slots(&self) -> impl Iterator<Item = usize> + '_ {
+        self.slots.iter().copied()
+    }
+
+    /// Their bitmaps.
+    pub(super) fn wanted(&self) -> impl Iterator<Item = &[Bitmap; 2]> + '_ {
+        self.slots().map(|slot| &self.disks[slot])
     }
 
     /// Which of the two is marked now.
@@ -199,10 +209,11 @@ impl State {
             misses => return Err(ResyncReason::MissedEvents { misses }),
         }
         let sysfs = Sysfs::default();
-        for (slot, disk) in self.meta.disks.iter().enumerate() {
+        for (place, slot) in self.slots().enumerate() {
+            let disk = &self.meta.disks[slot];
             // Size first: a disk that has grown is also written beyond the end of its bitmap.
             let now = sysfs.whole_disk(disk.number).map_err(|error| lost(&error))?;
-            same_disk(slot, disk, &now)?;
+            same_disk(place, disk, &now)?;
             match self.counts(slot).map_err(lost)?.untrackable {
                 0 => {}
                 count => return Err(ResyncReason::UntrackableRequest { count }),
@@ -212,13 +223,101 @@ impl State {
     }
 }
 
-fn same_disks(meta: &Meta, disks: &[WholeDisk]) -> Result<(), ResyncReason> {
-    if meta.disks.len() != disks.len() {
-        let (before, now) = (meta.disks.len(), disks.len());
-        return Err(lost(format!("it tracked {before} disks, not {now}")));
+/// How the slots of a tracker are to be for the disks that are wanted now.
+struct Plan {
+    meta: Meta,
+    /// Of the disks, in their order.
+    slots: Vec<usize>,
+}
+
+impl Plan {
+    /// Err: it does not know all it should.
+    fn of(
+        meta: &Meta,
+        disks: &[WholeDisk],
+        is_new: impl Fn(&WholeDisk) -> bool,
+    ) -> Result<Self, ResyncReason> {
+        let mut planned = meta.clone();
+        let mut slots = Vec::with_capacity(disks.len());
+        for (place, disk) in disks.iter().enumerate() {
+            let known = meta.disks.iter().position(|known| known.number == disk.number);
+            match known {
+                Some(slot) => {
+                    same_disk(place, &meta.disks[slot], disk)?;
+                    slots.push(slot);
+                }
+                None if is_new(disk) && planned.disks.len() < DISKS_MAX => {
+                    slots.push(planned.disks.len());
+                    planned.disks.push(disk.into());
+                }
+                None => {
+                    return Err(lost(format!(
+                        "{} was not tracked, of {} disks",
+                        disk.name,
+                        meta.disks.len()
+                    )));
+                }
+            }
+        }
+        let left = |slot: &usize| !slots.contains(slot);
+        for slot in (0..meta.disks.len()).filter(left) {
+            planned.disks[slot].leave();
+        }
+        Ok(Self { meta: planned, slots })
     }
-    let mut pairs = meta.disks.iter().zip(disks).enumerate();
-    pairs.try_for_each(|(slot, (before, now))| same_disk(slot, before, now))
+
+    /// Makes the tracker, which is as `before` says, so. See the header of `ebpf` about the order.
+    fn carry_out(
+        &self,
+        pins: &Pins,
+        pinned_meta: &MapHandle,
+        before: &Meta,
+        disks: &[WholeDisk],
+    ) -> Result<(), AttachError> {
+        let open = |name: &str| {
+            MapHandle::from_pinned_path(pins.path(name))
+                .map_err(|source| AttachError::kernel("open a map", source))
+        };
+        let (numbers, bitmaps) = (open(DISKS)?, open(BITMAPS)?);
+        for (slot, disk) in self.slots.iter().zip(disks).filter(|(slot, _)| **slot >= before.disks.len()) {
+            add_disk(pins, (&numbers, &bitmaps), *slot, disk)?;
+        }
+        object::set(pinned_meta, &key(0), &self.meta.encode())?;
+        for (disk, now) in before.disks.iter().zip(&self.meta.disks) {
+            if disk.is_tracked() && !now.is_tracked() {
+                // Another disk may have its number by now, or an attach that was killed have taken it out.
+                let number = number_key(disk.number);
+                let stays = self.meta.disks.iter().any(|other| other.number == disk.number);
+                if !stays {
+                    numbers.delete(&number).ok();
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Begins to mark what is written to a disk, in a slot that is nobody's.
+fn add_disk(
+    pins: &Pins,
+    (numbers, bitmaps): (&MapHandle, &MapHandle),
+    slot: usize,
+    disk: &WholeDisk,
+) -> Result<(), AttachError> {
+    let words = bitmap_words(disk.size_bytes)
+        .ok_or_else(|| AttachError::TooLarge { disk: disk.name.clone(), size_bytes: disk.size_bytes })?;
+    for phase in 0..2 {
+        let (bitmap, name) = (object::create_bitmap(words)?, bitmap_pin(slot, phase));
+        object::set(bitmaps, &key(slot * 2 + phase), &fd_value(&bitmap))?;
+        // Of an attach that was killed.
+        pins.remove_one(&name).map_err(|source| AttachError::BpfFs { source })?;
+        pin(bitmap, pins, &name)?;
+    }
+    object::set(numbers, &number_key(disk.number), &key(slot))
+}
+
+fn number_key(number: DeviceNumber) -> Vec<u8> {
+    [number.major.to_ne_bytes(), number.minor.to_ne_bytes()].concat()
 }
 
 fn same_disk(slot: usize, before: &DiskMeta, now: &WholeDisk) -> Result<(), ResyncReason> {

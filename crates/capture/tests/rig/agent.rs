@@ -39,7 +39,7 @@ fn hold(mount: &Path, milliseconds: u64) {
 
 fn track(name: &str, device: &Path) {
     let disks = Sysfs::default().resolve(device).unwrap().into_iter().map(|disk| disk.number).collect();
-    let config = TrackerConfig { name: name.into(), disks, last_boot: None };
+    let config = TrackerConfig { name: name.into(), disks, new: Vec::new(), last_boot: None };
     let mut tracker = Tracker::attach(&config).unwrap().tracker;
     let changed = tracker.swap().unwrap();
     println!("swapped {} {}", tracker.generation(), changed[0].bytes());

@@ -183,7 +183,7 @@ impl Name {
 
     pub(crate) fn config(&self, disks: &[&LoopDevice]) -> TrackerConfig {
         let disks = disks.iter().map(|disk| disk.number()).collect();
-        TrackerConfig { name: self.0.clone(), disks, last_boot: None }
+        TrackerConfig { name: self.0.clone(), disks, new: Vec::new(), last_boot: None }
     }
 
     pub(crate) fn folder(&self) -> PathBuf {

@@ -13,12 +13,13 @@
 
 use switchback_identity::Role;
 use switchback_model::azure::MachinePlan;
-use switchback_model::component::{FinalPoint, InterfaceSettings, ReplicaMode};
+use switchback_model::component::{DiskStanding, FinalPoint, InterfaceSettings, ReplicaMode};
 use switchback_model::{
     ItemOperation, Job, JobRequest, Operation, PointChoice, ProtectedItem, RecoveryPoint, ReplicationPath,
     Seq, Side,
 };
 
+use super::disks::left_out;
 use super::point::{choose, record_of};
 use super::proof;
 use super::shutdown::{Manner, ensure_off, switch_itself_off};
@@ -238,8 +239,24 @@ fn check_planned(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
             });
         }
     }
+    check_all_whole(&item)?;
     work.control.must_be_ready(&item, item.protection.passive())?;
     Ok(Outcome::done())
+}
+
+/// A planned failover loses nothing: not the disks either whose initial replication goes on.
+fn check_all_whole(item: &ProtectedItem) -> Result<(), ControlError> {
+    let lacking = item.disks().find(|(_, standing)| *standing == DiskStanding::Adding);
+    let Some((disk, _)) = lacking else { return Ok(()) };
+    let serials = &item.active().disk_serials;
+    let serial = serials.get(usize::from(disk.0)).map(String::as_str).unwrap_or_default();
+    Err(failure(
+        ErrorKind::IllegalState,
+        "failover.disk-not-whole",
+        format!("no recovery point of {} holds its disk {serial} yet", item.name),
+        "it was added, and its initial replication is not complete",
+        "wait for that, or remove the disk from the protection; an unplanned failover gives the machine without it",
+    ))
 }
 
 /// The last point, as long as its machine stands still.
@@ -428,12 +445,20 @@ fn stand(work: &mut Work<'_>, item: &ProtectedItem) -> Result<Outcome, ControlEr
     let id = instance.id.as_deref().unwrap_or_default();
     super::loan::take_back(work, instance, &path(item)?.master_target)?;
     let site = work.site(&instance.site)?;
+    site.set_disks_aside(id, &left_out(item, &record.lacks))?;
     let images = reached.map(|replica| replica.standing).unwrap_or_default();
     if !images.is_empty() {
         site.run_from(id, &images)?;
     }
     site.create_snapshot(id, SNAPSHOT)?;
-    let done = format!("the disks of {id} at {} are at recovery point {}", instance.site, record.seq);
+    let without = left_out(item, &record.lacks);
+    let without = if without.is_empty() {
+        String::new()
+    } else {
+        format!(", which lacks {}: the machine is without", without.join(", "))
+    };
+    let done =
+        format!("the disks of {id} at {} are at recovery point {}{without}", instance.site, record.seq);
     read_again(work)?;
     Ok(Outcome::Done(done))
 }
@@ -517,6 +542,8 @@ fn stop_and_revert(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         site.revert_snapshot(id, SNAPSHOT)?;
         site.delete_snapshot(id, SNAPSHOT)?;
     }
+    // Another point may hold what this one lacks; the master target writes them all.
+    site.set_disks_aside(id, &[])?;
     Ok(Outcome::Done(done))
 }
 
@@ -536,8 +563,7 @@ fn stand_elsewhere(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 
 /// The machine that was failed over is off and at its point: the master target gets its disks once more.
 fn lend_again(work: &Work<'_>, item: &ProtectedItem) -> Result<(), ControlError> {
-    let (instance, path) = (item.active(), path(item)?);
-    super::loan::lend(work, instance, &path.master_target).map(drop)
+    super::loan::lend(work, item, item.protection.active, &path(item)?.master_target).map(drop)
 }
 
 /// The machine lives where it was again; the replica goes on from its newest point.

@@ -1,15 +1,19 @@
 //! Commit, resynchronize, disable, clean up.
 
 use switchback_identity::Role;
+use switchback_model::component::DiskStanding;
 use switchback_model::{ItemOperation, JobRequest, Operation, ProtectedItem, RetiredReplica, Side};
 use switchback_store::{Expect, Kind};
 
+use super::disks::left_out;
 use super::failover::SNAPSHOT;
 use super::shutdown::{Manner, ensure_off};
 use super::step::{Outcome, Step, Work, failure};
 use crate::items::points;
 use crate::{Control, ControlError, ErrorKind};
 
+/// The disks, in the job's notes, that the machine was started without and that are not wanted any more.
+const NOTE_LEFT_OUT: &str = "left-out";
 /// Seconds for a master target to remove a replica's history.
 const REMOVE_LIMIT_S: u64 = 120;
 
@@ -71,6 +75,13 @@ fn commit(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     }
     item.value.protection = item.value.protection.apply(Operation::Commit)?;
     retire(&mut item.value);
+    // The machine is what runs now: the next replica has these disks, and no others.
+    let lacks = item.value.failover.as_ref().map(|record| record.lacks.clone()).unwrap_or_default();
+    let left = left_out(&item.value, &lacks);
+    work.set_note(NOTE_LEFT_OUT, serde_json::to_string(&left).expect("plain data becomes JSON"));
+    let removed = item.value.disks().filter(|(_, standing)| *standing == DiskStanding::Removed);
+    let gone: Vec<_> = removed.map(|(disk, _)| disk).chain(lacks).collect();
+    item.value.drop_disks(&gone);
     work.change(&item);
     Ok(Outcome::done())
 }
@@ -78,7 +89,12 @@ fn commit(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 fn merge(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
     let instance = item.active();
-    work.site(&instance.site)?.delete_snapshot(instance.id.as_deref().unwrap_or_default(), SNAPSHOT)?;
+    let (site, id) = (work.site(&instance.site)?, instance.id.as_deref().unwrap_or_default());
+    site.delete_snapshot(id, SNAPSHOT)?;
+    let left = work.note(NOTE_LEFT_OUT).and_then(|text| serde_json::from_str::<Vec<String>>(text).ok());
+    for serial in left.unwrap_or_default() {
+        site.remove_disk(id, &serial)?;
+    }
     Ok(Outcome::done())
 }
 
@@ -86,7 +102,7 @@ fn resynchronize(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
     // Somebody may have taken one away.
     if let Some(path) = &item.value.replication {
-        super::loan::lend(work, item.value.passive(), &path.master_target)?;
+        super::loan::lend(work, &item.value, item.value.protection.passive(), &path.master_target)?;
     }
     item.value.resync_requested += 1;
     work.change(&item);

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 
 use switchback_identity::Role;
-use switchback_model::Instance;
+use switchback_model::{Instance, ProtectedItem, Side};
 
 use super::step::Work;
 use crate::ControlError;
@@ -17,15 +17,17 @@ pub(super) fn machine_of(work: &Work<'_>, master_target: &str) -> Result<String,
     Ok(state.map(|state| state.system_uuid.clone()).unwrap_or_default())
 }
 
-/// Hands the protected disks of an instance that is off to a master target. Their paths there.
+/// Hands the protected disks of a side's instance that is off to a master target. Their paths there.
 pub(crate) fn lend(
     work: &Work<'_>,
-    instance: &Instance,
+    item: &ProtectedItem,
+    side: Side,
     master_target: &str,
 ) -> Result<Vec<PathBuf>, ControlError> {
+    let instance = item.instance(side);
     let id = instance.id.as_deref().unwrap_or_default();
     let to = machine_of(work, master_target)?;
-    Ok(work.site(&instance.site)?.lend_disks(id, &instance.disk_serials, &to)?)
+    Ok(work.site(&instance.site)?.lend_disks(id, &item.present_serials(side), &to)?)
 }
 
 /// Takes the disks of an instance back from a master target.

@@ -90,6 +90,7 @@ pub(crate) fn record_of(point: &RecoveryPoint, planned: bool) -> FailoverRecord 
         consistency: point.consistency,
         group_tag: point.group_tag.clone(),
         planned,
+        lacks: point.lacks.clone(),
     }
 }
 
@@ -107,6 +108,7 @@ mod tests {
             time: UnixMillis(seq * 1000),
             consistency,
             group_tag: tag.map(Into::into),
+            lacks: Vec::new(),
         }
     }
 

@@ -25,7 +25,7 @@ use super::failover::{target, target_gone};
 use super::point::choose;
 use super::shutdown::{Manner, ensure_off};
 use super::step::{Outcome, Step, Work, failure};
-use super::test_failover::{disks_over, images_of};
+use super::test_failover::{disks_over, images_of, lacks};
 use crate::items::points;
 use crate::records::Versioned;
 use crate::{ControlError, ErrorKind};
@@ -201,7 +201,7 @@ fn machine(
         cpus: like.cpus,
         memory_mib: like.memory_mib,
         boot: like.boot.clone(),
-        disks: disks_over(item, site, &like, images)?,
+        disks: disks_over(item, site, &like, &images, &lacks(work, item, sandbox.seq)?)?,
         nics: like.nics.iter().map(|nic| Nic { mac: nic.mac.clone(), network: None }).collect(),
         beside: None,
         mark: Some(mark(work, item)),

@@ -3,8 +3,8 @@
 use switchback_identity::Role;
 use switchback_model::component::InterfaceSettings;
 use switchback_model::{
-    Instance, InstanceNic, JobRequest, MachineId, ObjectName, ProtectRequest, ProtectedItem, ProtectionGroup,
-    ReplicationPath, Side, SiteKind,
+    DiskIndex, Instance, InstanceNic, JobRequest, MachineId, ObjectName, ProtectRequest, ProtectedItem,
+    ProtectionGroup, ReplicationPath, Side, SiteKind,
 };
 use switchback_sites::{DiskOrigin, Machine, MachineDisk, NewDisk, NewMachine, Nic};
 use switchback_store::Kind;
@@ -203,7 +203,7 @@ pub(crate) fn choose_server(
     })
 }
 
-fn choose_datastore(
+pub(crate) fn choose_datastore(
     work: &Work<'_>,
     group: &ProtectionGroup,
     wanted: Option<&str>,
@@ -335,21 +335,26 @@ pub(crate) fn instance_of(site: &ObjectName, machine: &Machine, wanted: &[Interf
     }
 }
 
-/// The disks of an instance that are protected, in order: all that it had when it became one. A disk that it has got since is left alone; `None`:
-/// one of them is gone, or has another size.
+/// The disks of an instance that are protected, in order, each with its place at the replica: those that it had when it became one and that were added since.
+/// Others are left alone; `None`: one of them is gone, or has another size.
 pub(crate) fn protected_disks<'a>(
     item: &ProtectedItem,
     side: Side,
     machine: &'a Machine,
-) -> Option<Vec<&'a MachineDisk>> {
+) -> Option<Vec<(DiskIndex, &'a MachineDisk)>> {
     let serials = &item.instance(side).disk_serials;
-    let disks: Vec<_> = if serials.is_empty() {
-        machine.disks.iter().collect()
-    } else {
-        let of = |serial: &String| machine.disks.iter().find(|disk| disk.serial == *serial);
-        serials.iter().map(of).collect::<Option<_>>()?
+    if serials.is_empty() && machine.disks.len() != item.disk_sizes.len() {
+        return None;
+    }
+    let of = |disk: DiskIndex| {
+        let place = usize::from(disk.0);
+        let found = match serials.get(place) {
+            Some(serial) => machine.disks.iter().find(|disk| disk.serial == *serial),
+            None => machine.disks.get(place).filter(|_| serials.is_empty()),
+        };
+        found.filter(|disk| disk.size == item.disk_sizes[place]).map(|found| (disk, found))
     };
-    disks.iter().map(|disk| disk.size).eq(item.disk_sizes.iter().copied()).then_some(disks)
+    item.present_disks().map(of).collect()
 }
 
 /// A side's disks are not those that are protected.
@@ -430,6 +435,6 @@ pub(crate) fn new_path(
         process_server: process_server.into(),
         master_target: master_target.into(),
         epoch: item.protection.epoch,
-        targets: super::loan::lend(work, passive, master_target)?,
+        targets: super::loan::lend(work, item, side, master_target)?,
     })
 }

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
-use switchback_model::{Operation, ProtectedItem, TestCopy};
+use switchback_model::{DiskIndex, Operation, PointChoice, ProtectedItem, Seq, TestCopy};
 use switchback_sites::{DiskOrigin, Machine, NewDisk, NewMachine, Nic, Site};
 
 use super::failover::{chosen, note_point, target, target_gone};
+use super::point::choose;
 use super::protect::{disks_differ, mapped_networks, protected_disks};
 use super::shutdown::{Manner, ensure_off};
 use super::step::{Outcome, Step, Work};
+use crate::items::points;
 use crate::{ControlError, ErrorKind};
 
 /// Seconds for a master target to show a view.
@@ -70,7 +72,7 @@ fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         cpus: like.cpus,
         memory_mib: like.memory_mib,
         boot: like.boot.clone(),
-        disks: disks_over(&item, &*site, &like, images)?,
+        disks: disks_over(&item, &*site, &like, &images, &lacks(work, &item, copy.seq)?)?,
         nics: networks.into_iter().map(|network| Nic { mac: String::new(), network }).collect(),
         beside: None,
         mark: Some(format!("{} test", item.machine)),
@@ -90,22 +92,30 @@ pub(super) fn images_of(
     Ok(replica.and_then(|replica| replica.views.get(view).cloned()))
 }
 
-/// Disks like those of the passive instance, over the images of a view, in the datastore with most room.
+/// What a recovery point lacks, as the master target has it now: a disk that is removed meanwhile is in none.
+pub(super) fn lacks(work: &Work<'_>, item: &ProtectedItem, seq: Seq) -> Result<Vec<DiskIndex>, ControlError> {
+    let point = choose(item, &points(&work.control.facts()?, item), &PointChoice::Point { seq })?;
+    Ok(point.lacks)
+}
+
+/// Disks like those of the passive instance that a point holds, over the images of its view, in the datastore with most room.
 pub(super) fn disks_over(
     item: &ProtectedItem,
     site: &dyn Site,
     like: &Machine,
-    images: Vec<PathBuf>,
+    images: &[PathBuf],
+    lacks: &[DiskIndex],
 ) -> Result<Vec<NewDisk>, ControlError> {
     let roomiest = site.datastores()?.into_iter().max_by_key(|datastore| datastore.free);
     let datastore = roomiest.map(|datastore| datastore.name).unwrap_or_default();
     let side = item.protection.passive();
     let protected = protected_disks(item, side, like)
         .ok_or_else(|| disks_differ(item, side, "bring them back to what they were"))?;
-    let disks = images.into_iter().zip(protected).map(|(image, disk)| NewDisk {
-        size: disk.size,
-        serial: disk.serial.clone(),
-        origin: DiskOrigin::Over { image, datastore: datastore.clone() },
+    let held = protected.into_iter().filter(|(place, _)| !lacks.contains(place));
+    let disks = held.filter_map(|(place, disk)| {
+        let image = images.get(usize::from(place.0))?.clone();
+        let origin = DiskOrigin::Over { image, datastore: datastore.clone() };
+        Some(NewDisk { size: disk.size, serial: disk.serial.clone(), origin })
     });
     Ok(disks.collect())
 }

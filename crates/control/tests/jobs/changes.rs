@@ -1,7 +1,7 @@
 //! What changes around a protected machine: its process server, its disks, room at its target, the location it comes home to.
 
 use switchback_control::Health;
-use switchback_model::component::{Problem, ProtectedDisk};
+use switchback_model::component::{DiskStanding, Problem, ProtectedDisk};
 use switchback_model::{ItemOperation, JobState, Phase, ReprotectOptions, Seq};
 use switchback_sites::MachineDisk;
 
@@ -67,7 +67,11 @@ fn a_machine_that_gains_a_disk_goes_on_and_comes_home_onto_the_disks_that_were_p
     assert_eq!(targets, ["/home/web01/0", "/home/web01/1"].map(std::path::PathBuf::from));
 
     let wanted = world.agents_wish().unwrap().disks;
-    let disk = |serial: &str| ProtectedDisk { serial: serial.into(), size: 1 << 20 };
+    let disk = |serial: &str| ProtectedDisk {
+        serial: serial.into(),
+        size: 1 << 20,
+        standing: DiskStanding::Protected,
+    };
     assert_eq!(wanted, [disk("d0"), disk("d1")]);
 }
 

@@ -6,6 +6,7 @@ mod agent_updates;
 mod changes;
 mod cost;
 mod deployments;
+mod disks;
 mod physical;
 mod proofs;
 mod readiness;

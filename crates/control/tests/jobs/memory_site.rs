@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use switchback_model::ReadinessCheck;
 use switchback_sites::{
-    Datastore, Machine, MachineDisk, Network, NewMachine, Nic, Power, ServerPlan, Sight, Site, SiteError,
-    Target,
+    Datastore, Machine, MachineDisk, Network, NewDisk, NewMachine, Nic, Power, ServerPlan, Sight, Site,
+    SiteError, Target,
 };
 
 /// A site in memory.
@@ -17,6 +17,8 @@ pub(crate) struct MemorySite {
     pub(crate) machines: Mutex<BTreeMap<String, Machine>>,
     /// Machines whose disks a master target has, and the machine that this runs in.
     lent: Mutex<BTreeMap<String, String>>,
+    /// Disks that machines are started without, with their places.
+    aside: Mutex<Vec<(String, usize, MachineDisk)>>,
     /// Creating a machine fails with this.
     pub(crate) full: Mutex<bool>,
     /// Power cannot be cut.
@@ -32,6 +34,8 @@ pub(crate) struct MemorySite {
     pub(crate) sight: Mutex<Sight>,
     /// It is of another kind.
     pub(crate) without_sandboxes: Mutex<bool>,
+    /// Its machines keep the disks that they were made with.
+    pub(crate) keeps_disks: Mutex<bool>,
     /// Neither makes nor removes process servers.
     pub(crate) refuses_servers: Mutex<bool>,
 }
@@ -171,6 +175,53 @@ impl Site for MemorySite {
         }
         self.machines().remove(id);
         Ok(())
+    }
+    fn changes_disks(&self) -> bool {
+        !*self.keeps_disks.lock().unwrap()
+    }
+    fn add_disk(&self, id: &str, disk: &NewDisk) -> Result<MachineDisk, SiteError> {
+        self.change(id, |machine| {
+            if let Some(there) = machine.disks.iter().find(|there| there.serial == disk.serial) {
+                return Ok(there.clone());
+            }
+            off(machine, "adding a disk")?;
+            assert!(machine.snapshots.is_empty());
+            let path = format!("/made/{id}/{}", disk.serial).into();
+            let made = MachineDisk { path, size: disk.size, serial: disk.serial.clone() };
+            machine.disks.push(made.clone());
+            Ok(made)
+        })
+    }
+    fn set_disks_aside(&self, id: &str, serials: &[String]) -> Result<(), SiteError> {
+        self.change(id, |machine| {
+            let before = machine.disks.clone();
+            let mut aside = self.aside.lock().unwrap();
+            for (_, place, disk) in aside.extract_if(.., |(of, ..)| of == id) {
+                machine.disks.insert(place, disk);
+            }
+            for (place, disk) in std::mem::take(&mut machine.disks).into_iter().enumerate() {
+                if serials.contains(&disk.serial) {
+                    aside.push((id.into(), place, disk));
+                } else {
+                    machine.disks.push(disk);
+                }
+            }
+            if machine.disks == before {
+                return Ok(());
+            }
+            assert!(machine.snapshots.is_empty(), "a snapshot knows which disks there were");
+            off(machine, "setting disks aside")
+        })
+    }
+    fn remove_disk(&self, id: &str, serial: &str) -> Result<(), SiteError> {
+        self.aside.lock().unwrap().retain(|(of, _, disk)| of != id || disk.serial != serial);
+        self.change(id, |machine| {
+            if machine.disks.iter().any(|disk| disk.serial == serial) {
+                off(machine, "removing a disk")?;
+                machine.disks.retain(|disk| disk.serial != serial);
+            }
+            Ok(())
+        })
     }
     fn lend_disks(&self, id: &str, serials: &[String], to: &str) -> Result<Vec<PathBuf>, SiteError> {
         let machine = self.machine(id)?;

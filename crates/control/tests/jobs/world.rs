@@ -5,6 +5,8 @@
 //! disk of a replica is written while a machine runs above it without a snapshot.
 
 // Others include this file, by its path, too.
+#[path = "memory_replica.rs"]
+mod memory_replica;
 #[path = "memory_site.rs"]
 mod memory_site;
 
@@ -26,12 +28,12 @@ use switchback_model::component::{
     ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State, StoragePathFound,
 };
 use switchback_model::{
-    Consistency, Epoch, ProtectRequest, ReadinessCheck, RecoveryPoint, ReplicaName, Seq, Site as SiteRecord,
-    SiteKind, UnixMillis,
+    ProtectRequest, ReadinessCheck, ReplicaName, Seq, Site as SiteRecord, SiteKind, UnixMillis,
 };
 use switchback_sites::{Machine, Nic, Power, Site};
 use switchback_store::{Snapshot, SqliteStore, Store, StoreError};
 
+use memory_replica::Replica;
 pub(crate) use memory_site::{MemorySite, is_sandbox};
 
 #[derive(Debug, Default)]
@@ -65,15 +67,6 @@ fn interfaces_of(machine: &Machine) -> Vec<InterfaceFacts> {
     machine.nics.iter().filter(|_| machine.system_uuid == HARDWARE).map(card).collect()
 }
 
-/// A replica at a master target.
-#[derive(Clone, Debug, Default)]
-struct Replica {
-    epoch: Epoch,
-    points: Vec<RecoveryPoint>,
-    reached: Option<ReplicaMode>,
-    views: BTreeMap<String, Vec<PathBuf>>,
-}
-
 pub(crate) struct World {
     pub(crate) control: Control,
     pub(crate) clock: Arc<Seconds>,
@@ -103,6 +96,8 @@ pub(crate) struct World {
     pub(crate) replicas_problem: Option<Problem>,
     /// What agents find in their guest, when they are told to look.
     pub(crate) guest: Vec<ReadinessCheck>,
+    /// The initial replication of a disk that was added does not end.
+    pub(crate) seeds_slowly: bool,
     /// What the recovery site's master target finds of the way to storage, and has told.
     pub(crate) storage_path: ReadinessCheck,
     storage_paths: Vec<StoragePathFound>,
@@ -221,6 +216,7 @@ impl World {
             program_of_agent: None,
             program: None,
             agent_refuses: None,
+            seeds_slowly: false,
             storage_path: ReadinessCheck::passed("master-target.network-path", "W", "as chosen"),
             storage_paths: Vec::new(),
             _directory: directory,
@@ -391,15 +387,8 @@ impl World {
         }
         let mine = self.replicas.iter().filter(|((target, _), _)| target == name);
         let replicas = mine.map(|((_, replica), actual)| ReplicaActual {
-            replica: replica.clone(),
-            epoch: actual.epoch,
-            reached: actual.reached,
-            applied: actual.points.last().map(|point| point.seq),
-            points: actual.points.clone(),
-            retention_bytes: 0,
-            views: actual.views.clone(),
-            standing: Vec::new(),
             problem: self.replicas_problem.clone(),
+            ..actual.actual(replica)
         });
         let state = MasterTargetState {
             system_uuid: format!("uuid-{name}"),
@@ -430,20 +419,15 @@ impl World {
             assert!(wanted.epoch >= actual.epoch, "epochs never go back");
             let here = if site == "home" { &self.home } else { &self.recovery };
             let moves = actual.reached != Some(wanted.mode) && wanted.mode != ReplicaMode::Remove;
-            let has_all = wanted.targets.iter().all(|path| here.has(&format!("uuid-{name}"), path));
+            let there = |path: &&PathBuf| !path.as_os_str().is_empty();
+            let has_all =
+                wanted.targets.iter().filter(there).all(|path| here.has(&format!("uuid-{name}"), path));
             assert!(!moves || has_all, "{name} has not got the disks of {}", wanted.replica);
             let dropped = actual.views.keys().any(|view| !wanted.views.contains_key(view));
             assert!(!dropped || !here.all().iter().any(is_sandbox), "a sandbox stands on what is unmounted");
             let stands = matches!(wanted.mode, ReplicaMode::StandAt { .. });
             assert!(!stands || wanted.views.is_empty(), "a replica goes nowhere while a point is shown");
-            (actual.epoch, actual.reached) = (wanted.epoch, Some(wanted.mode));
-            actual.views = wanted
-                .views
-                .keys()
-                .map(|view| {
-                    (view.clone(), vec![format!("/view/{view}/0").into(), format!("/view/{view}/1").into()])
-                })
-                .collect();
+            actual.follow(&wanted);
         }
     }
 
@@ -545,19 +529,10 @@ impl World {
     /// One more point, unless the machine stands still after its last.
     fn cycle(&mut self, key: &(String, ReplicaName), replication: &Replication) -> ReplicationState {
         let now = self.clock.now();
-        let points = &mut self.replicas.get_mut(key).unwrap().points;
         let made = replication.final_cycle.as_ref().and_then(|token| self.finals.get(token)).copied();
-        let seq = made.unwrap_or_else(|| {
-            let seq = points.last().map_or(Seq(1), |point| point.seq.next());
-            let group_tag = Some(format!("pg1/{seq}"));
-            points.push(RecoveryPoint {
-                seq,
-                time: now,
-                consistency: Consistency::CrashConsistent,
-                group_tag,
-            });
-            seq
-        });
+        let completes = !self.seeds_slowly;
+        let replica = self.replicas.get_mut(key).unwrap();
+        let seq = made.unwrap_or_else(|| replica.cycle(replication, now, completes));
         let final_point = replication.final_cycle.clone().map(|token| {
             self.finals.insert(token.clone(), seq);
             FinalPoint { token, seq, held_for_ms: 100_000 }

@@ -177,6 +177,32 @@ pub struct ProtectedDisk {
     pub serial: String,
     /// Bytes.
     pub size: u64,
+    /// What has become of it since.
+    #[serde(default, skip_serializing_if = "DiskStanding::is_protected")]
+    pub standing: DiskStanding,
+}
+
+/// How a disk of a protected machine stands. Its place among them is its number at the replica, and stays its own when it is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskStanding {
+    /// Protected with the others.
+    #[default]
+    Protected,
+    /// A job adds it: its machine's agent has not been told yet.
+    Preparing,
+    /// It was added while the others were protected, and no recovery point holds it yet: its initial replication goes on beside them.
+    Adding,
+    /// It has been removed from the protection: nothing of it is replicated, and no recovery point holds it.
+    Removed,
+}
+
+impl DiskStanding {
+    /// Whether nothing is to be said of it.
+    #[must_use]
+    pub const fn is_protected(&self) -> bool {
+        matches!(self, Self::Protected)
+    }
 }
 
 /// The network settings of a machine at one place.

@@ -52,7 +52,9 @@ impl DiskReplica {
             self.check_delta(name, &points, &manifest, &mut report)?;
             progress(report.delta_bytes, all);
         }
-        for disk in self.disk_indexes() {
+        // What no point holds is not asked of the disk: it may be half there, or gone.
+        let is_held = |disk: &DiskIndex| !manifest.points.iter().all(|point| point.lacks.contains(disk));
+        for disk in self.disk_indexes().filter(|disk| manifest.points.is_empty() || is_held(disk)) {
             self.check_disk(disk, &manifest, &mut report, |report| {
                 progress(report.delta_bytes + report.disk_bytes, all);
             })?;

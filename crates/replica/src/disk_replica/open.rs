@@ -49,6 +49,7 @@ impl DiskReplica {
                 time: now,
                 consistency: Consistency::CrashConsistent,
                 group_tag: None,
+                lacks: Vec::new(),
             };
             manifest.points.push(before);
             manifest.applied = Some(Seq(0));
@@ -250,7 +251,7 @@ fn is_used(disk: &dyn Disk, size: u64) -> Result<bool, ReplicaError> {
     Ok(false)
 }
 
-fn lock_error(volume: &dyn Volume, error: &io::Error) -> ReplicaError {
+pub(super) fn lock_error(volume: &dyn Volume, error: &io::Error) -> ReplicaError {
     match error.kind() {
         io::ErrorKind::WouldBlock => ReplicaError::Locked { holder: error.to_string() },
         _ => volume_error(volume, "locking", error),

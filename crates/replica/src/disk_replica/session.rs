@@ -53,7 +53,8 @@ impl DiskReplica {
         let current = core.manifest.epoch;
         let epoch = request.epoch.unwrap_or(current);
         core.check_epoch(epoch)?;
-        rules::same_disks(&core.manifest.disks, &request.disks)?;
+        let lacking = core.manifest.lacking();
+        rules::known_disks(&core.manifest.disks, &lacking, &request.disks)?;
         core.manifest.check_not_standing()?;
         match &core.writer {
             Some(writer) if writer.id != request.writer && epoch == current => {
@@ -329,11 +330,14 @@ impl DiskReplica {
         let parts = core.parts.as_ref().map(|parts| parts.done.clone()).unwrap_or_default();
         core.save(&*self.volume, |manifest| {
             manifest.generation = manifest.open.take().map(|open| open.generation);
+            manifest.seeding.retain(|disk| !commit.whole.contains(disk));
+            let lacks = manifest.lacking();
             manifest.points.push(RecoveryPoint {
                 seq: commit.seq,
                 time: commit.time,
                 consistency: commit.consistency,
                 group_tag: commit.group_tag.clone(),
+                lacks,
             });
             if fill {
                 manifest.filling = false;

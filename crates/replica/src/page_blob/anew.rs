@@ -38,7 +38,13 @@ impl PageBlobReplica {
             // Pages that no point was made of are no point now: they will be filled.
             if !manifest.points.is_empty() {
                 let (time, consistency) = (now, Consistency::CrashConsistent);
-                manifest.points = vec![RecoveryPoint { seq: Seq(0), time, consistency, group_tag: None }];
+                manifest.points = vec![RecoveryPoint {
+                    seq: Seq(0),
+                    time,
+                    consistency,
+                    group_tag: None,
+                    lacks: Vec::new(),
+                }];
             }
             manifest.staged.clear();
             (manifest.open, manifest.generation) = (None, None);

@@ -138,6 +138,7 @@ impl PageBlobReplica {
                 time: commit.time,
                 consistency: commit.consistency,
                 group_tag: commit.group_tag.clone(),
+                lacks: Vec::new(),
             });
             match filled {
                 Some((base, absent_is_zero)) => {

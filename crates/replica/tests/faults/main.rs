@@ -298,6 +298,7 @@ fn requests_out_of_order_are_refused_and_harm_nothing() {
 /// The answer to a commit was lost: asking again gives the same one.
 fn commit_again(session: &mut dyn ReplicaSession, seq: Seq) {
     let consistency = Consistency::CrashConsistent;
-    let commit = CommitCycle { seq, parts: 1, time: UnixMillis(0), consistency, group_tag: None };
+    let commit =
+        CommitCycle { seq, parts: 1, time: UnixMillis(0), consistency, group_tag: None, whole: Vec::new() };
     assert_eq!(session.commit(&commit).unwrap().recoverable, Some(seq));
 }

@@ -112,5 +112,7 @@ pub(crate) fn commit(session: &mut dyn ReplicaSession, seq: Seq) -> Result<(), R
     let consistency = Consistency::CrashConsistent;
     // Clocks jump: the replica must not mind that this one goes backwards.
     let time = UnixMillis(1_000_000 - seq.0);
-    session.commit(&CommitCycle { seq, parts, time, consistency, group_tag: None }).map(drop)
+    session
+        .commit(&CommitCycle { seq, parts, time, consistency, group_tag: None, whole: Vec::new() })
+        .map(drop)
 }

@@ -105,6 +105,7 @@ impl Source {
             time: UnixMillis(self.time),
             consistency: Consistency::CrashConsistent,
             group_tag: None,
+            whole: Vec::new(),
         };
         session.commit(&commit)?;
         Ok(())

@@ -34,7 +34,9 @@ fn finish(session: &mut BlobSession, seq: Seq) {
     session.put_frame(frame).unwrap();
     session.end_part(hasher.finish()).unwrap();
     let (time, consistency) = (UnixMillis(seq.0), Consistency::CrashConsistent);
-    session.commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None }).unwrap();
+    session
+        .commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None, whole: Vec::new() })
+        .unwrap();
 }
 
 #[test]

@@ -44,7 +44,9 @@ fn send(session: &mut BlobSession, kind: CycleKind, blocks: &ExtentSet, rng: &mu
     session.end_part(hasher.finish()).unwrap();
     session.barrier().unwrap();
     let (time, consistency) = (UnixMillis(seq.0), Consistency::CrashConsistent);
-    session.commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None }).unwrap();
+    session
+        .commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None, whole: Vec::new() })
+        .unwrap();
     seq
 }
 

@@ -53,7 +53,9 @@ fn cycle(replica: &Arc<PageBlobReplica>, kind: CycleKind, blocks: &[(u64, Vec<u8
     }
     session.end_part(hasher.finish()).unwrap();
     let (seq, time, consistency) = (opened.seq, UnixMillis(opened.seq.0), Consistency::CrashConsistent);
-    session.commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None }).unwrap();
+    session
+        .commit(&CommitCycle { seq, parts: 1, time, consistency, group_tag: None, whole: Vec::new() })
+        .unwrap();
     seq
 }
 

@@ -168,7 +168,9 @@ fn fill(session: &mut BlobSession, frames: Vec<Frame>, commit: bool) -> Seq {
     if commit {
         let consistency = switchback_model::Consistency::CrashConsistent;
         let (seq, parts, time) = (opened.seq, opened.next_part.0 + 1, UnixMillis(1));
-        session.commit(&CommitCycle { seq, parts, time, consistency, group_tag: None }).unwrap();
+        session
+            .commit(&CommitCycle { seq, parts, time, consistency, group_tag: None, whole: Vec::new() })
+            .unwrap();
     }
     opened.seq
 }

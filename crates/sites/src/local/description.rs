@@ -50,6 +50,9 @@ pub(super) struct Description {
     pub(super) boot: Boot,
     #[serde(default)]
     pub(super) disks: Vec<DiskDescription>,
+    /// Disks that it is started without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) aside: Vec<AsideDescription>,
     #[serde(default)]
     pub(super) nics: Vec<NicDescription>,
     /// Oldest first.
@@ -75,6 +78,15 @@ pub(super) struct DiskDescription {
     /// Oldest first.
     #[serde(default)]
     pub(super) layers: Vec<PathBuf>,
+}
+
+/// A disk that is not the machine's for the time being.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AsideDescription {
+    /// Its place among all disks.
+    pub(super) place: usize,
+    pub(super) disk: DiskDescription,
 }
 
 /// A network card.

@@ -75,6 +75,7 @@ impl LocalSite {
             next_layer: 1,
             boot: new.boot.clone(),
             disks: disks.collect::<Result<_, _>>()?,
+            aside: Vec::new(),
             nics: nics.collect(),
             snapshots: Vec::new(),
         };

@@ -36,7 +36,7 @@ pub(crate) fn any_record() -> impl Strategy<Value = Record> {
             |(seq, parts, time, group_tag)| {
                 let (seq, time) = (Seq(seq), UnixMillis(time));
                 let consistency = Consistency::AppConsistent;
-                Record::Commit(CommitCycle { seq, parts, time, consistency, group_tag })
+                Record::Commit(CommitCycle { seq, parts, time, consistency, group_tag, whole: Vec::new() })
             }
         ),
         any::<u64>().prop_map(|seq| Record::Abort { seq: Seq(seq) }),

@@ -135,6 +135,7 @@ impl World {
             time: commit.time,
             consistency: commit.consistency,
             group_tag: commit.group_tag.clone(),
+            lacks: Vec::new(),
         };
         if self.open.is_none() && self.points.last().is_some_and(|(last, _)| *last == point) {
             return Ok(self.watermarks());
@@ -362,6 +363,7 @@ pub(crate) fn commit_of(seq: u64, parts: u32, salt: u64) -> CommitCycle {
         time: UnixMillis(1000 * seq + salt),
         consistency: Consistency::CrashConsistent,
         group_tag: None,
+        whole: Vec::new(),
     }
 }
 

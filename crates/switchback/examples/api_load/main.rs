@@ -380,6 +380,7 @@ fn replica(number: u32, now: UnixMillis) -> anyhow::Result<ReplicaActual> {
         time: UnixMillis(now.0 - (POINTS - seq) * 15_000),
         consistency: Consistency::CrashConsistent,
         group_tag: None,
+        lacks: Vec::new(),
     };
     Ok(ReplicaActual {
         replica: replica_name(number)?,
@@ -390,6 +391,7 @@ fn replica(number: u32, now: UnixMillis) -> anyhow::Result<ReplicaActual> {
         retention_bytes: 1 << 30,
         views: Default::default(),
         standing: Vec::new(),
+        targets: Vec::new(),
         problem: None,
     })
 }

@@ -13,6 +13,7 @@ const POINTS: &[Field] = &[
     time("TIME", &["/properties/time"]),
     plain("CONSISTENCY", &["/properties/consistency"]),
     plain("MULTI-VM", &["/properties/multiVmTag"]),
+    plain("LACKS DISK", &["/properties/lacks"]),
     plain("PROOF", &["/properties/proof/verdict"]),
 ];
 const EVENTS: &[Field] = &[

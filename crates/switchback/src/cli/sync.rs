@@ -16,6 +16,7 @@ use super::output::Progress;
 use crate::engine::{Connect, Engine, EngineError, EngineOptions, Stop};
 use crate::host::{Host, Placement, new_id};
 use crate::machine::{CaptureMethod, Comparing, Machine, MomentOptions};
+use crate::slots::Slot;
 
 /// Trackers attached again in a row before the sync gives up: something is wrong with the machine then.
 const DOUBTS_MAX: u32 = 3;
@@ -110,7 +111,9 @@ pub(crate) fn run(args: &SyncArgs) -> anyhow::Result<ExitCode> {
         post_thaw: shell(&args.post_thaw),
     };
     let moments = MomentOptions { freeze_budget: Duration::from_millis(args.freeze_budget), scripts };
-    let machine = Machine::open(&args.sources, args.capture, &tracker_name(&target), moments)?;
+    let disk = |path: &PathBuf| Slot::Disk { path: path.clone(), seeding: false };
+    let slots = args.sources.iter().map(disk).collect();
+    let machine = Machine::open(slots, args.capture, &tracker_name(&target), moments)?;
     let stop = Stop::default();
     super::stop_on_interrupt(&stop)?;
     let disks: Vec<_> = machine.disks().iter().map(|disk| DiskSpec { size: disk.size() }).collect();

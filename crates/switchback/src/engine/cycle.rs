@@ -14,7 +14,7 @@ use switchback_replica::{
 
 use super::compare::{NodeDone, compare};
 use super::sender::Sender;
-use super::{CycleReport, Engine, EngineError, EngineOptions, Event, Frozen, MomentError};
+use super::{CycleReport, Engine, EngineError, EngineOptions, Event, Frozen, MomentError, Source};
 
 /// Longest pause between two attempts.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -164,6 +164,7 @@ impl Engine {
             // generation any more: whatever happens to this process next, what is released here is compared.
             self.source.tracker.swap()?;
             self.source.tracker.release();
+            self.source.tracker.all_compared();
         }
         let disk_bytes = self.source.disks.iter().map(|disk| disk.size()).sum();
         self.tell(Event::Opened { seq: opened.seq, kind: kind.clone(), disk_bytes });
@@ -236,12 +237,14 @@ impl Engine {
                 self.send_final(cycle, moment)
             }
             Stage::Commit { moment, parts } => {
+                let whole = whole_disks(&self.source, &cycle.kind);
                 let commit = CommitCycle {
                     seq: cycle.seq,
                     parts: parts.0,
                     time: moment.time,
                     consistency: moment.consistency,
                     group_tag: moment.group_tag.clone(),
+                    whole,
                 };
                 (cycle.consistency, cycle.time) = (moment.consistency, moment.time);
                 let watermarks = self.session()?.commit(&commit)?;
@@ -254,7 +257,8 @@ impl Engine {
 
     fn compare_disk(&mut self, cycle: &mut Cycle, disk: DiskIndex, from: u32) -> Result<(), EngineError> {
         let source = Arc::clone(&self.source.disks[usize::from(disk.0)]);
-        let nodes = from..nodes_of_disk(source.size());
+        let nodes =
+            if self.source.tracker.is_removed(disk) { 0..0 } else { from..nodes_of_disk(source.size()) };
         let is_empty = cycle.is_empty;
         let (barrier_bytes, io_threads) = (self.options.barrier_bytes, self.options.io_threads);
         // Split borrows: the session is written by this call alone, the observer told in between.
@@ -449,6 +453,18 @@ impl Engine {
         self.tell(Event::Waiting { reason: error.to_string(), pause });
         self.stop.sleep(pause);
         if self.stop.is_stopped() { Err(EngineError::Stopped) } else { Ok(()) }
+    }
+}
+
+/// The disks that may be said to be whole at the target once a cycle of this kind is committed: by a comparison all that there are.
+fn whole_disks(source: &Source, kind: &CycleKind) -> Vec<DiskIndex> {
+    let tracker = &source.tracker;
+    match kind {
+        CycleKind::Changes => tracker.whole(),
+        CycleKind::Resync { .. } => {
+            let all = (0..).map(DiskIndex).take(source.disks.len());
+            all.filter(|disk| !tracker.is_removed(*disk)).collect()
+        }
     }
 }
 

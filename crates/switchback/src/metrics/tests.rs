@@ -138,6 +138,7 @@ fn a_master_target_shows_how_far_its_disks_are_behind() {
         time: UnixMillis(seq * 1000),
         consistency: Consistency::CrashConsistent,
         group_tag: None,
+        lacks: Vec::new(),
     };
     let replica = ReplicaActual {
         replica: "web01".parse().unwrap(),
@@ -148,6 +149,7 @@ fn a_master_target_shows_how_far_its_disks_are_behind() {
         retention_bytes: 11,
         views: Default::default(),
         standing: Vec::new(),
+        targets: Vec::new(),
         problem: None,
     };
     let state = MasterTargetState { replicas: vec![replica], ..MasterTargetState::default() };

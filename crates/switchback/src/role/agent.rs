@@ -191,8 +191,8 @@ struct Agent {
     state: Arc<Mutex<AgentState>>,
     running: Arc<Mutex<Option<Replicator>>>,
     machine: Option<Arc<Machine>>,
-    /// Those of its disks that `machine` was made with.
-    protected: Vec<DiskFacts>,
+    /// Those of its disks that `machine` was made with, by slot.
+    protected: Vec<Option<DiskFacts>>,
     desired: AgentDesired,
     /// The configuration server has said something.
     heard: bool,
@@ -308,7 +308,7 @@ impl Agent {
             return;
         };
         let chosen = disks::choose(&wanted.disks, &self.disks);
-        match disks::not_protected(chosen.as_deref().unwrap_or_default(), &self.disks) {
+        match disks::not_protected(&wanted.disks, chosen.as_deref().unwrap_or_default(), &self.disks) {
             Some(message) if chosen.is_ok() => self.problem(disks::NOT_PROTECTED, message),
             _ => self.solved(disks::NOT_PROTECTED),
         }
@@ -427,14 +427,14 @@ impl Agent {
         {
             return Ok(machine.clone());
         }
-        let paths: Vec<_> = chosen.iter().map(facts::node).collect();
+        let slots = disks::slots(&wanted.disks, &chosen);
         anyhow::ensure!(
-            !paths.is_empty(),
+            chosen.iter().any(Option::is_some),
             "this machine has no disk that can be protected (virtio, SCSI, NVMe, Xen)"
         );
         let options =
             || MomentOptions { freeze_budget: Duration::from_millis(250), scripts: Default::default() };
-        let mut machine = Machine::open(&paths, self.capture, TRACKER, options())?;
+        let mut machine = Machine::open(slots.clone(), self.capture, TRACKER, options())?;
         if self.capture == CaptureMethod::Auto
             && machine.is_tracked()
             && let Err(error) = machine.tracker()
@@ -443,7 +443,7 @@ impl Agent {
                 "agent.tracking",
                 format!("{error:#}; disks are compared instead, which costs time and reads"),
             );
-            machine = Machine::open(&paths, CaptureMethod::Scan, TRACKER, options())?;
+            machine = Machine::open(slots, CaptureMethod::Scan, TRACKER, options())?;
         }
         let machine = Arc::new(machine);
         self.machine = Some(machine.clone());

@@ -34,6 +34,7 @@ fn requests() -> Vec<Request> {
             time: UnixMillis(5),
             consistency: Consistency::CrashConsistent,
             group_tag: Some("nightly".into()),
+            whole: Vec::new(),
         }),
         Request::AbortCycle,
         Request::NodeDigests(NodeRange { disk: DiskIndex(0), first: 0, count: NODES_MAX }),
@@ -80,6 +81,7 @@ fn a_long_message_is_noticed_by_its_sender() {
         time: UnixMillis(5),
         consistency: Consistency::Fuzzy,
         group_tag: Some("x".repeat(super::CONTROL_LEN_MAX as usize)),
+        whole: Vec::new(),
     };
     assert!(matches!(Request::Commit(commit).encode().head(0, false, None), Err(WireError::Length { .. })));
 }

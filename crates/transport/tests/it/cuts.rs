@@ -31,6 +31,7 @@ fn scenario(site: &Site, session: &mut dyn ReplicaSession) -> Result<(), Replica
         time: site.clock.now(),
         consistency: Consistency::CrashConsistent,
         group_tag: None,
+        whole: Vec::new(),
     };
     session.commit(&commit)?;
     session.status().map(drop)

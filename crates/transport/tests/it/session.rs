@@ -31,6 +31,7 @@ fn all_of_a_cycle_arrives_in_order_and_intact() {
         time: site.clock.now(),
         consistency: Consistency::CrashConsistent,
         group_tag: None,
+        whole: Vec::new(),
     };
     assert_eq!(session.commit(&commit).unwrap().recoverable, Some(Seq(1)));
     session.abort_cycle().unwrap();

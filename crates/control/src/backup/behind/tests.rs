@@ -50,6 +50,7 @@ fn target(name: &str, replicas: &[(&str, u64)]) -> StoredReport {
         retention_bytes: 0,
         views: BTreeMap::new(),
         standing: Vec::new(),
+        targets: Vec::new(),
         problem: None,
     };
     let replicas = replicas.iter().map(replica).collect();

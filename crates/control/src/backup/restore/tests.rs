@@ -79,6 +79,7 @@ fn contents() -> Contents {
         retention_bytes: 0,
         views: std::collections::BTreeMap::new(),
         standing: Vec::new(),
+        targets: Vec::new(),
         problem: None,
     };
     let peer = PeerIdentity { role: Role::Target, name: "mt1".parse().unwrap() };

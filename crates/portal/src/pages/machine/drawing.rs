@@ -136,6 +136,7 @@ mod tests {
             time: UnixMillis(seq * 1000),
             consistency,
             group_tag: tag.map(Into::into),
+            lacks: Vec::new(),
         }
     }
 

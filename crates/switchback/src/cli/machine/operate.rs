@@ -77,6 +77,31 @@ pub(crate) enum OperateCommand {
         #[command(flatten)]
         wait: WaitArgs,
     },
+    /// Protect disks too that the machine has got since it was protected; the others go on as they are
+    AddDisk {
+        /// The protected machine
+        machine: String,
+        /// Each by its serial number, or the name that the machine has for it: `vdb`
+        #[arg(required = true, value_name = "DISK")]
+        disks: Vec<String>,
+        /// Where their replicas go [default: the one with most room]
+        #[arg(long, value_name = "NAME")]
+        datastore: Option<String>,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Protect disks no more; the others go on as they are
+    RemoveDisk {
+        /// The protected machine
+        machine: String,
+        /// Each by its serial number, or the name that the machine has for it: `vdb`
+        #[arg(required = true, value_name = "DISK")]
+        disks: Vec<String>,
+        #[command(flatten)]
+        confirm: ConfirmArgs,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
     /// End the protection
     Disable {
         /// The protected machine
@@ -187,6 +212,8 @@ impl OperateCommand {
             | Self::Resync { machine, .. }
             | Self::UpdateAgent { machine, .. }
             | Self::SwitchProcessServer { machine, .. }
+            | Self::AddDisk { machine, .. }
+            | Self::RemoveDisk { machine, .. }
             | Self::Disable { machine, .. } => machine,
             Self::Failover(args) => &args.machine,
             Self::Reprotect(args) => &args.machine,
@@ -206,6 +233,8 @@ impl OperateCommand {
             Self::Reprotect(_) => Operation::Reprotect,
             Self::Resync { .. } => Operation::Resynchronize,
             Self::SwitchProcessServer { .. } => Operation::SwitchProcessServer,
+            Self::AddDisk { .. } => Operation::AddDisks,
+            Self::RemoveDisk { .. } => Operation::RemoveDisks,
             Self::Disable { .. } => Operation::Disable,
             Self::CleanUp(_) | Self::UpdateAgent { .. } => return None,
         })
@@ -219,6 +248,8 @@ impl OperateCommand {
             | Self::Resync { wait, .. }
             | Self::UpdateAgent { wait, .. }
             | Self::SwitchProcessServer { wait, .. }
+            | Self::AddDisk { wait, .. }
+            | Self::RemoveDisk { wait, .. }
             | Self::Disable { wait, .. } => *wait,
             Self::Failover(args) => args.how.wait,
             Self::Reprotect(args) => args.wait,
@@ -232,8 +263,11 @@ impl OperateCommand {
             | Self::TestFailoverCleanup { .. }
             | Self::Resync { .. }
             | Self::UpdateAgent { .. }
+            | Self::AddDisk { .. }
             | Self::SwitchProcessServer { .. } => ConfirmArgs::default(),
-            Self::ChangeRecoveryPoint { confirm, .. } | Self::Disable { confirm, .. } => *confirm,
+            Self::ChangeRecoveryPoint { confirm, .. }
+            | Self::RemoveDisk { confirm, .. }
+            | Self::Disable { confirm, .. } => *confirm,
             Self::Failover(args) => args.how.confirm,
             Self::Reprotect(args) => args.confirm,
             Self::CancelFailover(args) | Self::Commit(args) | Self::CleanUp(args) => args.confirm,
@@ -291,6 +325,7 @@ pub(crate) fn check_allowed(machine: &Value, operation: Operation) -> anyhow::Re
     bail!("{operation} is not possible with {name}, which is {state}; possible now: {possible}")
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: one line or a few for each command")]
 fn request(command: &OperateCommand, places: &Places) -> Request {
     let machine = &places.machine;
     let ask = |action, properties: Value, question: String, done: &str| Request {
@@ -356,6 +391,14 @@ fn request(command: &OperateCommand, places: &Places) -> Request {
         OperateCommand::Disable { clean_up, .. } => {
             ask("remove", disable_body(*clean_up), places.disable(*clean_up), "it is not protected any more")
         }
+        OperateCommand::AddDisk { disks, datastore, .. } => {
+            let body = disks_body(forward, disks, datastore.as_deref());
+            unasked(ask("addDisks", body, String::new(), "initial replication of the disks follows"))
+        }
+        OperateCommand::RemoveDisk { disks, .. } => {
+            let (body, question) = (disks_body(forward, disks, None), places.remove_disks(disks));
+            ask("removeDisks", body, question, "the disks are not protected any more")
+        }
         OperateCommand::UpdateAgent { .. } => {
             unasked(ask("updateMobilityService", json!({}), String::new(), "its agent runs this version"))
         }
@@ -369,6 +412,11 @@ fn unasked(request: Request) -> Request {
 
 pub(crate) const fn source_site_operations(how: &HowArgs) -> &'static str {
     if how.no_shutdown { "NotRequired" } else { "Required" }
+}
+
+fn disks_body(provider: &str, disks: &[String], datastore: Option<&str>) -> Value {
+    let disks: Vec<_> = disks.iter().map(|disk| json!({"diskId": disk})).collect();
+    json!({"providerSpecificDetails": {"instanceType": provider, "disks": disks, "datastoreName": datastore}})
 }
 
 fn disable_body(clean_up: bool) -> Value {

@@ -104,6 +104,15 @@ impl Places {
         )
     }
 
+    pub(crate) fn remove_disks(&self, disks: &[String]) -> String {
+        let Self { machine, passive, .. } = self;
+        format!(
+            "{} of {machine}: not replicated any more, and in no recovery point any more, older ones neither; what {passive} has of it is deleted. A failover \
+             gives the machine without it. It stays in the machine as it is.",
+            disks.join(", ")
+        )
+    }
+
     pub(crate) fn disable(&self, clean_up: bool) -> String {
         let Self { machine, active, passive, .. } = self;
         let replica = if clean_up {

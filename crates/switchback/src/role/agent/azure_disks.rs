@@ -94,7 +94,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    use switchback_model::component::ProtectedDisk;
+    use switchback_model::component::{DiskStanding, ProtectedDisk};
 
     use super::super::disks::choose;
     use super::super::facts;
@@ -176,9 +176,13 @@ mod tests {
         let disks = [("sda", DATA, 4), ("sdb", SYSTEM, 0), ("sdc", SYSTEM, 1)];
         let sys = Sys::of(ASSET_TAG, &disks);
         let wanted = [("one", 2 << 20), ("two", 1 << 20)];
-        let wanted = wanted.map(|(serial, size)| ProtectedDisk { serial: serial.into(), size });
+        let wanted = wanted.map(|(serial, size)| ProtectedDisk {
+            serial: serial.into(),
+            size,
+            standing: DiskStanding::Protected,
+        });
         let chosen = choose(&wanted, &facts::disks(sys.0.path())).unwrap();
-        let names: Vec<_> = chosen.iter().map(|disk| disk.name.as_str()).collect();
+        let names: Vec<_> = chosen.iter().flatten().map(|disk| disk.name.as_str()).collect();
         assert_eq!(names, ["sdb", "sda"]);
     }
 

@@ -3,7 +3,10 @@
 //! A machine gains, loses and grows disks while it is protected. One that it has gained is left alone: the others go on. One of the protected that
 //! is gone or has another size makes all that would be sent wrong, so nothing is; its recovery points stay, and a person is told what to do.
 
-use switchback_model::component::{DiskFacts, ProtectedDisk};
+use switchback_model::component::{DiskFacts, DiskStanding, ProtectedDisk};
+
+use super::facts::node;
+use crate::slots::Slot;
 
 /// A protected disk is not there as it was.
 pub(super) const CHANGED: &str = "agent.disks-changed";
@@ -15,11 +18,28 @@ const SERIAL_LEN_MAX: usize = 20;
 const REMEDY: &str = "nothing is replicated until that is put right: bring the disk back as it was, or disable the machine's protection and \
     protect it anew; until then its recovery points stay, and it can be failed over to them";
 
-/// The disks that are wanted, in that order; else why they cannot be had.
+/// The disks that are wanted, in that order, with nothing in the place of one that has been removed; else why they cannot be had.
 ///
 /// By serial number. A disk without one is known by its place among all disks, as long as there are as many as are wanted.
-pub(super) fn choose(wanted: &[ProtectedDisk], found: &[DiskFacts]) -> Result<Vec<DiskFacts>, String> {
-    wanted.iter().enumerate().map(|(place, disk)| choose_one(place, disk, wanted.len(), found)).collect()
+pub(super) fn choose(
+    wanted: &[ProtectedDisk],
+    found: &[DiskFacts],
+) -> Result<Vec<Option<DiskFacts>>, String> {
+    let is_there = |disk: &&ProtectedDisk| disk.standing != DiskStanding::Removed;
+    let count = wanted.iter().filter(is_there).count();
+    let mut chosen = Vec::with_capacity(wanted.len());
+    for disk in wanted {
+        let place = chosen.iter().flatten().count();
+        let found = is_there(&disk).then(|| choose_one(place, disk, count, found)).transpose()?;
+        chosen.push(found);
+    }
+    Ok(chosen)
+}
+
+/// Whether a disk shows this serial number.
+fn shows(disk: &DiskFacts, serial: &str) -> bool {
+    let shown = serial.get(..SERIAL_LEN_MAX).unwrap_or(serial);
+    !shown.is_empty() && (disk.serial == serial || disk.serial == shown)
 }
 
 fn choose_one(
@@ -28,10 +48,7 @@ fn choose_one(
     count: usize,
     found: &[DiskFacts],
 ) -> Result<DiskFacts, String> {
-    let by_serial = found.iter().find(|disk| {
-        let shown = wanted.serial.get(..SERIAL_LEN_MAX).unwrap_or(&wanted.serial);
-        !shown.is_empty() && (disk.serial == wanted.serial || disk.serial == shown)
-    });
+    let by_serial = found.iter().find(|disk| shows(disk, &wanted.serial));
     let by_place = || {
         let at_place = found.get(place).filter(|_| found.len() == count);
         at_place.filter(|disk| wanted.serial.is_empty() || disk.serial.is_empty())
@@ -53,16 +70,33 @@ fn choose_one(
     Ok(disk.clone())
 }
 
-/// What is said of disks that are not among the chosen.
-pub(super) fn not_protected(chosen: &[DiskFacts], found: &[DiskFacts]) -> Option<String> {
-    let others: Vec<_> = found.iter().filter(|disk| !chosen.contains(disk)).collect();
+/// What is said of disks that are neither among the chosen nor were removed from the protection.
+pub(super) fn not_protected(
+    wanted: &[ProtectedDisk],
+    chosen: &[Option<DiskFacts>],
+    found: &[DiskFacts],
+) -> Option<String> {
+    let was_removed = |disk: &DiskFacts| {
+        wanted.iter().any(|wanted| wanted.standing == DiskStanding::Removed && shows(disk, &wanted.serial))
+    };
+    let is_chosen = |disk: &DiskFacts| chosen.iter().flatten().any(|chosen| chosen == disk);
+    let others: Vec<_> = found.iter().filter(|disk| !is_chosen(disk) && !was_removed(disk)).collect();
     (!others.is_empty()).then(|| {
         format!(
-            "{} came to this machine after it was protected, and is not replicated; to protect it too, disable the machine's protection and \
-             protect it anew",
+            "{} came to this machine after it was protected, and is not replicated; to protect it too, add it to the machine's protection \
+             (`switchback machine add-disk`)",
             list(others.into_iter())
         )
     })
+}
+
+/// The chosen disks as the engine wants them.
+pub(super) fn slots(wanted: &[ProtectedDisk], chosen: &[Option<DiskFacts>]) -> Vec<Slot> {
+    let slot = |(wanted, disk): (&ProtectedDisk, &Option<DiskFacts>)| match disk {
+        Some(disk) => Slot::Disk { path: node(disk), seeding: wanted.standing == DiskStanding::Adding },
+        None => Slot::Removed { size: wanted.size },
+    };
+    wanted.iter().zip(chosen).map(slot).collect()
 }
 
 fn list<'a>(disks: impl Iterator<Item = &'a DiskFacts>) -> String {
@@ -72,7 +106,7 @@ fn list<'a>(disks: impl Iterator<Item = &'a DiskFacts>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use switchback_model::component::{DiskFacts, ProtectedDisk};
+    use switchback_model::component::{DiskFacts, DiskStanding, ProtectedDisk};
 
     use super::{choose, not_protected};
 
@@ -81,11 +115,11 @@ mod tests {
     }
 
     fn wanted(serial: &str, size: u64) -> ProtectedDisk {
-        ProtectedDisk { serial: serial.into(), size }
+        ProtectedDisk { serial: serial.into(), size, standing: DiskStanding::Protected }
     }
 
-    fn names(chosen: &[DiskFacts]) -> Vec<&str> {
-        chosen.iter().map(|disk| disk.name.as_str()).collect()
+    fn names(chosen: &[Option<DiskFacts>]) -> Vec<&str> {
+        chosen.iter().map(|disk| disk.as_ref().map_or("", |disk| &disk.name)).collect()
     }
 
     #[test]
@@ -94,9 +128,9 @@ mod tests {
         let found = [disk("vda", "new", 10), disk("vdb", "s2", 10), disk("vdc", "s1", 10)];
         let chosen = choose(&protected, &found).unwrap();
         assert_eq!(names(&chosen), ["vdc", "vdb"]);
-        let said = not_protected(&chosen, &found).unwrap();
+        let said = not_protected(&protected, &chosen, &found).unwrap();
         assert!(said.contains("vda (10 bytes)") && !said.contains("vdb"), "{said}");
-        assert_eq!(not_protected(&chosen, &found[1..]), None);
+        assert_eq!(not_protected(&protected, &chosen, &found[1..]), None);
     }
 
     #[test]
@@ -125,5 +159,17 @@ mod tests {
         let long = "0123456789abcdefghijklmnop";
         assert!(choose(&[wanted(long, 10)], &[disk("vda", &long[..20], 10)]).is_ok());
         assert!(choose(&[wanted(long, 10)], &[disk("vda", &long[..19], 10)]).is_err());
+    }
+
+    #[test]
+    fn a_disk_that_was_removed_is_neither_missed_nor_told_of() {
+        let removed = ProtectedDisk { standing: DiskStanding::Removed, ..wanted("s1", 10) };
+        let protected = [removed, wanted("s2", 10)];
+        let found = [disk("vda", "s1", 12), disk("vdb", "s2", 10)];
+        let chosen = choose(&protected, &found).unwrap();
+        assert_eq!(names(&chosen), ["", "vdb"]);
+        assert_eq!(not_protected(&protected, &chosen, &found), None);
+        assert!(choose(&protected, &found[1..]).is_ok());
+        assert!(choose(&protected, &found[..1]).is_err());
     }
 }

@@ -410,6 +410,8 @@ impl<'a> Run<'a> {
             }
         });
         tracing::debug!(seq = %report.seq, epoch = %wanted.epoch, "a point is safe");
+        let interval = Duration::from_millis(wanted.interval_ms);
+        self.config.machine.pace().took(report.took, interval);
         (self.config.changed)();
     }
 

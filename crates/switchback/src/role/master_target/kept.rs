@@ -323,7 +323,7 @@ impl Kept {
             return Ok(());
         }
         let present = host::load_settings(&self.directory)?;
-        if present.targets != settings.targets {
+        if !may_become(&present.targets, &settings.targets) {
             let message = format!(
                 "the replica was made on {:?} and is to be on {:?} now; its history fits those disks only: remove it and protect anew, or \
                  bring the disks back to where they were",
@@ -335,9 +335,8 @@ impl Kept {
         if present != settings {
             self.gate.close(&away("the replica is opened again with other settings"));
             self.close()?;
-            let volume = DirVolume::open(&self.directory)
-                .map_err(|error| obstacle("master-target.failed", error.to_string()))?;
-            host::save_settings(&volume, &settings)?;
+            let sizes: Vec<_> = desired.sizes.iter().map(|size| DiskSpec { size: *size }).collect();
+            host::adjust_replica(&self.directory, &settings, &sizes)?;
         }
         Ok(())
     }
@@ -484,6 +483,10 @@ impl Kept {
                 retention_bytes: 0,
                 views: shared.views.clone(),
                 standing: Vec::new(),
+                targets: done
+                    .filter(|_| shared.reached == Some(ReplicaMode::Receive))
+                    .map(|done| done.targets.clone())
+                    .unwrap_or_default(),
                 problem: shared.problem.clone(),
             };
             (shared.hosted.clone(), shared.blobs.clone(), actual)
@@ -530,6 +533,12 @@ fn pages_behind(behind: Behind) -> Problem {
         ByteSize(bytes)
     );
     Problem { code: "master-target.pages-behind".into(), message }
+}
+
+/// Whether a replica on these disks can be one on those: disks were added behind the others, or removed.
+fn may_become(present: &[PathBuf], wanted: &[PathBuf]) -> bool {
+    let stays = |(is, shall): (&PathBuf, &PathBuf)| is == shall || shall.as_os_str().is_empty();
+    wanted.len() >= present.len() && present.iter().zip(wanted).all(stays)
 }
 
 /// Unmounts the views of a process that was killed: their files answer with errors only.
