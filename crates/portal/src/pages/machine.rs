@@ -1,5 +1,6 @@
 //! One protected machine: where it lives, how it is, and what may be done with it.
 
+mod disks;
 mod drawing;
 mod operations;
 mod path;
@@ -14,7 +15,7 @@ use axum::Router;
 use switchback_control::{Control, ItemView};
 use switchback_model::component::InterfaceSettings;
 use switchback_model::{
-    ByteSize, Event, Job, JobError, ObjectName, Phase, ReadinessCheck, RecoveryPoint, Severity, Side,
+    Event, Job, JobError, ObjectName, Phase, ReadinessCheck, RecoveryPoint, Severity, Side,
 };
 
 use super::widgets::{self, Badge, Moment, Tone, badge, check_badge, job_badge, job_title};
@@ -23,6 +24,7 @@ use crate::failure::Failure;
 use crate::layout::{Frame, Tab};
 use crate::shown::span;
 use crate::visit::{Visit, form, page};
+use disks::Disk;
 use drawing::{Chart, HEIGHT, Timeline, WIDTH};
 use operations::Offered;
 
@@ -37,6 +39,8 @@ pub(super) fn routes() -> Router<Arc<Portal>> {
         .route("/machines/{machine}/reprotect", form(reprotect::page, reprotect::ask))
         .route(&format!("/machines/{{machine}}/{}", path::SWITCH), form(path::ask_switch, path::switch))
         .route(&format!("/machines/{{machine}}/{}", path::RELEASE), form(path::ask_release, path::release))
+        .route(&format!("/machines/{{machine}}/{}", disks::ADD), form(disks::ask_add, disks::add))
+        .route(&format!("/machines/{{machine}}/{}", disks::REMOVE), form(disks::ask_remove, disks::remove))
         .route("/machines/{machine}/{operation}", form(operations::confirm, operations::ask))
 }
 
@@ -86,14 +90,6 @@ struct Arrow {
     words: String,
 }
 
-struct Disk {
-    number: usize,
-    size: ByteSize,
-    serials: [String; 2],
-    target: String,
-    percent: Option<u8>,
-}
-
 struct Nic {
     number: usize,
     sides: [(String, String, String); 2],
@@ -139,13 +135,18 @@ fn show(control: &Control, visit: &Visit) -> Result<String, Failure> {
         rpo_target: span(target_ms),
         rpo_missed: rpo_ms.is_some_and(|rpo| rpo > target_ms),
         agent_seen: view.agent_seen.map(|at| widgets::moment(at, now)),
-        operations: [operations::offered(visit, &view), path::offered(visit, &view)].concat(),
+        operations: [
+            operations::offered(visit, &view),
+            disks::offered(visit, &view),
+            path::offered(visit, &view),
+        ]
+        .concat(),
         reasons: view.reasons.clone(),
         places: [Side::Home, Side::Away].map(|side| place(&view, side)),
         arrow: arrow(&view),
         timeline: drawing::timeline(&points, now),
         points: newest.map(|point| (point.clone(), widgets::moment(point.time, now))).collect(),
-        disks: disks(&view),
+        disks: disks::rows(&view),
         nics: nics(&view),
         readiness: readiness(control, visit, &view),
         rpo_chart: drawing::rpo_chart(&samples, target_ms, now),
@@ -200,23 +201,6 @@ fn shortened(name: &str) -> String {
         return name.to_owned();
     }
     name.chars().take(LETTERS_MAX - 1).chain(['…']).collect()
-}
-
-fn disks(view: &ItemView) -> Vec<Disk> {
-    let item = &view.item;
-    let serial =
-        |side: Side, index: usize| item.instance(side).disk_serials.get(index).cloned().unwrap_or_default();
-    let target = |index: usize| Some(item.replication.as_ref()?.targets.get(index)?.display().to_string());
-    let sizes = item.disk_sizes.iter().enumerate();
-    sizes
-        .map(|(index, size)| Disk {
-            number: index + 1,
-            size: ByteSize(*size),
-            serials: [serial(Side::Home, index), serial(Side::Away, index)],
-            target: target(index).unwrap_or_else(|| "–".into()),
-            percent: view.resync_percent,
-        })
-        .collect()
 }
 
 fn nics(view: &ItemView) -> Vec<Nic> {

@@ -1,4 +1,4 @@
-//! The forms that set things up, in Settings, Servers and Sites, and two of a machine's: each makes, changes and removes what it is for; no secret comes out of one;
+//! The forms that set things up, in Settings, Servers and Sites, and some of a machine's: each makes, changes and removes what it is for; no secret comes out of one;
 //! none is for a lower role, or taken from elsewhere.
 
 use std::io::{Read as _, Write as _};
@@ -17,7 +17,7 @@ const HERE: &str = "/portal/settings";
 const SECRET: &str = "open sesame, open";
 
 /// All of them; where there is a page, the page says who may not.
-const PAGES: [&str; 22] = [
+const PAGES: [&str; 24] = [
     "/portal/settings/sign-ins/new",
     "/portal/settings/sign-ins/corp/edit",
     "/portal/settings/sign-ins/corp/test",
@@ -40,6 +40,8 @@ const PAGES: [&str; 22] = [
     "/portal/sites/recovery/remove",
     "/portal/machines/web01/switch-process-server",
     "/portal/machines/web01/release",
+    "/portal/machines/web01/add-disk",
+    "/portal/machines/web01/remove-disk",
 ];
 const BUTTONS: [&str; 2] = ["/portal/settings/accounts/vc/test", "/portal/settings/alerts/hook/test"];
 
