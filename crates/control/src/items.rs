@@ -173,8 +173,13 @@ impl Control {
             reasons: reasons.into_iter().map(|(_, reason)| reason).collect(),
             rpo_ms,
             resync_percent: replication.and_then(percent),
+            compared_bytes: replication
+                .filter(|state| state.activity == Activity::Comparing)
+                .map(|state| state.compared_bytes),
             sent_bytes: replication.map_or(0, |state| state.sent_bytes),
             resync_sent_bytes: replication.map_or(0, |state| state.resync_sent_bytes),
+            changed_bytes: replication.map_or(0, |state| state.changed_bytes),
+            transferred_bytes: replication.map_or(0, |state| state.transferred_bytes),
             points: points.len(),
             agent_seen: agent.map(|agent| agent.received),
             agent_build: agent.map(|agent| agent.report.build.clone()).unwrap_or_default(),

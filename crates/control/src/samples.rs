@@ -19,8 +19,10 @@ pub struct Sample {
     pub time: UnixMillis,
     /// Age of the newest recovery point in milliseconds, if there was one and anything was replicated.
     pub rpo_ms: Option<u64>,
-    /// Contents sent until then, in bytes. It begins anew with each replication, and with each start of the agent.
-    pub sent_bytes: u64,
+    /// Contents of changed blocks sent until then, in bytes. It begins anew with each replication, and with each start of the agent.
+    pub changed_bytes: u64,
+    /// All that was sent until then as it travelled, in bytes; as that.
+    pub transferred_bytes: u64,
 }
 
 /// By the machine's key.
@@ -36,7 +38,8 @@ impl Samples {
                 kept.pop_front();
             }
             let rpo_ms = view.rpo_ms.filter(|_| view.item.protection.replicates());
-            kept.push_back(Sample { time: now, rpo_ms, sent_bytes: view.sent_bytes });
+            let (changed_bytes, transferred_bytes) = (view.changed_bytes, view.transferred_bytes);
+            kept.push_back(Sample { time: now, rpo_ms, changed_bytes, transferred_bytes });
         }
     }
 }

@@ -64,10 +64,16 @@ pub struct ItemView {
     pub rpo_ms: Option<u64>,
     /// Percent of the initial replication or resync in hand.
     pub resync_percent: Option<u8>,
+    /// Bytes compared in that, one disk after the other.
+    pub compared_bytes: Option<u64>,
     /// Contents sent since this replication began, in bytes.
     pub sent_bytes: u64,
     /// Contents sent by the last comparison alone.
     pub resync_sent_bytes: u64,
+    /// Contents of changed blocks sent since then: the machine's churn.
+    pub changed_bytes: u64,
+    /// All that was sent since then, as it travelled, compressed.
+    pub transferred_bytes: u64,
     /// How many recovery points there are at the target.
     pub points: usize,
     /// Its agent's last report came then.

@@ -227,8 +227,9 @@ fn protects(protected: &Protected) {
     });
     let state = protected.agent().unwrap();
     assert_eq!(state.disks[0].capture, "ebpf", "{:?}", state.problems);
-    let points = protected.site.cs.service.master_target(MT).unwrap().replicas[0].points.clone();
-    assert!(points.iter().any(|point| point.group_tag.as_deref() == Some("g-1")), "{points:?}");
+    protected.site.cs.service.until_replica(MT, "its group's points are told", |replica| {
+        replica.points.iter().any(|point| point.group_tag.as_deref() == Some("g-1"))
+    });
 }
 
 /// A planned failover that is called off while the machine stands still.
@@ -319,6 +320,7 @@ fn guest_agent_goes_on_as_another_version_and_misses_no_write() {
     let after = protected.agent().and_then(|agent| replication(&agent)).unwrap();
     assert_eq!(after.generation, before.generation, "the tracker is the same one");
     assert_eq!((after.compared_bytes, after.resync_sent_bytes), (0, 0), "nothing was compared");
+    assert!(after.changed_bytes > 0 && after.transferred_bytes > 0, "its churn is counted: {after:?}");
 
     // The machine starts again, with the program that was installed.
     guest.kill();

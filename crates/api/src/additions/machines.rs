@@ -204,6 +204,8 @@ fn show(call: &Call, view: &ItemView) -> Result<Value, ArmError> {
         "resyncPercent": view.resync_percent,
         "sentBytes": view.sent_bytes,
         "resyncSentBytes": view.resync_sent_bytes,
+        "changedBytes": view.changed_bytes,
+        "transferredBytes": view.transferred_bytes,
         "recoveryPoints": view.points,
         "agentSeen": view.agent_seen.map(show_time),
         "agentBuild": view.agent_build,

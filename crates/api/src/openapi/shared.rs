@@ -142,6 +142,8 @@ pub(crate) fn protected_machine() -> Value {
         ("resyncPercent", or_null(count_within(0, 100))),
         ("sentBytes", count()),
         ("resyncSentBytes", count()),
+        ("changedBytes", count()),
+        ("transferredBytes", count()),
         ("recoveryPoints", count()),
         ("agentSeen", or_null(time())),
         ("agentBuild", text()),

@@ -546,6 +546,8 @@ impl World {
             disk_bytes: 2 << 20,
             sent_bytes: 0,
             resync_sent_bytes: 0,
+            changed_bytes: 0,
+            transferred_bytes: 0,
             received: Some((seq, now)),
             recoverable: Some(seq),
             frozen_ms: 1,

@@ -345,6 +345,13 @@ pub struct ReplicationState {
     /// Contents sent by its last comparison (initial replication, resync) alone.
     #[serde(default)]
     pub resync_sent_bytes: u64,
+    /// Of what was sent since then, contents of blocks that had changed: the machine's churn. A block that is written again before it is sent counts once; so do
+    /// those of a disk that was added, as its initial replication goes beside the changes.
+    #[serde(default)]
+    pub changed_bytes: u64,
+    /// All that was sent since then as it travelled, compressed.
+    #[serde(default)]
+    pub transferred_bytes: u64,
     /// Its newest point durable at the next hop, with the moment's time.
     #[serde(default)]
     pub received: Option<(Seq, UnixMillis)>,

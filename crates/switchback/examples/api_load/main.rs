@@ -418,6 +418,8 @@ fn agent(number: u32, now: UnixMillis) -> anyhow::Result<AgentState> {
         disk_bytes: u64::from(DISKS) * (64 << 30),
         sent_bytes: 1 << 36,
         resync_sent_bytes: 1 << 35,
+        changed_bytes: 1 << 35,
+        transferred_bytes: 1 << 35,
         received: Some((Seq(POINTS), now)),
         recoverable: Some(Seq(POINTS)),
         frozen_ms: 12,

@@ -79,6 +79,16 @@ static AGENT_SENT: Definition = Definition::counter(
     &["replica"],
     "Contents sent since this replication began",
 );
+static AGENT_CHANGED: Definition = Definition::counter(
+    "switchback_agent_changed_bytes",
+    &["replica"],
+    "Contents of changed blocks sent since then: the machine's churn",
+);
+static AGENT_TRANSFERRED: Definition = Definition::counter(
+    "switchback_agent_transferred_bytes",
+    &["replica"],
+    "All that was sent since then as it travelled, compressed",
+);
 static AGENT_RESYNC: Definition = Definition::gauge(
     "switchback_agent_resync_ratio",
     &["replica"],
@@ -113,7 +123,7 @@ static AGENT_PROBLEMS: Definition = Definition::gauge(
 );
 
 /// All of them.
-pub static ALL: [&Definition; 23] = [
+pub static ALL: [&Definition; 25] = [
     &BUILD,
     &STARTED,
     &PS_RECEIVED,
@@ -130,6 +140,8 @@ pub static ALL: [&Definition; 23] = [
     &AGENT_DISK,
     &AGENT_CAPTURE,
     &AGENT_SENT,
+    &AGENT_CHANGED,
+    &AGENT_TRANSFERRED,
     &AGENT_RESYNC,
     &AGENT_FREEZE,
     &AGENT_RECEIVED,
@@ -202,6 +214,8 @@ fn agent(state: &AgentState) -> Vec<Sample> {
     let Some(state) = &state.replication else { return all };
     let replica = [state.replica.as_str()];
     all.push(AGENT_SENT.is(replica, figure(state.sent_bytes)));
+    all.push(AGENT_CHANGED.is(replica, figure(state.changed_bytes)));
+    all.push(AGENT_TRANSFERRED.is(replica, figure(state.transferred_bytes)));
     if state.activity == Activity::Comparing && state.disk_bytes > 0 {
         all.push(AGENT_RESYNC.is(replica, figure(state.compared_bytes) / figure(state.disk_bytes)));
     }

@@ -71,6 +71,8 @@ fn agent(uuid: &str, epoch: Option<u64>) -> StoredReport {
         disk_bytes: 0,
         sent_bytes: 0,
         resync_sent_bytes: 0,
+        changed_bytes: 0,
+        transferred_bytes: 0,
         received: None,
         recoverable: None,
         frozen_ms: 0,

@@ -22,8 +22,8 @@ pub(super) struct Disk {
     pub(super) size: ByteSize,
     pub(super) serials: [String; 2],
     pub(super) target: String,
-    /// Of all disks together, while they are compared.
-    pub(super) percent: Option<u8>,
+    /// While disks are compared.
+    pub(super) percent: Option<u64>,
     pub(super) standing: Badge,
 }
 
@@ -33,20 +33,35 @@ pub(super) fn rows(view: &ItemView) -> Vec<Disk> {
     let serial =
         |side: Side, index: usize| item.instance(side).disk_serials.get(index).cloned().unwrap_or_default();
     let target = |index: usize| Some(item.replication.as_ref()?.targets.get(index)?.display().to_string());
-    let there = item.disks().filter(|(_, standing)| *standing != DiskStanding::Removed);
+    let there: Vec<_> = item.disks().filter(|(_, standing)| *standing != DiskStanding::Removed).collect();
+    let sizes: Vec<_> = there.iter().map(|(disk, _)| item.disk_sizes[usize::from(disk.0)]).collect();
     there
-        .map(|(disk, standing)| {
+        .into_iter()
+        .zip(percents(view.compared_bytes, &sizes))
+        .map(|((disk, standing), percent)| {
             let index = usize::from(disk.0);
             Disk {
                 number: index + 1,
                 size: ByteSize(item.disk_sizes[index]),
                 serials: [serial(Side::Home, index), serial(Side::Away, index)],
                 target: target(index).unwrap_or_else(|| "–".into()),
-                percent: view.resync_percent,
+                percent,
                 standing: standing_of(view, standing),
             }
         })
         .collect()
+}
+
+/// How far each of these disks is compared: one after the other.
+fn percents(compared: Option<u64>, sizes: &[u64]) -> Vec<Option<u64>> {
+    let mut left = compared;
+    let percent = |size: &u64| {
+        let left = left.as_mut()?;
+        let done = (*size).min(*left);
+        *left -= done;
+        u64::try_from(u128::from(done) * 100 / u128::from((*size).max(1))).ok()
+    };
+    sizes.iter().map(percent).collect()
 }
 
 fn standing_of(view: &ItemView, standing: DiskStanding) -> Badge {
@@ -154,4 +169,16 @@ fn ask_api(control: &Control, visit: &Visit, action: &str) -> Result<Act, Failur
     let id = visit.vault.protected_item(&item.home.site, &item.name);
     let properties = json!({ "providerSpecificDetails": details });
     Ok(Act::post(format!("{id}/{action}"), properties, machine_page(&view)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::percents;
+
+    #[test]
+    fn disks_are_compared_one_after_the_other() {
+        assert_eq!(percents(None, &[1, 2]), [None, None]);
+        assert_eq!(percents(Some(150), &[100, 200, 0]), [Some(100), Some(25), Some(0)]);
+        assert_eq!(percents(Some(u64::MAX), &[u64::MAX, 7]), [Some(100), Some(0)]);
+    }
 }

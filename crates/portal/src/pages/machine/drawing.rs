@@ -102,10 +102,14 @@ pub(super) fn rpo_chart(samples: &[Sample], target_ms: u64, now: UnixMillis) -> 
     Some(chart)
 }
 
-/// Bytes sent in each minute.
-pub(super) fn sent_chart(samples: &[Sample], now: UnixMillis) -> Option<Chart> {
-    let sent = |pair: &[Sample]| (pair[1].time, pair[1].sent_bytes.saturating_sub(pair[0].sent_bytes));
-    let values: Vec<_> = samples.windows(2).map(sent).collect();
+/// By how much a count of bytes has grown in each minute.
+pub(super) fn growth_chart(
+    samples: &[Sample],
+    now: UnixMillis,
+    bytes: impl Fn(&Sample) -> u64,
+) -> Option<Chart> {
+    let growth = |pair: &[Sample]| (pair[1].time, bytes(&pair[1]).saturating_sub(bytes(&pair[0])));
+    let values: Vec<_> = samples.windows(2).map(growth).collect();
     let largest = values.iter().map(|(_, bytes)| *bytes).max()?;
     let mut chart = curve(&values, largest, now)?;
     (chart.largest, chart.last) = (ByteSize(largest).to_string(), ByteSize(values.last()?.1).to_string());
@@ -128,7 +132,7 @@ mod tests {
     use switchback_control::Sample;
     use switchback_model::{Consistency, RecoveryPoint, Seq, UnixMillis};
 
-    use super::{MARKS_MAX, WIDTH, rpo_chart, sent_chart, timeline};
+    use super::{MARKS_MAX, WIDTH, growth_chart, rpo_chart, timeline};
 
     fn point(seq: u64, consistency: Consistency, tag: Option<&str>) -> RecoveryPoint {
         RecoveryPoint {
@@ -158,8 +162,8 @@ mod tests {
         assert!(line.marks.len() <= MARKS_MAX && line.crash == 100_000, "{}", line.marks.len());
     }
 
-    fn sample(minute: u64, rpo_ms: Option<u64>, sent_bytes: u64) -> Sample {
-        Sample { time: UnixMillis(minute * 60_000), rpo_ms, sent_bytes }
+    fn sample(minute: u64, rpo_ms: Option<u64>, changed_bytes: u64) -> Sample {
+        Sample { time: UnixMillis(minute * 60_000), rpo_ms, changed_bytes, transferred_bytes: 0 }
     }
 
     #[test]
@@ -174,10 +178,11 @@ mod tests {
         assert_eq!(rpo.points, "0,120 360,60 720,90");
         assert_eq!((rpo.target_y, rpo.largest.as_str(), rpo.last.as_str()), (Some(0), "60 s", "30 s"));
         assert_eq!(rpo_chart(&samples, 900_000, UnixMillis(0)).unwrap().target_y, None, "too far above");
-        let sent = sent_chart(&samples, UnixMillis(300_000)).unwrap();
-        assert_eq!((sent.points.as_str(), sent.last.as_str()), ("0,0 240,120 720,120", "0 B"));
+        let changed = |sample: &Sample| sample.changed_bytes;
+        let churn = growth_chart(&samples, UnixMillis(300_000), changed).unwrap();
+        assert_eq!((churn.points.as_str(), churn.last.as_str()), ("0,0 240,120 720,120", "0 B"));
         assert_eq!(
-            (rpo_chart(&samples[..1], 1, UnixMillis(0)), sent_chart(&[], UnixMillis(0))),
+            (rpo_chart(&samples[..1], 1, UnixMillis(0)), growth_chart(&[], UnixMillis(0), changed)),
             (None, None)
         );
     }

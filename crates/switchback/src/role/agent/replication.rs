@@ -95,6 +95,8 @@ impl Replicator {
             disk_bytes,
             sent_bytes: 0,
             resync_sent_bytes: 0,
+            changed_bytes: 0,
+            transferred_bytes: 0,
             received: None,
             recoverable: None,
             frozen_ms: 0,
@@ -568,10 +570,13 @@ fn observer(shared: &Arc<Shared>, config: &ReplicatorConfig) -> Box<dyn FnMut(Ev
             state.activity = Activity::Comparing;
             state.compared_bytes += bytes;
         }),
-        Event::Sent { bytes, .. } => shared.change(|state| {
+        Event::Sent { bytes, stored_bytes } => shared.change(|state| {
             state.sent_bytes += bytes;
+            state.transferred_bytes += stored_bytes;
             if state.activity == Activity::Comparing {
                 state.resync_sent_bytes += bytes;
+            } else {
+                state.changed_bytes += bytes;
             }
             if state.activity == Activity::Waiting {
                 state.activity = Activity::Sending;
