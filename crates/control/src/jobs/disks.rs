@@ -121,15 +121,24 @@ fn check_both(work: &Work<'_>, item: &ProtectedItem, seen: &[DiskFacts]) -> Resu
     }
 }
 
-fn check_addition(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+/// For proofs to give way, and for the master target.
+fn wait_first(work: &mut Work<'_>) -> Result<Option<Outcome>, ControlError> {
     if let Some(wait) = proof::make_way(work)? {
+        return Ok(Some(wait));
+    }
+    let item = work.item()?.value;
+    if target(work, &item)?.is_some() {
+        return Ok(None);
+    }
+    let waits = "waiting for the master target to report";
+    work.wait_for(waits, SERVER_LIMIT_S, || target_gone(&item)).map(Some)
+}
+
+fn check_addition(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
+    if let Some(wait) = wait_first(work)? {
         return Ok(wait);
     }
     let item = work.item()?.value;
-    if target(work, &item)?.is_none() {
-        return work
-            .wait_for("waiting for the master target to report", SERVER_LIMIT_S, || target_gone(&item));
-    }
     let (seen, is_alive) = seen(work, &item)?;
     if !is_alive {
         return Err(refuse(
@@ -327,14 +336,10 @@ fn begin(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 }
 
 fn check_removal(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
-    if let Some(wait) = proof::make_way(work)? {
+    if let Some(wait) = wait_first(work)? {
         return Ok(wait);
     }
     let item = work.item()?.value;
-    if target(work, &item)?.is_none() {
-        return work
-            .wait_for("waiting for the master target to report", SERVER_LIMIT_S, || target_gone(&item));
-    }
     let (seen, _) = seen(work, &item)?;
     let serials = &item.active().disk_serials;
     let mut places = Vec::new();

@@ -6,10 +6,10 @@ use switchback_model::component::DiskStanding;
 use switchback_model::{AccessRole, ByteSize, Operation, Side};
 
 use super::operations::{Offered, machine_page, provider};
+use super::path::form;
 use crate::action::Act;
 use crate::failure::Failure;
-use crate::layout::Tab;
-use crate::pages::ask::{Field, Form};
+use crate::pages::ask::Field;
 use crate::pages::widgets::{Badge, Tone, badge};
 use crate::visit::Visit;
 
@@ -86,15 +86,6 @@ pub(super) fn offered(visit: &Visit, view: &ItemView) -> Vec<Offered> {
     let offered = offered.filter(|(_, slug, ..)| *slug == ADD || view.item.present_disks().count() > 1);
     let offered = offered.filter(|_| visit.is_contributor());
     offered.map(|(_, slug, name, is_grave)| Offered { slug, name: name.into(), is_grave }).collect()
-}
-
-fn form(visit: &Visit, view: &ItemView, title: &str, button: &str) -> Form {
-    let name = &view.item.name;
-    Form::new(
-        visit.frame(Tab::Machines, format!("{title}: {name}")),
-        button,
-        format!("/portal/machines/{name}"),
-    )
 }
 
 /// `GET /portal/machines/{machine}/add-disk`.

@@ -33,7 +33,8 @@ fn path(visit: &Visit, view: &ItemView, action: &str) -> String {
     format!("{id}/{action}")
 }
 
-fn form(visit: &Visit, view: &ItemView, title: &str, button: &str) -> Form {
+/// A form about a machine, which leads back to its page.
+pub(super) fn form(visit: &Visit, view: &ItemView, title: &str, button: &str) -> Form {
     let name = &view.item.name;
     Form::new(
         visit.frame(Tab::Machines, format!("{title}: {name}")),
