@@ -45,9 +45,12 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use signal_hook::consts::{SIGINT, SIGTERM};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::engine::Stop;
+use crate::traces::Traces;
 
 pub use output::OutputFormat;
 
@@ -132,17 +135,39 @@ enum Command {
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let traces = service_of(&command).map(Traces::of).transpose().map(Option::flatten);
+    let (traces, untraced) = traces.map_or_else(|error| (None, Some(error)), |traces| (traces, None));
     let filter = EnvFilter::try_from_env("SWITCHBACK_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let log = tracing_subscriber::fmt::layer()
         .with_writer(|| crate::frozen_log::LogWriter)
         // Colours are for people: in a journal or a file they only hide words from a search.
         .with_ansi(std::io::stderr().is_terminal())
-        .init();
-    run(Cli::parse().command).unwrap_or_else(|error| {
+        .with_filter(filter);
+    let spans = traces.as_ref().map(|traces| {
+        tracing_opentelemetry::layer().with_tracer(traces.tracer()).with_filter(crate::traces::ours())
+    });
+    tracing_subscriber::registry().with(log).with(spans).init();
+    if let Some(error) = untraced {
+        tracing::error!(error = format!("{error:#}"), "no traces are sent");
+    }
+    let code = run(command).unwrap_or_else(|error| {
         eprint!("{}", session::explain(&error));
         ExitCode::FAILURE
-    })
+    });
+    drop(traces);
+    code
+}
+
+/// What a process that goes on is called where traces are looked at; commands that end are not traced.
+const fn service_of(command: &Command) -> Option<&'static str> {
+    match command {
+        Command::ConfigurationServer(_) => Some("switchback-configuration-server"),
+        Command::ProcessServer(_) => Some("switchback-process-server"),
+        Command::MasterTarget(_) => Some("switchback-master-target"),
+        Command::Agent(_) => Some("switchback-agent"),
+        _ => None,
+    }
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

@@ -24,3 +24,4 @@ pub mod slots;
 mod spooling;
 pub mod storage_key;
 pub mod target_host;
+mod traces;

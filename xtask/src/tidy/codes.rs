@@ -24,7 +24,9 @@ const EXTENSIONS: [&str; 17] = [
     "toml", "vhd", "vmdk",
 ];
 /// What has the shape of a code and is none.
-const NOT_CODES: [&str; 38] = [
+const NOT_CODES: [&str; 39] = [
+    // OpenTelemetry's name.
+    "service.version",
     // Files and programs.
     "*.new",
     "*.switchback-new",
