@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::extract::{RawPathParams, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::{MethodRouter, get, post};
 use switchback_api::Vault;
@@ -102,6 +102,22 @@ impl Visit {
 pub(crate) fn page(view: View) -> MethodRouter<Arc<Portal>> {
     get(move |State(portal): State<Arc<Portal>>, request: Request| async move {
         show(portal, request, view).await
+    })
+}
+
+/// A picture (PNG) at a path.
+pub(crate) fn picture(view: fn(&Control, &Visit) -> Result<Vec<u8>, Failure>) -> MethodRouter<Arc<Portal>> {
+    get(move |State(portal): State<Arc<Portal>>, request: Request| async move {
+        let shown = match read(request).await {
+            Ok((visit, _)) => {
+                on_thread(&portal, &visit, view).await.map_err(|failure| (Some(visit), failure))
+            }
+            Err(failure) => Err((None, failure)),
+        };
+        match shown {
+            Ok(png) => ([(header::CONTENT_TYPE, "image/png")], png).into_response(),
+            Err((visit, failure)) => layout::failed(visit.as_ref(), &failure),
+        }
     })
 }
 

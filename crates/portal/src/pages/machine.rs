@@ -5,6 +5,7 @@ mod drawing;
 mod operations;
 mod path;
 mod points;
+mod proofs;
 mod reprotect;
 mod told;
 
@@ -23,10 +24,11 @@ use crate::Portal;
 use crate::failure::Failure;
 use crate::layout::{Frame, Tab};
 use crate::shown::span;
-use crate::visit::{Visit, form, page};
+use crate::visit::{Visit, form, page, picture};
 use disks::Disk;
 use drawing::{Chart, HEIGHT, Timeline, WIDTH};
 use operations::Offered;
+use proofs::Proved;
 
 /// Jobs, events and recovery points that are told of.
 const HISTORY: usize = 12;
@@ -41,6 +43,13 @@ pub(super) fn routes() -> Router<Arc<Portal>> {
         .route(&format!("/machines/{{machine}}/{}", path::RELEASE), form(path::ask_release, path::release))
         .route(&format!("/machines/{{machine}}/{}", disks::ADD), form(disks::ask_add, disks::add))
         .route(&format!("/machines/{{machine}}/{}", disks::REMOVE), form(disks::ask_remove, disks::remove))
+        .route(&format!("/machines/{{machine}}/{}", proofs::VERIFY), form(proofs::ask_verify, proofs::verify))
+        .route(
+            &format!("/machines/{{machine}}/{}", proofs::PROVING),
+            form(proofs::ask_proving, proofs::prove),
+        )
+        .route("/machines/{machine}/proofs/{proof}", page(proofs::show))
+        .route("/machines/{machine}/proofs/{proof}/picture", picture(proofs::picture))
         .route("/machines/{machine}/{operation}", form(operations::confirm, operations::ask))
 }
 
@@ -61,7 +70,7 @@ struct Page {
     places: [Place; 2],
     arrow: Arrow,
     timeline: Timeline,
-    points: Vec<(RecoveryPoint, Moment)>,
+    points: Vec<(RecoveryPoint, Moment, Option<Proved>)>,
     disks: Vec<Disk>,
     nics: Vec<Nic>,
     readiness: Option<[Direction; 2]>,
@@ -126,7 +135,9 @@ fn show(control: &Control, visit: &Visit) -> Result<String, Failure> {
     let (samples, points) = (control.samples(&item.name), control.recovery_points(&item.name)?);
     let jobs = control.jobs(Some(&item.name), None, HISTORY, |_| true)?;
     let events = control.events(EVENTS_MAX)?.into_iter().filter(|event| event.object == item.name.as_str());
-    let newest = points.iter().rev().take(HISTORY);
+    let (newest, proofs) = (points.iter().rev().take(HISTORY), control.proofs(&item.name)?);
+    let newest = newest
+        .map(|point| (point.clone(), widgets::moment(point.time, now), proofs::of_point(&proofs, point)));
     let page = Page {
         frame: visit.frame(Tab::Machines, item.name.to_string()),
         phase: widgets::phase(protection.phase),
@@ -138,6 +149,7 @@ fn show(control: &Control, visit: &Visit) -> Result<String, Failure> {
         agent_seen: view.agent_seen.map(|at| widgets::moment(at, now)),
         operations: [
             operations::offered(visit, &view),
+            proofs::offered(visit, &view),
             disks::offered(visit, &view),
             path::offered(visit, &view),
         ]
@@ -146,7 +158,7 @@ fn show(control: &Control, visit: &Visit) -> Result<String, Failure> {
         places: [Side::Home, Side::Away].map(|side| place(&view, side)),
         arrow: arrow(&view),
         timeline: drawing::timeline(&points, now),
-        points: newest.map(|point| (point.clone(), widgets::moment(point.time, now))).collect(),
+        points: newest.collect(),
         disks: disks::rows(&view),
         nics: nics(&view),
         readiness: readiness(control, visit, &view),

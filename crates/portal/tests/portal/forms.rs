@@ -17,7 +17,7 @@ const HERE: &str = "/portal/settings";
 const SECRET: &str = "open sesame, open";
 
 /// All of them; where there is a page, the page says who may not.
-const PAGES: [&str; 24] = [
+const PAGES: [&str; 25] = [
     "/portal/settings/sign-ins/new",
     "/portal/settings/sign-ins/corp/edit",
     "/portal/settings/sign-ins/corp/test",
@@ -42,6 +42,7 @@ const PAGES: [&str; 24] = [
     "/portal/machines/web01/release",
     "/portal/machines/web01/add-disk",
     "/portal/machines/web01/remove-disk",
+    "/portal/machines/web01/proving",
 ];
 const BUTTONS: [&str; 2] = ["/portal/settings/accounts/vc/test", "/portal/settings/alerts/hook/test"];
 
@@ -455,6 +456,8 @@ async fn no_form_is_for_a_lower_role_or_taken_from_elsewhere() {
         &[
             ("name", "new"),
             ("limit", "1M"),
+            ("within", "5m"),
+            ("every", "1d"),
             ("offset", "+00:00"),
             ("directory", "/x"),
             ("url", "https://x.example"),

@@ -12,6 +12,7 @@ mod issuer;
 mod jobs;
 mod pages;
 mod plans;
+mod proofs;
 mod security;
 mod servers;
 mod settings;

@@ -28,7 +28,8 @@ pub(super) fn offered(visit: &Visit, view: &ItemView) -> Vec<Offered> {
     offered.map(|(_, slug, name, is_grave)| Offered { slug, name: name.into(), is_grave }).collect()
 }
 
-fn path(visit: &Visit, view: &ItemView, action: &str) -> String {
+/// An action of ours on a machine.
+pub(super) fn addition(visit: &Visit, view: &ItemView, action: &str) -> String {
     let id = visit.vault.addition("switchbackProtectedMachines", view.item.name.as_str());
     format!("{id}/{action}")
 }
@@ -77,7 +78,7 @@ pub(super) fn ask_switch(control: &Control, visit: &Visit) -> Result<String, Fai
 pub(super) fn switch(control: &Control, visit: &Visit) -> Result<Act, Failure> {
     let view = control.item(&visit.name("machine")?)?;
     let properties = json!({ "processServer": visit.field("process-server") });
-    Ok(Act::post(path(visit, &view, "switchProcessServer"), properties, machine_page(&view)))
+    Ok(Act::post(addition(visit, &view, "switchProcessServer"), properties, machine_page(&view)))
 }
 
 /// `GET /portal/machines/{machine}/release`.
@@ -108,5 +109,5 @@ pub(super) fn ask_release(control: &Control, visit: &Visit) -> Result<String, Fa
 /// `POST /portal/machines/{machine}/release`.
 pub(super) fn release(control: &Control, visit: &Visit) -> Result<Act, Failure> {
     let view = control.item(&visit.name("machine")?)?;
-    Ok(Act::post(path(visit, &view, "release"), json!({}), machine_page(&view)))
+    Ok(Act::post(addition(visit, &view, "release"), json!({}), machine_page(&view)))
 }
