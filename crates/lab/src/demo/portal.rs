@@ -1,5 +1,5 @@
 //! The eleventh story: the main one, by clicking in the portal, in a real browser: both machines are protected, a plan of them fails over, each is committed
-//! and re-protected with the servers that its dialog offers, comes home, and is replicated again.
+//! and re-protected with the servers that its dialog offers, comes home, and is replicated again. Before that a recovery point is booted in a sandbox.
 //!
 //! What is clicked is in `crates/portal/tests/browser/with_guests.cjs`, chapter by chapter; what came of it is looked for here between the chapters, as in
 //! the main story, on the disks and by what the guests say. The command line founds sites and the group, and looks.
@@ -22,6 +22,7 @@ pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
     story::make_group(stage)?;
     person.play(stage, &["protect", "make_plan"])?;
     story::wait_for_shared_point(stage)?;
+    person.play(stage, &["verify"])?;
     let disaster = story::strike(stage, person.plays("plan_failover"))?;
     story::measure_loss(stage, disaster)?;
     stage.screen.step("5. In the portal: commit, each machine by itself; work goes on at recovery");

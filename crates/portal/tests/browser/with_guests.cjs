@@ -74,6 +74,19 @@ const CHAPTERS = {
         await person.look('guests-plan-edit');
     },
 
+    // The newest point of the first machine, in a sandbox; its login prompt is looked for.
+    async verify(person) {
+        await machine(person, machines[0]);
+        await person.confirm('verify');
+        await person.page.locator('#live > .badges').getByText('succeeded').waitFor();
+        await machine(person, machines[0]);
+        await person.page.getByRole('link', { name: 'passed' }).first().click();
+        await person.page.getByText('login:').first().waitFor();
+        const shown = await person.page.locator('img.screen').evaluate((picture) => picture.naturalWidth);
+        if (shown < 100) person.wrong.push(`the picture of the sandbox's screen is ${shown} px wide`);
+        await person.look('guests-proof');
+    },
+
     async plan_failover(person) {
         await run(person, 'failover', () => person.page.getByLabel('Recovery point').selectOption('LatestMultiVmProcessed'));
         await person.look('guests-plan-run');
