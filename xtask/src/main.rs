@@ -26,7 +26,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   bench api [--requests 300]
                    the REST API with 1,000 machines in the store, on SQLite and PostgreSQL
   openapi          writes docs/reference/openapi.json anew, from the code
-  pictures         makes the pictures of the portal in docs/pictures anew, by clicking through it in Chromium
+  pictures         makes the pictures of portal and command line in docs/pictures anew, by clicking in Chromium and typing
   prepush          format, clippy, tidy and the tests that need no guest: before a change is sent";
 
 fn main() -> anyhow::Result<ExitCode> {

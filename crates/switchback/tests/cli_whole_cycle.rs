@@ -108,6 +108,14 @@ impl User {
         serde_json::from_str(&self.print(&format!("{line} --output json"))).unwrap()
     }
 
+    /// Leaves what commands print for `cargo xtask pictures`, which draws it: `cli-pages/NAME.txt` in the directory of builds.
+    fn leave_for_picture(&self, name: &str, lines: &[&str]) {
+        let printed = lines.iter().map(|line| format!("$ switchback {line}\n{}\n", self.print(line)));
+        let directory = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("../cli-pages");
+        std::fs::create_dir_all(&directory).unwrap();
+        std::fs::write(directory.join(format!("{name}.txt")), printed.collect::<String>()).unwrap();
+    }
+
     fn until_protected(&self) {
         let shown = self.print(&format!("machine wait web01 --wait-limit {PATIENCE_S}"));
         assert!(shown.contains("protected"), "{shown}");
@@ -153,6 +161,15 @@ fn a_machine_goes_away_and_comes_home() {
     user.print("machine reprotect web01 --yes");
     user.until_protected();
     assert_eq!(user.json("machine show web01")["properties"]["group"], "PG1_Failback");
+    user.leave_for_picture(
+        "machine-comes-home",
+        &[
+            "machine list",
+            "machine readiness web01",
+            "recovery-point list web01 --limit 3",
+            "job list --limit 4",
+        ],
+    );
     let output = user.run("plan failover shop --planned --yes");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success() && said.contains("This is a failback"), "{said}");

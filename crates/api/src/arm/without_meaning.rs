@@ -69,7 +69,7 @@ pub(crate) fn providers(_: &Control, _: &Call) -> Result<Answer, ArmError> {
 pub(crate) fn vcenters(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     refuse(
         "a vCenter is a site of its own here, and is known with it",
-        "make, change or remove the site (switchbackSites), and its run-as account (switchbackAccounts)",
+        "make or remove the site (switchbackSites); change its run-as account (switchbackAccounts)",
     )
 }
 
