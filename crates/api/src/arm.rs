@@ -157,9 +157,9 @@ fn fabric_routes() -> Router<Arc<Api>> {
             &at(&format!("{vcenters}/{{vcenter}}")),
             methods([
                 (GET, vcenters::get),
-                (PUT, refuse::vcenters),
-                (PATCH, refuse::vcenters),
-                (DELETE, refuse::vcenters),
+                (PUT, vcenters::put),
+                (PATCH, vcenters::patch),
+                (DELETE, vcenters::delete),
             ]),
         )
 }

@@ -31,6 +31,7 @@
 //! | `sealing` | secrets that have to be kept |
 //! | `https` | how other servers are asked by https |
 //! | `physical` | servers without a hypervisor |
+//! | `vcenter` | a vCenter under another address |
 //! | `readiness` | whether machines could fail over and come home |
 //! | `guests` | whether guests are ready for where they may wake up |
 //! | `samples` | how replication went in the last hours |
@@ -72,6 +73,7 @@ mod sign_in;
 mod storage_path;
 #[cfg(test)]
 mod testing;
+mod vcenter;
 mod views;
 
 use std::collections::BTreeMap;

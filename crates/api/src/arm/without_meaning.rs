@@ -65,14 +65,6 @@ pub(crate) fn providers(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     )
 }
 
-/// A vCenter is a site.
-pub(crate) fn vcenters(_: &Control, _: &Call) -> Result<Answer, ArmError> {
-    refuse(
-        "a vCenter is a site of its own here, and is known with it",
-        "make or remove the site (switchbackSites); change its run-as account (switchbackAccounts)",
-    )
-}
-
 /// Containers come and go with their sites.
 pub(crate) fn containers(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     refuse(

@@ -28,11 +28,38 @@ async fn a_site_of_kind_vsphere_is_a_fabric_with_its_vcenter() {
         (&json!("vc.example"), &json!("8443"), &json!("vc-account"))
     );
     assert_eq!(properties["discoveryStatus"], "Completed");
-    let change = json!({ "properties": { "ipAddress": "other.example" } });
-    let refused = server.call("PATCH", &format!("{vcenters}/esx"), Some(change)).await;
-    assert_eq!((refused.status.as_u16(), refused.code()), (400, "OperationNotSupported"));
+    change_and_remove(&server, vcenters).await;
     let none = server.call("GET", "replicationFabrics/home/replicationvCenters/home", None).await;
     assert_eq!(none.status, 404);
+}
+
+/// It is changed, and removed, with its site.
+async fn change_and_remove(server: &Server, vcenters: &str) {
+    let vcenter = format!("{vcenters}/esx");
+    let change = async |method: &str, properties: serde_json::Value| {
+        server.call(method, &vcenter, Some(json!({ "properties": properties }))).await
+    };
+    let changed = change("PATCH", json!({ "ipAddress": "fd00::5", "processServerId": "home-ps" })).await;
+    let properties = &changed.body["properties"];
+    assert_eq!((&properties["ipAddress"], &properties["port"]), (&json!("fd00::5"), &json!("8443")));
+    assert_eq!(server.get("switchbackSites/esx").await["properties"]["url"], "https://[fd00::5]:8443/sdk");
+    let put = json!({ "friendlyName": "ESX", "ipAddress": "vc.example", "port": "443", "runAsAccountId": "vc-account" });
+    assert_eq!(change("PUT", put).await.body["properties"]["ipAddress"], "vc.example");
+    for (method, bad, code) in [
+        ("PUT", json!({ "ipAddress": "vc.example" }), 400),
+        ("PATCH", json!({ "friendlyName": "other" }), 400),
+        ("PATCH", json!({ "port": "many" }), 400),
+        ("PATCH", json!({ "ipAddress": "a/b" }), 400),
+        ("PATCH", json!({ "runAsAccountId": "nobody" }), 404),
+    ] {
+        let refused = change(method, bad.clone()).await;
+        assert_eq!(refused.status, code, "{bad}: {:#}", refused.body);
+    }
+    let other = server.call("DELETE", &format!("{vcenters}/vc2"), None).await;
+    assert_eq!(other.status, 404, "another name is not this one");
+    assert_eq!(server.call("DELETE", &vcenter, None).await.status, 204);
+    assert_eq!(server.call("GET", "replicationFabrics/esx", None).await.status, 404);
+    assert_eq!(server.call("DELETE", &vcenter, None).await.status, 204, "again");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use crate::server::Server;
 /// What a refusal says of an operation that has no meaning here.
 const WITHOUT_MEANING: &str = "OperationNotSupported";
 /// Operations that have no meaning here, by the part of the document they are in.
-const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 11] = [
+const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 10] = [
     ("ReplicationEligibilityResults", &["Get", "List"]),
     ("ReplicationFabrics", &["MigrateToAad", "RemoveInfra", "RenewCertificate"]),
     (
@@ -47,7 +47,6 @@ const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 11] = [
     ("ReplicationProtectionIntents", &["Create"]),
     ("ReplicationRecoveryServicesProviders", &["Create", "Delete", "Purge"]),
     ("ReplicationStorageClassificationMappings", &["Create", "Delete"]),
-    ("ReplicationvCenters", &["Create", "Delete", "Update"]),
 ];
 /// They find what is there, and say how it is made when it is not.
 const FINDERS: [&str; 2] = ["ReplicationFabrics_Create", "ReplicationProtectionContainers_Create"];
