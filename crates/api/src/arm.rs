@@ -144,6 +144,7 @@ fn fabric_routes() -> Router<Arc<Api>> {
         // A site is asked whenever it is shown, so looking at it is the check.
         .route(&at(&format!("{FABRIC}/checkconsistency")), methods([(POST, fabrics::get)]))
         .route(&at(&format!("{FABRIC}/reassociategateway")), methods([(POST, fabrics::reassociate_gateway)]))
+        .route(&at(&format!("{FABRIC}/renewcertificate")), methods([(POST, fabrics::renew_certificates)]))
         .route(&at("/replicationrecoveryservicesproviders"), methods([(GET, providers::list)]))
         .route(&at(&providers), methods([(GET, providers::list)]))
         .route(

@@ -15,6 +15,7 @@ use switchback_model::component::{
 };
 use switchback_model::{
     Bandwidth, DiskIndex, Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Seq, Side,
+    UnixMillis,
 };
 
 use crate::Program;
@@ -44,6 +45,8 @@ pub(crate) struct Facts {
     pub(crate) program: Option<Arc<Program>>,
     /// Which life of the configuration server this is, if it was ever restored.
     pub(crate) incarnation_proof: Option<IncarnationProof>,
+    /// Which certificates are to be renewed at once, by site: those that end before.
+    pub(crate) renewals: BTreeMap<String, UnixMillis>,
     /// Another server has taken this one's place.
     pub(crate) superseded: Option<Superseded>,
     /// Where else it is reached.
@@ -65,8 +68,8 @@ impl Facts {
         Some(report.report.address.clone()).filter(|address| !address.is_empty())
     }
 
-    /// The answer to a component that is as it says.
-    pub(crate) fn answer(&self, peer: &PeerIdentity, state: &State) -> Answer {
+    /// The answer to a component that is as it says, at a site.
+    pub(crate) fn answer(&self, peer: &PeerIdentity, site: &str, state: &State) -> Answer {
         let desired = match state {
             State::Agent(agent) => Desired::Agent(Box::new(self.agent(peer, &agent.system_uuid))),
             State::ProcessServer(state) => {
@@ -84,7 +87,8 @@ impl Facts {
             }
         };
         let (incarnation_proof, servers) = (self.incarnation_proof.clone(), self.addresses.clone());
-        Answer { version: version_of(&desired), desired, incarnation_proof, servers }
+        let renew_ending_before = self.renewals.get(&site.to_ascii_lowercase()).copied();
+        Answer { version: version_of(&desired), desired, incarnation_proof, renew_ending_before, servers }
     }
 
     /// The machines for which something is ordered.

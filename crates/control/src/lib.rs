@@ -28,6 +28,7 @@
 //! | `sign_in` | which issuers' tokens are taken |
 //! | `accounts` | run-as accounts |
 //! | `bandwidth` | how much process servers may forward |
+//! | `renewal` | certificates that are renewed before it is time |
 //! | `sealing` | secrets that have to be kept |
 //! | `https` | how other servers are asked by https |
 //! | `physical` | servers without a hypervisor |
@@ -66,6 +67,7 @@ mod proofs;
 mod readiness;
 mod reconcile;
 mod records;
+mod renewal;
 mod reports;
 mod samples;
 mod sealing;

@@ -153,7 +153,7 @@ impl Control {
         if let Some(superseded) = &facts.superseded {
             return Err(crate::backup::succession::refusal(superseded));
         }
-        Ok(facts.answer(&stored.peer, &stored.report.state))
+        Ok(facts.answer(&stored.peer, &stored.report.site, &stored.report.state))
     }
 
     pub(crate) fn facts(&self) -> Result<Facts, ControlError> {
@@ -178,6 +178,7 @@ impl Control {
             bandwidth: self.all_bandwidth()?,
             program: self.program(),
             incarnation_proof: self.own_incarnation()?.map(|own| own.proof()),
+            renewals: self.renewals()?,
             superseded: self.superseded()?,
             addresses: self.inner.home.get().map(|home| home.addresses.clone()).unwrap_or_default(),
         })

@@ -92,6 +92,9 @@ pub struct Answer {
     /// Which life of the configuration server answers; none if it was never restored. Whoever has met a higher one takes nothing from a lower.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incarnation_proof: Option<IncarnationProof>,
+    /// A certificate of the component that ends before this is to be renewed at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renew_ending_before: Option<UnixMillis>,
     /// Further addresses of the configuration server, `HOST:PORT`, to be kept and tried when the known ones do not answer.
     #[serde(default)]
     pub servers: Vec<String>,

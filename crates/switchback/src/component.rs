@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use switchback_disk::{Clock, Volume};
 use switchback_identity::tls::control_client_config;
 use switchback_identity::{KeyRequest, LiveCredentials};
+use switchback_model::UnixMillis;
 use switchback_model::component::{
     Answer, MomentAnswer, MomentCall, ProgramOffer, ProgramPiece, Report, State, WAIT_S, Wait,
 };
@@ -346,11 +347,17 @@ impl Inner {
         }
     }
 
-    /// Renews the certificate if it is time.
+    /// Which certificates the configuration server wants renewed at once: those that end before.
+    fn renewal(&self) -> Option<UnixMillis> {
+        self.heard().answer.as_ref().and_then(|answer| answer.renew_ending_before)
+    }
+
+    /// Renews the certificate if it is time, or asked for.
     async fn renew(&self, line: &mut Option<Line>) -> Result<(), ChannelError> {
         let config = &self.config;
         let current = config.credentials.current();
-        if !current.is_due_for_renewal(config.clock.now()) {
+        let is_asked_for = self.renewal().is_some_and(|ending| current.facts().not_after < ending);
+        if !is_asked_for && !current.is_due_for_renewal(config.clock.now()) {
             return Ok(());
         }
         let key = KeyRequest::generate();
@@ -374,7 +381,13 @@ async fn report(inner: Arc<Inner>) {
     let mut line = None;
     let mut pause = PAUSE_MIN;
     let mut looked: Option<Instant> = None;
+    let mut renewal = None;
     loop {
+        // What is asked for anew is done now, and tried again at the pace of all renewals.
+        let asked_for = inner.renewal();
+        if asked_for != std::mem::replace(&mut renewal, asked_for) {
+            looked = None;
+        }
         if looked.is_none_or(|at| at.elapsed() >= RENEWAL_EVERY) {
             looked = Some(Instant::now());
             if let Err(error) = inner.renew(&mut line).await {

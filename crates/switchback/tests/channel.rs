@@ -26,7 +26,7 @@ use switchback_model::component::{
     Answer, Desired, IncarnationProof, Meeting, MomentAnswer, MomentCall, ProcessServerDesired,
     ProcessServerState, ProgramPiece, Report, State, Wait,
 };
-use switchback_model::{Bandwidth, BandwidthLimit};
+use switchback_model::{Bandwidth, BandwidthLimit, UnixMillis};
 use switchback_store::SqliteStore;
 
 const WHO: &str = "process-server ps1";
@@ -307,6 +307,34 @@ fn the_certificate_is_renewed_in_time_and_kept() {
     let stored = Credentials::load(&volume).unwrap();
     assert_eq!(stored.facts(), ps.credentials.current().facts());
     until(&ps.channel, |answer| answer.desired == desired(1));
+}
+
+#[test]
+fn the_certificate_is_renewed_when_the_server_asks_for_it_and_only_once() {
+    let cs = Cs::new();
+    cs.service.want(WHO, desired(1));
+    let credentials = cs.live(Role::ProcessServer, "ps1");
+    let old = credentials.current().facts().not_after;
+    *cs.service.renew_ending_before.lock().unwrap() = Some(old);
+    let ps = component(&cs, &[cs.address.to_string()], credentials);
+    let reported = || {
+        cs.service.forget_reports();
+        ps.channel.report_now();
+        wait_until("it reports", || cs.service.report_of(WHO).is_some());
+    };
+    reported();
+    reported();
+    assert_eq!(ps.credentials.current().facts().not_after, old, "it is not older than what was asked for");
+    cs.clock.0.store(5_000, Ordering::SeqCst);
+    *cs.service.renew_ending_before.lock().unwrap() = Some(UnixMillis(old.0 + 1));
+    reported();
+    reported();
+    wait_until("it is renewed", || ps.credentials.current().facts().not_after > old);
+    let new = ps.credentials.current().facts().clone();
+    cs.clock.0.store(9_000, Ordering::SeqCst);
+    reported();
+    reported();
+    assert_eq!(*ps.credentials.current().facts(), new);
 }
 
 #[test]

@@ -121,6 +121,12 @@ pub(crate) fn remove(control: &Control, call: &Call) -> Result<Answer, ArmError>
     Ok(Answer::NoContent)
 }
 
+/// `renewCertificate`: of all components there. They do it by themselves in time; this is for when a key may have been read.
+pub(crate) fn renew_certificates(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    control.renew_certificates(&call.name("site")?)?;
+    get(control, call)
+}
+
 /// `FailoverProcessServerRequest` of the contract.
 #[derive(Deserialize)]
 struct Reassociate {

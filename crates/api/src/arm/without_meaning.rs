@@ -73,10 +73,6 @@ pub(crate) fn containers(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     )
 }
 
-fn certificates(_: &Control, _: &Call) -> Result<Answer, ArmError> {
-    refuse("certificates renew themselves here", "nothing has to be done")
-}
-
 fn health_errors(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     refuse(
         "health is looked at anew each time: an error goes when its cause has gone, and cannot be declared resolved",
@@ -194,11 +190,7 @@ fn fabric_routes() -> Router<Arc<Api>> {
         [(PUT, storage_mappings), (DELETE, storage_mappings)],
     );
     let router = nothing(router, &format!("{FABRIC}/replicationlogicalnetworks"), "network", []);
-    let router = post(
-        router,
-        FABRIC,
-        &[("migratetoaad", appliance), ("removeinfra", azure_to_azure), ("renewcertificate", certificates)],
-    );
+    let router = post(router, FABRIC, &[("migratetoaad", appliance), ("removeinfra", azure_to_azure)]);
     let router = post(
         router,
         &format!("{FABRIC}/replicationrecoveryservicesproviders/{{provider}}"),

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 use switchback_api::ApiLimits;
+use switchback_identity::{PeerIdentity, Role};
 
 use crate::server::Server;
 use crate::world::World;
@@ -74,4 +75,19 @@ async fn physical_servers_say_what_they_are() {
         "providerSpecificDetails": { "instanceType": "InMageAzureV2" } } });
     let shown = server.done("PUT", &item, protect).await;
     assert_eq!(shown["properties"]["providerSpecificDetails"]["discoveryType"], "Physical");
+}
+
+#[tokio::test]
+async fn the_certificates_of_a_sites_components_are_renewed_when_somebody_asks() {
+    let server = Server::new();
+    let renew = json!({ "properties": { "renewCertificateType": "Cloud" } });
+    let fabric = server.call("POST", "replicationFabrics/HOME/renewCertificate", Some(renew.clone())).await;
+    assert_eq!((fabric.status.as_u16(), &fabric.body["name"]), (200, &json!("home")));
+    let asked = |name: &str| {
+        let peer = PeerIdentity { role: Role::ProcessServer, name: name.parse().unwrap() };
+        server.world.control.desired(&peer, None).unwrap().renew_ending_before.is_some()
+    };
+    assert_eq!((asked("home-ps"), asked("recovery-ps")), (true, false));
+    let none = server.call("POST", "replicationFabrics/nowhere/renewCertificate", Some(renew)).await;
+    assert_eq!(none.status, 404);
 }

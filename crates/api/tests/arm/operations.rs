@@ -13,7 +13,7 @@ const WITHOUT_MEANING: &str = "OperationNotSupported";
 /// Operations that have no meaning here, by the part of the document they are in.
 const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 10] = [
     ("ReplicationEligibilityResults", &["Get", "List"]),
-    ("ReplicationFabrics", &["MigrateToAad", "RemoveInfra", "RenewCertificate"]),
+    ("ReplicationFabrics", &["MigrateToAad", "RemoveInfra"]),
     (
         "ReplicationMigrationItems",
         &[

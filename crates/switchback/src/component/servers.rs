@@ -179,6 +179,7 @@ mod tests {
         fn answer(&self, incarnation: u64, servers: &[&str]) -> Answer {
             let incarnation_proof = (incarnation > 0).then(|| self.authority.prove_incarnation(incarnation));
             Answer {
+                renew_ending_before: None,
                 version: 1,
                 desired: Desired::ProcessServer(ProcessServerDesired::default()),
                 incarnation_proof,

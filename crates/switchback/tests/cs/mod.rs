@@ -50,6 +50,8 @@ pub(crate) struct Scripted {
     versions: AtomicU64,
     /// Of the server that answers, as it proves it.
     pub(crate) incarnation_proof: Mutex<Option<IncarnationProof>>,
+    /// Which certificates it wants renewed.
+    pub(crate) renew_ending_before: Mutex<Option<UnixMillis>>,
     /// Where else it says that it is reached.
     pub(crate) servers: Mutex<Vec<String>>,
     /// What agents are offered.
@@ -60,10 +62,16 @@ impl Scripted {
     /// Component `who` (`ROLE NAME`) is to be like this.
     pub(crate) fn want(&self, who: &str, desired: Desired) {
         let version = self.versions.fetch_add(1, Ordering::SeqCst) + 1;
-        self.desired
-            .lock()
-            .unwrap()
-            .insert(who.into(), Answer { version, desired, incarnation_proof: None, servers: Vec::new() });
+        self.desired.lock().unwrap().insert(
+            who.into(),
+            Answer {
+                version,
+                desired,
+                incarnation_proof: None,
+                renew_ending_before: None,
+                servers: Vec::new(),
+            },
+        );
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -121,6 +129,7 @@ impl ComponentService for Scripted {
         let desired = self.desired.lock().unwrap().get(&peer.to_string()).cloned();
         let desired = desired.map(|answer| Answer {
             incarnation_proof: self.incarnation_proof.lock().unwrap().clone(),
+            renew_ending_before: *self.renew_ending_before.lock().unwrap(),
             servers: self.servers.lock().unwrap().clone(),
             ..answer
         });
@@ -170,6 +179,7 @@ impl Cs {
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),
             incarnation_proof: Mutex::default(),
+            renew_ending_before: Mutex::default(),
             servers: Mutex::default(),
             program: Mutex::default(),
         });
