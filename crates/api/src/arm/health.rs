@@ -21,6 +21,9 @@ pub(crate) struct HealthError {
     #[serde(skip_serializing_if = "String::is_empty")]
     recommended_action: String,
     error_id: String,
+    /// Whether it can be declared resolved: none can, each goes when its cause has gone. So `resolveHealthErrors` is refused, as for the service's own ones of
+    /// this kind.
+    customer_resolvability: &'static str,
 }
 
 /// Reasons for a health. Levels are not told apart by reason, so all have that of the whole.
@@ -37,6 +40,7 @@ pub(crate) fn health_errors(reasons: &[JobError], health: Health) -> Vec<HealthE
             possible_causes: reason.cause.clone(),
             recommended_action: reason.remedy.clone(),
             error_id: guid(&["health", &reason.code, &reason.message]),
+            customer_resolvability: "NotAllowed",
         })
         .collect()
 }
