@@ -49,6 +49,7 @@ async fn a_point_is_booted_and_its_verdict_shown_with_the_picture() {
     let mut reader = server.signed_in("rita", AccessRole::Reader).await;
     let page = reader.page(MACHINE).await;
     assert!(!page.contains("id=\"do-verify\""), "{page}");
+    assert!(page.contains("id=\"last-proof\"") && page.contains("point 1, "), "{page}");
     let address = page.split_once("href=\"/portal/machines/web01/proofs/").unwrap().1;
     let address = format!("/portal/machines/web01/proofs/{}", address.split_once('"').unwrap().0);
     let proof = reader.page(&address).await;

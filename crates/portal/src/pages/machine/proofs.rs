@@ -59,6 +59,24 @@ fn verdict(proof: &Proof) -> Badge {
     badge(tone, verdict)
 }
 
+/// A proof by itself: its point, and when its verdict was there.
+#[derive(Clone, Debug)]
+pub(super) struct Last {
+    pub(super) proved: Proved,
+    pub(super) seq: u64,
+    pub(super) ended: Moment,
+}
+
+/// The newest one, of whatever point.
+pub(super) fn last(proofs: &[Proof], visit: &Visit) -> Option<Last> {
+    let proof = proofs.first()?;
+    Some(Last {
+        proved: Proved { verdict: verdict(proof), address: address(proof) },
+        seq: proof.outcome.seq.0,
+        ended: widgets::moment(proof.outcome.ended, visit.now),
+    })
+}
+
 /// The newest proof of a point. Points' numbers come again in another replica; with their times they do not.
 pub(super) fn of_point(proofs: &[Proof], point: &RecoveryPoint) -> Option<Proved> {
     let is_of = |proof: &&Proof| (proof.outcome.seq, proof.outcome.point_time) == (point.seq, point.time);
