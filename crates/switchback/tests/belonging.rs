@@ -4,47 +4,12 @@
 
 mod rig;
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use rig::{Process, fail, succeed, switchback, wait_until};
+use rig::{ConfigurationServer, Process, fail, succeed, switchback, wait_until};
 use serde_json::Value;
 
-/// A configuration server, and who talks to it.
-struct World {
-    address: String,
-    _server: Process,
-    directory: tempfile::TempDir,
-}
-
-impl World {
-    fn new() -> Self {
-        let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        let (data, file) = (directory.path().join("cs"), directory.path().join("address"));
-        let mut command = switchback();
-        command.args(["configuration-server", "--listen", "127.0.0.1:0", "--advertise", "127.0.0.1"]);
-        command.arg("--address-file").arg(&file).arg("--data").arg(&data).stdout(Stdio::null());
-        let server = Process(command.spawn().unwrap());
-        wait_until("it listens", || std::fs::read_to_string(&file).is_ok_and(|text| text.contains(':')));
-        let address = std::fs::read_to_string(&file).unwrap();
-        Self { address, _server: server, directory }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    /// A user's command.
-    fn user(&self, words: &[&str]) -> Command {
-        let mut command = switchback();
-        command
-            .args(words)
-            .env("SWITCHBACK_SERVER", format!("https://{}", self.address))
-            .env("SWITCHBACK_CA_FILE", self.path("cs/ca.pem"))
-            .env("SWITCHBACK_TOKEN_FILE", self.path("cs/admin-token"));
-        command
-    }
-
+impl ConfigurationServer {
     /// What an administrator does on the configuration server's host; prints the passphrase.
     fn passphrase(&self, more: &[&str]) -> String {
         let mut command = switchback();
@@ -71,7 +36,7 @@ impl World {
     }
 
     /// Starts a process server that has enrolled.
-    fn start(&self, who: &str) -> Process {
+    fn start_process_server(&self, who: &str) -> Process {
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
         let mut command = switchback();
         command.env("SWITCHBACK_IDENTITY", self.path(who));
@@ -98,7 +63,7 @@ impl World {
 
 #[test]
 fn a_passphrase_that_was_replaced_counts_at_once_and_the_old_one_no_more() {
-    let world = World::new();
+    let world = ConfigurationServer::start(&[]);
     let old = world.passphrase(&[]);
     succeed(&mut world.enrol("ps1", &old));
     let new = world.passphrase(&["--rotate"]);
@@ -112,10 +77,10 @@ fn a_passphrase_that_was_replaced_counts_at_once_and_the_old_one_no_more() {
 
 #[test]
 fn a_component_that_was_removed_is_told_so_and_comes_back_by_enrolling() {
-    let world = World::new();
+    let world = ConfigurationServer::start(&[]);
     let passphrase = world.passphrase(&[]);
     succeed(&mut world.enrol("ps1", &passphrase));
-    let running = world.start("ps1");
+    let running = world.start_process_server("ps1");
     let is_well = || world.servers() == [("ps1".to_owned(), "Normal".to_owned())];
     wait_until("it reports", is_well);
     succeed(&mut world.user(&["server", "remove", "ps1", "--yes"]));
@@ -124,6 +89,6 @@ fn a_component_that_was_removed_is_told_so_and_comes_back_by_enrolling() {
     assert!(world.servers().is_empty(), "its reports do not bring it back");
     drop(running);
     succeed(&mut world.enrol("ps1", &passphrase));
-    let _running = world.start("ps1");
+    let _running = world.start_process_server("ps1");
     wait_until("it reports again", is_well);
 }

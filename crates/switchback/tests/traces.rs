@@ -5,7 +5,6 @@
 mod rig;
 
 use std::net::TcpListener;
-use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -15,7 +14,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message as _;
-use rig::{Process, succeed, switchback, wait_until};
+use rig::{ConfigurationServer, succeed, wait_until};
 
 /// What a collector was sent.
 type Taken = Arc<Mutex<Vec<ExportTraceServiceRequest>>>;
@@ -46,30 +45,18 @@ fn text<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a str> {
 }
 
 /// Starts a configuration server that sends its traces there, and asks it for its sites.
-fn ask(endpoint: &str) -> (Process, tempfile::TempDir) {
-    let directory = tempfile::TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let (data, file) = (directory.path().join("cs"), directory.path().join("address"));
-    let mut command = switchback();
-    command.args(["configuration-server", "--listen", "127.0.0.1:0", "--advertise", "127.0.0.1"]);
-    command.arg("--address-file").arg(&file).arg("--data").arg(&data).stdout(Stdio::null());
-    command.env("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).env("OTEL_BSP_SCHEDULE_DELAY", "200");
-    let server = Process(command.spawn().unwrap());
-    wait_until("it listens", || std::fs::read_to_string(&file).is_ok_and(|text| text.contains(':')));
-    let address = std::fs::read_to_string(&file).unwrap();
-    let mut user = switchback();
-    user.args(["site", "list"])
-        .env("SWITCHBACK_SERVER", format!("https://{address}"))
-        .env("SWITCHBACK_CA_FILE", data.join("ca.pem"))
-        .env("SWITCHBACK_TOKEN_FILE", data.join("admin-token"));
-    succeed(&mut user);
-    (server, directory)
+fn ask(endpoint: &str) -> ConfigurationServer {
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint), ("OTEL_BSP_SCHEDULE_DELAY", "200")];
+    let server = ConfigurationServer::start(&variables);
+    succeed(&mut server.user(&["site", "list"]));
+    server
 }
 
 #[test]
 fn requests_are_told_to_a_collector_and_no_secret_with_them() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (endpoint, taken) = collector(&runtime);
-    let (_server, directory) = ask(&endpoint);
+    let server = ask(&endpoint);
     let is_told = |export: &ExportTraceServiceRequest| {
         export.resource_spans.iter().any(|of| {
             let service =
@@ -86,7 +73,7 @@ fn requests_are_told_to_a_collector_and_no_secret_with_them() {
         })
     };
     wait_until("the request is told", || taken.lock().unwrap().iter().any(is_told));
-    let token = std::fs::read_to_string(directory.path().join("cs/admin-token")).unwrap();
+    let token = std::fs::read_to_string(server.path("cs/admin-token")).unwrap();
     let told = format!("{:?}", taken.lock().unwrap());
     assert!(!told.contains(token.trim()), "{told}");
 }

@@ -29,6 +29,44 @@ impl Drop for Process {
     }
 }
 
+/// A configuration server of its own, `cs` in a directory of one test, and who talks to it.
+pub(crate) struct ConfigurationServer {
+    /// `HOST:PORT`.
+    pub(crate) address: String,
+    _process: Process,
+    directory: TempDir,
+}
+
+impl ConfigurationServer {
+    /// Starts it with these variables in its environment.
+    pub(crate) fn start(variables: &[(&str, &str)]) -> Self {
+        let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let (data, file) = (directory.path().join("cs"), directory.path().join("address"));
+        let mut command = switchback();
+        command.args(["configuration-server", "--listen", "127.0.0.1:0", "--advertise", "127.0.0.1"]);
+        command.arg("--address-file").arg(&file).arg("--data").arg(&data).stdout(Stdio::null());
+        let process = Process(command.envs(variables.iter().copied()).spawn().unwrap());
+        wait_until("it listens", || std::fs::read_to_string(&file).is_ok_and(|text| text.contains(':')));
+        let address = std::fs::read_to_string(&file).unwrap();
+        Self { address, _process: process, directory }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A command of its administrator as a user.
+    pub(crate) fn user(&self, words: &[&str]) -> Command {
+        let mut command = switchback();
+        command
+            .args(words)
+            .env("SWITCHBACK_SERVER", format!("https://{}", self.address))
+            .env("SWITCHBACK_CA_FILE", self.path("cs/ca.pem"))
+            .env("SWITCHBACK_TOKEN_FILE", self.path("cs/admin-token"));
+        command
+    }
+}
+
 /// A directory with the identities and replicas of one test.
 pub(crate) struct Site {
     pub(crate) directory: TempDir,
