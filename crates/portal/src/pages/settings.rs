@@ -24,6 +24,7 @@ use switchback_model::{AccessRole, Account, NetworkMapping, ObjectName};
 use crate::Portal;
 use crate::failure::Failure;
 use crate::layout::{Frame, Tab};
+use crate::pages::ask::Form;
 use crate::visit::{Visit, page};
 
 /// Where the forms come back to.
@@ -108,4 +109,12 @@ fn number(visit: &Visit, field: &str) -> Result<u64, Failure> {
 /// What was left empty was not said.
 fn or_nothing(text: &str) -> Value {
     if text.is_empty() { Value::Null } else { text.into() }
+}
+
+/// The form that removes something of Settings; `note` says what comes of it.
+fn removal(visit: &Visit, name: &ObjectName, back: &str, note: &str) -> Result<String, Failure> {
+    Form::new(visit.frame(Tab::Settings, format!("Remove {name}")), "Remove it", back)
+        .note(note)
+        .grave()
+        .show()
 }

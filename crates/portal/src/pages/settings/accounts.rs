@@ -82,11 +82,12 @@ fn tested(visit: &Visit, answer: &Value) -> Result<String, Failure> {
 
 fn confirm_delete(control: &Control, visit: &Visit) -> Result<String, Failure> {
     visit.needs(AccessRole::Contributor, "removing a run-as account")?;
-    let name = found(control, visit)?.name;
-    Form::new(visit.frame(Tab::Settings, format!("Remove {name}")), "Remove it", BACK)
-        .note("It is forgotten here, with its password. One that a site is entered with is refused.")
-        .grave()
-        .show()
+    super::removal(
+        visit,
+        &found(control, visit)?.name,
+        BACK,
+        "It is forgotten here, with its password. One that a site is entered with is refused.",
+    )
 }
 
 fn delete(_: &Control, visit: &Visit) -> Result<Act, Failure> {

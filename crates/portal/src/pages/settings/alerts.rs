@@ -233,11 +233,12 @@ fn tested(visit: &Visit, answer: &Value) -> Result<String, Failure> {
 
 fn confirm_delete(control: &Control, visit: &Visit) -> Result<String, Failure> {
     visit.needs(AccessRole::Contributor, "sending no more alerts")?;
-    let name = found(control, visit)?.name;
-    Form::new(visit.frame(Tab::Settings, format!("Remove {name}")), "Remove it", BACK)
-        .note("No more alerts go there; what waits is dropped.")
-        .grave()
-        .show()
+    super::removal(
+        visit,
+        &found(control, visit)?.name,
+        BACK,
+        "No more alerts go there; what waits is dropped.",
+    )
 }
 
 fn delete(_: &Control, visit: &Visit) -> Result<Act, Failure> {

@@ -174,11 +174,12 @@ fn tested(visit: &Visit, answer: &Value) -> Result<String, Failure> {
 
 fn confirm_delete(control: &Control, visit: &Visit) -> Result<String, Failure> {
     visit.needs(AccessRole::Contributor, "removing a sign-in")?;
-    let name = found(control, visit)?.name;
-    Form::new(visit.frame(Tab::Settings, format!("Remove {name}")), "Remove it", BACK)
-        .note("Its tokens are refused from now on, and whoever has signed in with one is shut out at once.")
-        .grave()
-        .show()
+    super::removal(
+        visit,
+        &found(control, visit)?.name,
+        BACK,
+        "Its tokens are refused from now on, and whoever has signed in with one is shut out at once.",
+    )
 }
 
 fn delete(_: &Control, visit: &Visit) -> Result<Act, Failure> {
