@@ -86,13 +86,17 @@ fn refuse_left_behind(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Gives the empty file `new` the schema. With the old kind of journal, so that all of it is in this one file.
+/// Gives the empty file `new` the schema.
+///
+/// It is in WAL mode when it gets its name: of two processes that change the mode of one database at once, SQLite refuses one without
+/// waiting (each would wait for the other: <https://www.sqlite.org/c3ref/busy_handler.html>). Closing it puts all of it into this one file.
 fn fill(path: &Path, new: &Path, migrations: &[Migration]) -> Result<(), StoreError> {
     let failed = |error: rusqlite::Error| error::from_sqlite(path, "creating the database", &error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(new, flags).map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     migrate(path, &mut connection, migrations)?;
+    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.close().map_err(|(_, error)| failed(error))
 }
 
