@@ -151,6 +151,7 @@ impl Facts {
             scripts,
             power_off,
             guest_for,
+            new_firmware: item.passive().created_by_us,
             program,
             hold: false,
         }

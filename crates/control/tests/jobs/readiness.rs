@@ -257,3 +257,24 @@ fn a_site_that_asks_nothing_of_guests_has_no_checks_of_them() {
     assert_eq!(world.guest_for, None);
     assert!(!checks(&world, Side::Away).iter().any(|check| check.code.starts_with("guest.")));
 }
+
+#[test]
+fn a_machine_that_uefi_starts_needs_a_loader_that_new_firmware_finds() {
+    let code = "guest.uefi-fallback";
+    let raised =
+        ReadinessCheck::raised(CheckState::Failed, (code, "UEFI finds its boot loader"), "f", "c", "r");
+    let mut world = mapped();
+    world.guest = vec![raised.clone()];
+    (0..2).for_each(|_| world.round());
+    assert!(world.new_firmware, "the machine at recovery is made anew");
+    assert!(!checks(&world, Side::Away).contains(&raised), "a BIOS starts it");
+    world.uefi = true;
+    (0..2).for_each(|_| world.round());
+    assert!(checks(&world, Side::Away).contains(&raised));
+    assert!(!states(&world, Side::Home).iter().any(|(found, _)| found == code), "its own firmware knows it");
+    let job = world.control.operate("tester", &name("web01"), ItemOperation::PlannedFailover).unwrap();
+    assert_eq!(error_of(&world.finish(&job, None).0), raised.as_error());
+    world.operate(ItemOperation::UnplannedFailover { point: PointChoice::default(), shut_down: true }, None);
+    world.round();
+    assert!(!world.new_firmware, "the machine at home is the original one");
+}

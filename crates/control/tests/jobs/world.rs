@@ -103,6 +103,9 @@ pub(crate) struct World {
     storage_paths: Vec<StoragePathFound>,
     /// What the agent was told last to be ready for.
     pub(crate) guest_for: Option<GuestPlatform>,
+    pub(crate) new_firmware: bool,
+    /// UEFI has started it.
+    pub(crate) uefi: bool,
     /// What process servers that are made here are given.
     pub(crate) install_source: Option<InstallSource>,
     /// What agents call their operating system.
@@ -210,6 +213,8 @@ impl World {
             replicas_problem: None,
             guest: Vec::new(),
             guest_for: None,
+            new_firmware: false,
+            uefi: false,
             install_source: None,
             system: "Linux".into(),
             newcomers_fail: false,
@@ -435,16 +440,17 @@ impl World {
         if self.down.contains(&"web01") {
             return;
         }
-        let (known, hidden_disks) = (self.replicas.clone(), self.hidden_disks);
+        let (known, hidden_disks, uefi) = (self.replicas.clone(), self.hidden_disks, self.uefi);
         let (system, program) = (self.system.clone(), self.program.clone());
-        let guest = if self.guest_for.is_some() { self.guest.clone() } else { Vec::new() };
+        let is_asked = self.guest_for.is_some() || self.new_firmware;
+        let guest = if is_asked { self.guest.clone() } else { Vec::new() };
         let state = |replication| AgentState {
             system_uuid: machine.system_uuid.clone(),
             platform: String::new(),
             hostname: "web01".into(),
             system: system.clone(),
             boot_id: "boot".into(),
-            hardware: HardwareFacts::default(),
+            hardware: HardwareFacts { uefi, ..HardwareFacts::default() },
             powering_off: None,
             disks: machine
                 .disks
@@ -467,6 +473,7 @@ impl World {
         let answer = self.report(Role::Source, "web01", "", State::Agent(Box::new(state(None))));
         let Desired::Agent(desired) = answer.desired else { panic!() };
         self.guest_for = desired.guest_for;
+        self.new_firmware = desired.new_firmware;
         self.program = desired.program.as_ref().map(|offer| self.take_program(offer));
         if let Some(wanted) = &desired.power_off {
             let stands_still =

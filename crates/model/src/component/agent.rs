@@ -26,6 +26,9 @@ pub struct AgentDesired {
     /// Where the machine may wake up one day; its guest is checked, and prepared, for that. `None`: nowhere that asks something of guests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guest_for: Option<GuestPlatform>,
+    /// The machine may wake up one day on firmware that has never started it; its guest is checked, and prepared, for that.
+    #[serde(default)]
+    pub new_firmware: bool,
     /// Go on as this program, fetched with [`ProgramPiece`]; `None`: as what you are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<ProgramOffer>,

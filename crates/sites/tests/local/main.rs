@@ -5,3 +5,4 @@ mod guests;
 mod promises;
 mod screens;
 mod snapshots;
+mod uefi;

@@ -40,7 +40,7 @@ use crate::component::Channel;
 use crate::engine::Stop;
 use crate::machine::{CaptureMethod, Machine, MomentOptions};
 use facts::Identity;
-use guest::GuestCare;
+use guest::{GuestCare, Wanted};
 use replication::{Replicator, ReplicatorConfig};
 use scripts::ScriptRunner;
 use update::Updates;
@@ -296,7 +296,8 @@ impl Agent {
     fn look_at_guest(&mut self) {
         if !self.is_ending() {
             let channel = self.channel.clone();
-            self.guest.look_at(self.desired.guest_for, move || channel.report_now());
+            let wanted = Wanted { platform: self.desired.guest_for, new_firmware: self.desired.new_firmware };
+            self.guest.look_at(wanted, move || channel.report_now());
         }
     }
 

@@ -16,7 +16,7 @@ const COMPILED_LEN_MAX: usize = 1 << 20;
 /// Characters of a line that are told.
 const LINE_CHARS_MAX: usize = 160;
 /// What only machines write that do not come up, and what it means.
-const SIGNS: [(&str, &str); 10] = [
+const SIGNS: [(&str, &str); 11] = [
     ("Kernel panic - not syncing", "its kernel gave up"),
     ("You are in emergency mode", "it came up in emergency mode"),
     ("Entering emergency mode", "it came up in emergency mode"),
@@ -26,6 +26,8 @@ const SIGNS: [(&str, &str); 10] = [
     ("grub rescue>", "its boot loader does not find its files"),
     ("No bootable device", "its firmware finds nothing to boot from"),
     ("No bootable option or device was found", "its firmware finds nothing to boot from"),
+    // EDK II's, which comes when no loader is found.
+    ("UEFI Interactive Shell", "its firmware finds nothing to boot from"),
     ("Operating System not found", "its firmware finds nothing to boot from"),
 ];
 

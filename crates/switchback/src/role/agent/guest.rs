@@ -1,4 +1,4 @@
-//! The guest made ready for a platform that it may wake up at one day, while it is still at home: Azure.
+//! The guest made ready for where it may wake up one day, while it is still at home: Azure's platform, and firmware that has never started it.
 //!
 //! What it never does: stand in replication's way (it runs in a thread of its own, each program of the guest with a limit); leave a file half written or an initramfs that was
 //! not made completely in the place of one that was; change anything when the user forbids it, or where nobody asked for it.
@@ -8,6 +8,7 @@
 
 mod boot_loader;
 mod cards;
+mod firmware;
 mod fstab;
 mod initramfs;
 mod root;
@@ -44,21 +45,37 @@ struct Guest {
     running: String,
 }
 
+/// What the guest is to be ready for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// A platform.
+    pub(super) platform: Option<GuestPlatform>,
+    /// Firmware that has never started it.
+    pub(super) new_firmware: bool,
+}
+
 /// Prepares one thing; why it cannot be.
 type Step = fn(&Guest) -> Result<(), String>;
 
 impl Guest {
     /// All checks, in the order in which a machine comes up.
-    fn look(&self) -> Vec<ReadinessCheck> {
-        let mut checks = vec![initramfs::check(self)];
-        checks.extend(boot_loader::check(self));
-        checks.extend([fstab::check(self), cards::check(self)]);
+    fn look(&self, wanted: Wanted) -> Vec<ReadinessCheck> {
+        let mut checks = Vec::new();
+        if wanted.new_firmware && firmware::is_started_by_uefi(self) {
+            checks.push(firmware::check(self));
+        }
+        if wanted.platform == Some(GuestPlatform::Azure) {
+            checks.push(initramfs::check(self));
+            checks.extend(boot_loader::check(self));
+            checks.extend([fstab::check(self), cards::check(self)]);
+        }
         checks
     }
 
     /// Does what is safe about what did not pass; the answer: what could not be done, by check.
     fn prepare(&self, checks: &[ReadinessCheck]) -> BTreeMap<String, String> {
-        let steps: [(&'static str, Step); 3] = [
+        let steps: [(&'static str, Step); 4] = [
+            (firmware::CODE, firmware::prepare),
             (initramfs::CODE, initramfs::prepare),
             (boot_loader::CONSOLE, boot_loader::prepare_console),
             (fstab::CODE, fstab::prepare),
@@ -71,9 +88,9 @@ impl Guest {
                 continue;
             }
             match step(self) {
-                Ok(()) => tracing::info!(code, "this guest was prepared for Azure"),
+                Ok(()) => tracing::info!(code, "this guest was prepared"),
                 Err(why) => {
-                    tracing::error!(code, why, "this guest cannot be prepared for Azure");
+                    tracing::error!(code, why, "this guest cannot be prepared");
                     failed.insert(code.to_owned(), why.chars().take(WHY_LEN_MAX).collect());
                 }
             }
@@ -86,6 +103,9 @@ impl Guest {
         let mut hasher = DefaultHasher::new();
         for file in initramfs::FILES.iter().chain(&boot_loader::FILES).chain(&[fstab::FILE]) {
             self.root.mark(file, &mut hasher);
+        }
+        for file in firmware::files(self) {
+            self.root.mark(&file, &mut hasher);
         }
         hasher.write(self.running.as_bytes());
         hasher.finish()
@@ -105,6 +125,8 @@ struct Note {
 /// What is known of the guest.
 #[derive(Debug, Default)]
 struct Known {
+    /// What was looked for.
+    wanted: Wanted,
     /// As of the last look; `None`: look again.
     mark: Option<u64>,
     checks: Vec<ReadinessCheck>,
@@ -143,17 +165,19 @@ impl GuestCare {
         }
     }
 
-    /// Begins a look, if one is due and none runs. `wanted`: what it is to be ready for; `None` forgets what was found. `done` is called when something else was found.
-    pub(super) fn look_at(&mut self, wanted: Option<GuestPlatform>, done: impl FnOnce() + Send + 'static) {
+    /// Begins a look, if one is due and none runs. `wanted`: what it is to be ready for; nothing forgets what was found. `done` is called when something else was found.
+    pub(super) fn look_at(&mut self, wanted: Wanted, done: impl FnOnce() + Send + 'static) {
         if self.running.as_ref().is_some_and(|thread| !thread.is_finished()) {
             return;
         }
         self.running = None;
-        let Some(GuestPlatform::Azure) = wanted else {
-            *lock(&self.known) = Known::default();
+        if lock(&self.known).wanted != wanted {
+            *lock(&self.known) = Known { wanted, ..Known::default() };
             self.looked = None;
+        }
+        if wanted == Wanted::default() {
             return;
-        };
+        }
         if self.looked.is_some_and(|at| at.elapsed() < LOOK_EVERY) {
             return;
         }
@@ -184,11 +208,11 @@ fn tend(
     volume: &dyn Volume,
     (boot_id, leave_alone): (&str, bool),
 ) -> bool {
-    let mark = guest.mark();
+    let (wanted, mark) = (lock(known).wanted, guest.mark());
     if lock(known).mark == Some(mark) {
         return false;
     }
-    let (mut checks, mut seen) = (guest.look(), Some(mark));
+    let (mut checks, mut seen) = (guest.look(wanted), Some(mark));
     let note = read_note(volume).filter(|note| note.boot_id == boot_id && note.mark == mark);
     let mut failed = note.clone().unwrap_or_default().failed;
     let mut later = None;
@@ -196,7 +220,7 @@ fn tend(
     if needs && !leave_alone && note.is_none() {
         match prepare(guest, volume, boot_id, (mark, &checks)) {
             Ok(note) => {
-                (checks, seen, failed) = (guest.look(), Some(note.mark), note.failed);
+                (checks, seen, failed) = (guest.look(wanted), Some(note.mark), note.failed);
             }
             Err(why) => {
                 tracing::warn!(why, "the guest is not prepared now; it is tried again");
@@ -215,7 +239,7 @@ fn tend(
     }
     let mut known = lock(known);
     let changed = known.checks != checks;
-    *known = Known { mark: seen, checks };
+    *known = Known { wanted, mark: seen, checks };
     changed
 }
 

@@ -1,5 +1,7 @@
 //! A guest's tree, made for the test; and, when `SWITCHBACK_GUEST_TREE` names one, a real Debian tree, by its own programs in a `chroot`.
 
+mod firmware;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -8,10 +10,11 @@ use std::time::Duration;
 
 use switchback_capture::scripts::{Phase, Script, run};
 use switchback_disk::{DirVolume, Volume};
+use switchback_model::component::GuestPlatform;
 use switchback_model::{CheckState, ReadinessCheck};
 
 use super::root::{Commands, Root};
-use super::{Guest, Known, tend};
+use super::{Guest, Known, Wanted, tend};
 
 const KERNEL: &str = "6.1.0-9-amd64";
 const DEP: &str = "kernel/drivers/hv/hv_vmbus.ko:\nkernel/drivers/scsi/hv_storvsc.ko:\nkernel/drivers/net/hyperv/hv_netvsc.ko:\nkernel/drivers/hv/hv_utils.ko:\n";
@@ -85,6 +88,13 @@ impl Commands for std::sync::Arc<Played> {
     }
 }
 
+const AZURE: Wanted = Wanted { platform: Some(GuestPlatform::Azure), new_firmware: true };
+
+/// Nothing, but what is wanted.
+fn known(wanted: Wanted) -> Mutex<Known> {
+    Mutex::new(Known { wanted, ..Known::default() })
+}
+
 struct Tree {
     directory: tempfile::TempDir,
     volume: DirVolume,
@@ -114,12 +124,7 @@ impl Tree {
         let data = directory.path().join("data");
         fs::create_dir(&data).unwrap();
         let played = Played { root, said: Mutex::default(), broken };
-        Self {
-            volume: DirVolume::open(data).unwrap(),
-            known: Mutex::default(),
-            played: played.into(),
-            directory,
-        }
+        Self { volume: DirVolume::open(data).unwrap(), known: known(AZURE), played: played.into(), directory }
     }
 
     fn debian(broken: Option<&'static str>) -> Self {
@@ -162,7 +167,7 @@ impl Tree {
 
     /// Another agent, which remembers nothing but what is on its disk.
     fn restart(&mut self) {
-        self.known = Mutex::default();
+        self.known = known(self.known.get_mut().unwrap().wanted);
     }
 
     fn check(&self, code: &str) -> ReadinessCheck {
@@ -376,10 +381,10 @@ impl Commands for Chroot {
 fn a_real_debian_tree_is_prepared() {
     let path = std::env::var("SWITCHBACK_GUEST_TREE").unwrap();
     let guest = Guest { root: Root::new(&path), commands: Box::new(Chroot(path)), running: String::new() };
-    let (directory, known) = (tempfile::tempdir().unwrap(), Mutex::default());
+    let (directory, known) = (tempfile::tempdir().unwrap(), known(AZURE));
     let volume: &dyn Volume = &DirVolume::open(directory.path()).unwrap();
     for leave_alone in [true, false] {
-        *known.lock().unwrap() = Known::default();
+        *known.lock().unwrap() = Known { wanted: AZURE, ..Known::default() };
         tend(&guest, &known, volume, ("boot", leave_alone));
         for check in &known.lock().unwrap().checks {
             println!("{} {}: {}", check.state, check.code, check.facts);
