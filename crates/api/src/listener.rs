@@ -23,7 +23,7 @@ use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use switchback_identity::tls::{ALPN_CONTROL, ALPN_ENROL, ControlTls, TlsFailure};
+use switchback_identity::tls::{ALPN_CONTROL, ALPN_ENROL, ControlTls, TlsFailure, left_before_hello};
 use switchback_identity::{Authority, Certificate, EnrolmentService, PeerIdentity, WebCertificate};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -243,7 +243,10 @@ async fn shake_hands(listener: &Listener, stream: TcpStream, address: SocketAddr
     stream.set_nodelay(true)?;
     let stalled_after_ms = u32::try_from(limits.stalled_after.as_millis()).unwrap_or(u32::MAX);
     rustix::net::sockopt::set_tcp_user_timeout(&stream, stalled_after_ms)?;
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let start = match LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await {
+        Err(error) if left_before_hello(&error) => return Ok(Admitted::Nobody),
+        start => start?,
+    };
     let asks_for = |protocol: &[u8]| {
         start.client_hello().alpn().is_some_and(|mut protocols| protocols.any(|name| name == protocol))
     };

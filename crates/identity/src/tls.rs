@@ -445,5 +445,13 @@ impl TlsFailure {
     }
 }
 
+/// Whether a client was gone before its first message had come, as this error of waiting for that says: a load balancer that looks whether the port is open, or a scanner. Nobody was
+/// refused then, and nothing is to be mended.
+#[must_use]
+pub fn left_before_hello(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted)
+}
+
 #[cfg(test)]
 pub(crate) mod tests;

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use switchback_identity::tls::{ALPN_DATA, ALPN_ENROL, ServerTls, TlsFailure};
+use switchback_identity::tls::{ALPN_DATA, ALPN_ENROL, ServerTls, TlsFailure, left_before_hello};
 use switchback_identity::{Authority, Certificate, EnrolmentService, PeerIdentity, Role};
 use switchback_replica::{ReplicaError, ReplicaSession, SessionRequest};
 use tokio::io::AsyncWriteExt;
@@ -217,7 +217,10 @@ async fn shake_hands(server: &Server, stream: TcpStream, address: SocketAddr) ->
     rustix::net::sockopt::set_tcp_user_timeout(&stream, dead_after_ms)?;
     let stream = Watched::new(stream);
     let activity = stream.activity();
-    let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+    let start = match LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await {
+        Err(error) if left_before_hello(&error) => return Ok(None),
+        start => start?,
+    };
     let enrols =
         start.client_hello().alpn().is_some_and(|mut protocols| protocols.any(|name| name == ALPN_ENROL));
     let tls = if enrols { &server.config.tls.enrol } else { &server.config.tls.data };
