@@ -38,6 +38,7 @@ mod providers;
 mod recovery_plans;
 mod recovery_points;
 mod replication_details;
+mod resolve_health;
 mod resource;
 mod servers;
 mod settings;
@@ -237,6 +238,7 @@ fn item_routes() -> Router<Arc<Api>> {
         post("reprotect", operate::reprotect),
         post("repairreplication", operate::repair_replication),
         post("updatemobilityservice", operate::update_mobility_service),
+        post("resolvehealtherrors", resolve_health::resolve),
         post("adddisks", protected_disks::add),
         post("removedisks", protected_disks::remove),
     ];

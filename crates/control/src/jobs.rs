@@ -5,6 +5,7 @@
 //! what is there already.
 
 mod agent_update;
+pub(crate) mod check;
 pub(crate) mod deployment;
 mod disks;
 pub(crate) mod executor;
@@ -57,6 +58,7 @@ fn steps_of(job: &Job) -> Result<Vec<Step>, ControlError> {
             ItemOperation::Disable { .. } => finish::disable_steps(),
             ItemOperation::CleanUp => finish::clean_up_steps(),
             ItemOperation::UpdateAgent => agent_update::steps(),
+            ItemOperation::CheckAgain { .. } => check::steps(),
         },
         JobRequest::Plan { operation, .. } => plan::steps(job, operation)?,
         JobRequest::DeployServer(_) => deployment::steps(),

@@ -94,6 +94,7 @@ pub use deployments::{Deployment, InstallSource, PROGRAM_PATH};
 pub use error::{ControlError, ErrorKind};
 pub(crate) use install_script::InstallScript;
 pub use items::Protected;
+pub use jobs::check::is_checkable;
 pub use jobs::executor::{Crash, Turn};
 pub use program::Program;
 pub use samples::Sample;

@@ -73,13 +73,6 @@ pub(crate) fn containers(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     )
 }
 
-fn health_errors(_: &Control, _: &Call) -> Result<Answer, ArmError> {
-    refuse(
-        "health is looked at anew each time: an error goes when its cause has gone, and cannot be declared resolved",
-        "do what the error recommends",
-    )
-}
-
 fn agents(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     refuse("the mobility agent is not installed from here", "install its package in the guest")
 }
@@ -111,7 +104,6 @@ pub(crate) fn routes() -> Router<Arc<Api>> {
         &item,
         &[
             ("reinstallmobilityservice", agents),
-            ("resolvehealtherrors", health_errors),
             ("switchprovider", appliance),
             ("updateappliance", appliance),
         ],

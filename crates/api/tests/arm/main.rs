@@ -9,6 +9,7 @@ mod access;
 mod additions;
 mod alerts;
 mod bandwidth;
+mod checks;
 mod conformance;
 mod deployed_servers;
 mod document;

@@ -28,7 +28,7 @@ const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 10] = [
             "Update",
         ],
     ),
-    ("ReplicationProtectedItems", &["ResolveHealthErrors", "SwitchProvider", "UpdateAppliance"]),
+    ("ReplicationProtectedItems", &["SwitchProvider", "UpdateAppliance"]),
     (
         "ReplicationProtectionClusters",
         &[
