@@ -109,6 +109,7 @@ fn inventory_routes() -> Router<Arc<Api>> {
         .route(&at("/replicationprotectioncontainers"), methods([(GET, containers::list)]))
         .route(&at(&format!("{FABRIC}/replicationprotectioncontainers")), methods([(GET, containers::list)]))
         .route(&at(CONTAINER), methods([(GET, containers::get), (PUT, containers::put)]))
+        .route(&at(&format!("{CONTAINER}/remove")), methods([(POST, containers::remove)]))
         .route(&at(&format!("{CONTAINER}/discoverprotectableitem")), methods([(POST, containers::discover)]))
         .route(
             &at(&format!("{CONTAINER}/replicationprotectableitems")),

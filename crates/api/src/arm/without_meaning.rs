@@ -68,7 +68,7 @@ pub(crate) fn providers(_: &Control, _: &Call) -> Result<Answer, ArmError> {
 /// Containers come and go with their sites.
 pub(crate) fn containers(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     refuse(
-        "a fabric's one container is there with it, and goes with it",
+        "a fabric's one container is there with it",
         "use the container that is listed; make or remove the site (switchbackSites)",
     )
 }
@@ -188,5 +188,5 @@ fn fabric_routes() -> Router<Arc<Api>> {
         &format!("{FABRIC}/replicationrecoveryservicesproviders/{{provider}}"),
         &[("remove", providers)],
     );
-    post(router, CONTAINER, &[("remove", containers), ("switchprotection", azure_to_azure)])
+    post(router, CONTAINER, &[("switchprotection", azure_to_azure)])
 }
