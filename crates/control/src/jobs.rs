@@ -27,6 +27,7 @@ use switchback_model::{
     ItemOperation, Job, JobId, JobRequest, JobState, ObjectName, ProtectRequest, ProtectedItem, RecoveryPlan,
     Task, TaskState,
 };
+use switchback_sites::trace_context;
 use switchback_store::{Expect, Kind, Query};
 
 use crate::backup::{behind, restore};
@@ -164,7 +165,7 @@ impl Control {
             undoing: None,
             cancel_requested: false,
             parent: None,
-            notes: std::collections::BTreeMap::new(),
+            notes: trace_context::current().into_iter().collect(),
         };
         if !matches!(job.request, JobRequest::Plan { .. }) {
             job.tasks = tasks_of(&steps_of(&job)?);

@@ -99,6 +99,7 @@ pub use jobs::executor::{Crash, Turn};
 pub use program::Program;
 pub use samples::Sample;
 pub use sign_in::{PortalClient, RoleMapping, SignIn};
+pub use switchback_sites::trace_context;
 pub use views::{DiscoveredMachine, Health, ItemView, ServerView};
 
 use desired::Facts;
