@@ -155,7 +155,7 @@ fn disks(view: &ItemView) -> Vec<Disk> {
         protection_stage: if standing(disk).is_some() { "InitialReplication" } else { stage(view) },
         rpo_in_seconds: rpo_s(view),
         resync_required: if view.resync_percent.is_some() { "True" } else { "False" },
-        resync_progress_percentage: view.resync_percent,
+        resync_progress_percentage: view.disk_percents.get(&disk.0).copied().or(view.resync_percent),
         disk_capacity_in_bytes: item.disk_sizes[usize::from(disk.0)],
     };
     item.present_disks().map(disk).collect()
