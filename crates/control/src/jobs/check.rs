@@ -65,7 +65,7 @@ fn check(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let began = work.job.tasks[work.index].started.unwrap_or_else(|| work.now());
     let silent: Vec<String> = components(work.control, &item)?
         .into_iter()
-        .filter(|(_, report)| !report.as_ref().is_some_and(|report| report.received > began))
+        .filter(|(_, report)| report.as_ref().is_none_or(|report| report.received <= began))
         .map(|(name, _)| name)
         .collect();
     if silent.is_empty() || work.waited_ms() > LIMIT_S * 1000 {
