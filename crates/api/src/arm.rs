@@ -38,6 +38,7 @@ mod providers;
 mod recovery_plans;
 mod recovery_points;
 mod replication_details;
+mod resolve_health;
 mod resource;
 mod servers;
 mod settings;
@@ -108,6 +109,7 @@ fn inventory_routes() -> Router<Arc<Api>> {
         .route(&at("/replicationprotectioncontainers"), methods([(GET, containers::list)]))
         .route(&at(&format!("{FABRIC}/replicationprotectioncontainers")), methods([(GET, containers::list)]))
         .route(&at(CONTAINER), methods([(GET, containers::get), (PUT, containers::put)]))
+        .route(&at(&format!("{CONTAINER}/remove")), methods([(POST, containers::remove)]))
         .route(&at(&format!("{CONTAINER}/discoverprotectableitem")), methods([(POST, containers::discover)]))
         .route(
             &at(&format!("{CONTAINER}/replicationprotectableitems")),
@@ -237,6 +239,7 @@ fn item_routes() -> Router<Arc<Api>> {
         post("reprotect", operate::reprotect),
         post("repairreplication", operate::repair_replication),
         post("updatemobilityservice", operate::update_mobility_service),
+        post("resolvehealtherrors", resolve_health::resolve),
         post("adddisks", protected_disks::add),
         post("removedisks", protected_disks::remove),
     ];

@@ -32,8 +32,8 @@ pub(crate) enum Standing {
     NoRole(String),
 }
 
-/// Actions on something, by the last segment of the path, that an Operator may do: what Azure's role "Site Recovery Operator" may.
-const OPERATOR_ACTIONS: [&str; 13] = [
+/// Actions on something, by the last segment of the path, that an Operator may do: what Azure's role "Site Recovery Operator" may, and what looks only.
+const OPERATOR_ACTIONS: [&str; 14] = [
     "applyrecoverypoint",
     "cancel",
     "failovercancel",
@@ -46,7 +46,8 @@ const OPERATOR_ACTIONS: [&str; 13] = [
     "testfailover",
     "testfailovercleanup",
     "unplannedfailover",
-    // Ours: it changes nothing.
+    // These change nothing.
+    "resolvehealtherrors",
     "verify",
 ];
 /// Types, by their segment, that only a Contributor may even look at: they tell who has access, or (addresses of webhooks) may give it.

@@ -14,7 +14,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
-use switchback_control::{Control, SignIn};
+use switchback_control::{Control, SignIn, trace_context};
 use switchback_identity::network_of;
 use switchback_model::{AccessRole, ObjectName};
 use tokio::sync::Semaphore;
@@ -33,6 +33,8 @@ use crate::{ApiConfig, audit, auth};
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 /// Longest in bytes that is told back; clients send GUIDs.
 const CLIENT_ID_LEN_MAX: usize = 128;
+/// Longest header of a trace in bytes: what W3C Trace Context has everybody keep (section 3.3.1.5).
+const TRACE_HEADER_LEN_MAX: usize = 512;
 
 /// What a resource's file provides for each method.
 pub(crate) type Handler = fn(&Control, &Call) -> Result<Answer, ArmError>;
@@ -262,6 +264,7 @@ async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
     let client_id = client_id(request.headers());
     let limit = api.config.limits.request_time_max;
     let span = tracing::info_span!("request", id, method = %request.method(), path = request.uri().path());
+    trace_context::follow(&span, &trace_headers(request.headers()));
     let work = async move {
         // Dropped when the work is done, not when the client has left: what is in hand is what works.
         let _permit = permit;
@@ -302,6 +305,15 @@ async fn guard(State(api): State<Arc<Api>>, mut request: Request, next: Next) ->
 /// By what the client knows its request, to be told back.
 fn client_id(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(CLIENT_REQUEST_ID).filter(|id| id.len() <= CLIENT_ID_LEN_MAX).cloned()
+}
+
+/// What says whose trace the request is a part of.
+fn trace_headers(headers: &HeaderMap) -> trace_context::TraceHeaders {
+    let said = |name: &str| {
+        let value = headers.get(name)?.to_str().ok()?;
+        (value.len() <= TRACE_HEADER_LEN_MAX).then(|| (name.to_owned(), value.to_owned()))
+    };
+    [trace_context::TRACEPARENT, trace_context::TRACESTATE].into_iter().filter_map(said).collect()
 }
 
 fn internal(cause: &str) -> ArmError {

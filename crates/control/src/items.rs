@@ -1,12 +1,12 @@
 //! Protected machines as they are shown: what is stored, together with what agents, process servers and master targets last said.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::Arc;
 
 use switchback_identity::Role;
 use switchback_model::azure::MachinePlan;
-use switchback_model::component::{Activity, ReplicationState};
+use switchback_model::component::{Activity, DiskStanding, ReplicationState, SeededDisk};
 use switchback_model::{
     JobError, ObjectName, Operation, Phase, ProtectedItem, RecoveryPoint, Side, UnixMillis, Verdict,
 };
@@ -176,6 +176,7 @@ impl Control {
             compared_bytes: replication
                 .filter(|state| state.activity == Activity::Comparing)
                 .map(|state| state.compared_bytes),
+            disk_percents: replication.map(|state| disk_percents(item, state)).unwrap_or_default(),
             sent_bytes: replication.map_or(0, |state| state.sent_bytes),
             resync_sent_bytes: replication.map_or(0, |state| state.resync_sent_bytes),
             changed_bytes: replication.map_or(0, |state| state.changed_bytes),
@@ -207,6 +208,18 @@ fn percent(state: &ReplicationState) -> Option<u8> {
     (state.activity == Activity::Comparing && state.disk_bytes > 0).then(|| {
         u8::try_from(state.compared_bytes.min(state.disk_bytes) * 100 / state.disk_bytes).unwrap_or(100)
     })
+}
+
+/// How far each disk is that no recovery point holds yet.
+fn disk_percents(item: &ProtectedItem, state: &ReplicationState) -> BTreeMap<u16, u8> {
+    let percent = |seeded: &SeededDisk| {
+        let number = seeded.disk.0;
+        let size = item.disk_sizes.get(usize::from(number)).filter(|size| **size > 0)?;
+        let is_adding = item.disk_standings.get(&number) == Some(&DiskStanding::Adding);
+        let percent = u128::from(seeded.bytes.min(*size)) * 100 / u128::from(*size);
+        is_adding.then_some((number, u8::try_from(percent).ok()?))
+    };
+    state.seeded.iter().filter_map(percent).collect()
 }
 
 /// Problems of agents with which nothing is replicated until somebody does something.

@@ -5,6 +5,7 @@
 //! what is there already.
 
 mod agent_update;
+pub(crate) mod check;
 pub(crate) mod deployment;
 mod disks;
 pub(crate) mod executor;
@@ -26,6 +27,7 @@ use switchback_model::{
     ItemOperation, Job, JobId, JobRequest, JobState, ObjectName, ProtectRequest, ProtectedItem, RecoveryPlan,
     Task, TaskState,
 };
+use switchback_sites::trace_context;
 use switchback_store::{Expect, Kind, Query};
 
 use crate::backup::{behind, restore};
@@ -57,6 +59,7 @@ fn steps_of(job: &Job) -> Result<Vec<Step>, ControlError> {
             ItemOperation::Disable { .. } => finish::disable_steps(),
             ItemOperation::CleanUp => finish::clean_up_steps(),
             ItemOperation::UpdateAgent => agent_update::steps(),
+            ItemOperation::CheckAgain { .. } => check::steps(),
         },
         JobRequest::Plan { operation, .. } => plan::steps(job, operation)?,
         JobRequest::DeployServer(_) => deployment::steps(),
@@ -162,7 +165,7 @@ impl Control {
             undoing: None,
             cancel_requested: false,
             parent: None,
-            notes: std::collections::BTreeMap::new(),
+            notes: trace_context::current().into_iter().collect(),
         };
         if !matches!(job.request, JobRequest::Plan { .. }) {
             job.tasks = tasks_of(&steps_of(&job)?);

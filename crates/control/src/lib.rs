@@ -94,10 +94,12 @@ pub use deployments::{Deployment, InstallSource, PROGRAM_PATH};
 pub use error::{ControlError, ErrorKind};
 pub(crate) use install_script::InstallScript;
 pub use items::Protected;
+pub use jobs::check::is_checkable;
 pub use jobs::executor::{Crash, Turn};
 pub use program::Program;
 pub use samples::Sample;
 pub use sign_in::{PortalClient, RoleMapping, SignIn};
+pub use switchback_sites::trace_context;
 pub use views::{DiscoveredMachine, Health, ItemView, ServerView};
 
 use desired::Facts;

@@ -14,7 +14,7 @@ use crate::background::Background;
 use crate::backup;
 use crate::conditions::{Finding, Findings};
 use crate::inventory::values;
-use crate::{Control, ControlError, Health};
+use crate::{Control, ControlError, Health, ItemView};
 
 const EVERY: Duration = Duration::from_secs(3);
 /// How long events, the audit log and ended jobs are kept, in milliseconds: 90 days.
@@ -67,6 +67,11 @@ impl Control {
             findings.insert(view.identity.to_string(), findings_of(view.health, &view.reasons));
         }
         Ok(findings)
+    }
+
+    /// What is not well with a machine as it has just been seen.
+    pub(crate) fn observe_health(&self, view: &ItemView) -> Result<(), ControlError> {
+        self.observe_one("health", view.item.name.as_str(), &findings_of(view.health, &view.reasons))
     }
 
     fn prune(&self) -> Result<(), ControlError> {

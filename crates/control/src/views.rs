@@ -1,5 +1,7 @@
 //! What the configuration server shows: stored objects together with what their components last said.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use switchback_identity::PeerIdentity;
 use switchback_model::component::Report;
@@ -66,6 +68,8 @@ pub struct ItemView {
     pub resync_percent: Option<u8>,
     /// Bytes compared in that, one disk after the other.
     pub compared_bytes: Option<u64>,
+    /// Percent of the initial replication of each disk that is being added, by its number.
+    pub disk_percents: BTreeMap<u16, u8>,
     /// Contents sent since this replication began, in bytes.
     pub sent_bytes: u64,
     /// Contents sent by the last comparison alone.

@@ -26,7 +26,7 @@ pub use agent::{
     Activity, AgentDesired, AgentState, DiskFacts, DiskStanding, FinalPoint, GuestPlatform, HardwareFacts,
     InterfaceFacts, InterfaceSettings, NetworkProfile, PROGRAM_PIECE_MAX, PowerOff, Problem, ProgramOffer,
     ProgramPiece, ProgramState, ProtectedDisk, Replication, ReplicationState, ScriptCall, ScriptResult,
-    Standing,
+    SeededDisk, Standing,
 };
 
 pub use blobs::{BlobAccess, BlobPlace, Secret, StoragePath, StoragePathFound};

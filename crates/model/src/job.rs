@@ -211,6 +211,11 @@ pub enum ItemOperation {
     CleanUp,
     /// Have the mobility agent go on as the configuration server's own version.
     UpdateAgent,
+    /// Look at once whether these are still so: somebody has mended their causes.
+    CheckAgain {
+        /// What was not well when it was asked for.
+        raised: Vec<JobError>,
+    },
 }
 
 /// What a user says for a reprotect; what is not said is found.
@@ -231,7 +236,7 @@ pub struct ReprotectOptions {
 }
 
 impl ItemOperation {
-    /// The operation in the table of transitions; `None` for a clean-up, which changes no protection.
+    /// The operation in the table of transitions; `None` for those that change no protection.
     #[must_use]
     pub const fn operation(&self) -> Option<Operation> {
         Some(match self {
@@ -248,7 +253,7 @@ impl ItemOperation {
             Self::AddDisks { .. } => Operation::AddDisks,
             Self::RemoveDisks { .. } => Operation::RemoveDisks,
             Self::Disable { .. } => Operation::Disable,
-            Self::CleanUp | Self::UpdateAgent => return None,
+            Self::CleanUp | Self::UpdateAgent | Self::CheckAgain { .. } => return None,
         })
     }
 }
@@ -347,6 +352,19 @@ pub struct JobError {
     pub remedy: String,
 }
 
+impl JobError {
+    /// What tells it from others of its object, however often it is looked at: its code, and its message without ages and counts, which differ from look to look.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        let is_figure = |word: &&str| {
+            let inner = word.trim_start_matches(|c: char| !c.is_alphanumeric());
+            inner.starts_with(|c: char| c.is_ascii_digit())
+        };
+        let words = self.message.split_whitespace().filter(|word| !is_figure(word));
+        std::iter::once(self.code.as_str()).chain(words).collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
@@ -357,5 +375,26 @@ impl fmt::Display for JobError {
             write!(f, "; {}", self.remedy)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::JobError;
+
+    #[test]
+    fn a_problem_is_the_same_with_other_figures_and_another_with_another_name() {
+        let error = |code: &str, message: &str| JobError {
+            code: code.into(),
+            message: message.into(),
+            cause: String::new(),
+            remedy: String::new(),
+        };
+        let late =
+            |age: &str| error("rpo.exceeded", &format!("the newest point of web01 is {age} s old ({age})"));
+        assert_eq!(late("17").problem(), late("1800").problem());
+        let silent = |server: &str| error("server.no-heartbeat", &format!("the {server} does not report"));
+        assert_ne!(silent("ps1").problem(), silent("ps2").problem());
+        assert_ne!(error("a", "same").problem(), error("b", "same").problem());
     }
 }

@@ -17,6 +17,7 @@
 pub mod azure;
 pub mod conformance;
 mod local;
+pub mod trace_context;
 pub mod vsphere;
 
 pub use azure::{AzureSite, ServerImage, ServerPlan};

@@ -97,7 +97,7 @@ impl Machine {
         Ok(Self { slots, disks, tracked, pace: SeedPace::default(), name: name.into(), moments })
     }
 
-    /// How much of a disk that is being seeded goes with each cycle.
+    /// How much of a disk that is being seeded goes with each cycle, and how far it has come.
     #[must_use]
     pub const fn pace(&self) -> &SeedPace {
         &self.pace

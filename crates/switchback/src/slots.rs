@@ -13,11 +13,12 @@
 //! A comparison of all disks makes it whole, too.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use switchback_capture::ChangeTracker;
+use switchback_model::component::SeededDisk;
 use switchback_model::{DiskIndex, Extent, ExtentSet, GenerationId, ResyncReason};
 
 /// A slot of the replica.
@@ -37,13 +38,17 @@ pub enum Slot {
     },
 }
 
-/// How much of a disk that is being seeded goes with one cycle: as much as lets points follow one another as they should.
+/// What a replication and its tracker tell each other of disks that are being seeded: how much of one goes with a cycle, which is as much as lets points follow
+/// one another as they should; and how far each has come.
 #[derive(Clone, Debug)]
-pub struct SeedPace(Arc<AtomicU64>);
+pub struct SeedPace {
+    bytes: Arc<AtomicU64>,
+    done: Arc<Mutex<Vec<SeededDisk>>>,
+}
 
 impl Default for SeedPace {
     fn default() -> Self {
-        Self(Arc::new(AtomicU64::new(Self::MIN)))
+        Self { bytes: Arc::new(AtomicU64::new(Self::MIN)), done: Arc::default() }
     }
 }
 
@@ -61,13 +66,19 @@ impl SeedPace {
             () if took > interval => bytes / 2,
             () => bytes,
         };
-        self.0.store(next.clamp(Self::MIN, Self::MAX), Ordering::Relaxed);
+        self.bytes.store(next.clamp(Self::MIN, Self::MAX), Ordering::Relaxed);
+    }
+
+    /// How far each disk is that is being seeded.
+    #[must_use]
+    pub fn done(&self) -> Vec<SeededDisk> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Bytes of the next cycle's part.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -85,6 +96,8 @@ pub struct SlotTracker {
 enum SlotState {
     Whole,
     Seeding {
+        /// Of the disk, in bytes.
+        size: u64,
         /// Never given out.
         left: ExtentSet,
         /// Given out, not released.
@@ -99,19 +112,37 @@ impl SlotTracker {
     pub fn new(inner: Box<dyn ChangeTracker>, slots: &[Slot], sizes: &[u64], pace: SeedPace) -> Self {
         let state = |(slot, size): (&Slot, &u64)| match slot {
             Slot::Disk { seeding: false, .. } => SlotState::Whole,
-            Slot::Disk { seeding: true, .. } => {
-                SlotState::Seeding { left: Extent::new(0, *size).into(), given: ExtentSet::new() }
-            }
+            Slot::Disk { seeding: true, .. } => SlotState::Seeding {
+                size: *size,
+                left: Extent::new(0, *size).into(),
+                given: ExtentSet::new(),
+            },
             Slot::Removed { .. } => SlotState::Removed,
         };
-        Self { inner, slots: slots.iter().zip(sizes).map(state).collect(), pace, is_due: false }
+        let slots = slots.iter().zip(sizes).map(state).collect();
+        let tracker = Self { inner, slots, pace, is_due: false };
+        tracker.tell();
+        tracker
+    }
+
+    /// Tells how far the seeds are: what was not released may be lost yet.
+    fn tell(&self) {
+        let of = |(disk, slot): (DiskIndex, &SlotState)| match slot {
+            SlotState::Seeding { size, left, given } => {
+                let bytes = size.saturating_sub(left.bytes() + given.bytes());
+                Some(SeededDisk { disk, bytes })
+            }
+            SlotState::Whole | SlotState::Removed => None,
+        };
+        let done = (0..).map(DiskIndex).zip(&self.slots).filter_map(of).collect();
+        *self.pace.done.lock().unwrap_or_else(PoisonError::into_inner) = done;
     }
 
     /// Gives out another part of what was never sent, of one disk after the other.
     fn give_out(&mut self) {
         let mut room = self.pace.bytes();
         for slot in &mut self.slots {
-            if let SlotState::Seeding { left, given } = slot {
+            if let SlotState::Seeding { left, given, .. } = slot {
                 let mut part = Vec::new();
                 for extent in left.iter() {
                     let extent = Extent::new(extent.start, extent.len.min(room));
@@ -158,6 +189,7 @@ impl ChangeTracker for SlotTracker {
                 *given = ExtentSet::new();
             }
         }
+        self.tell();
     }
 
     fn touched(&self, read: &[ExtentSet]) -> Result<bool, ResyncReason> {
@@ -176,15 +208,16 @@ impl ChangeTracker for SlotTracker {
     fn all_compared(&mut self) {
         self.is_due = false;
         for slot in &mut self.slots {
-            if let SlotState::Seeding { left, given } = slot {
+            if let SlotState::Seeding { left, given, .. } = slot {
                 (*left, *given) = (ExtentSet::new(), ExtentSet::new());
             }
         }
+        self.tell();
     }
 
     fn whole(&self) -> Vec<DiskIndex> {
         let is_whole = |slot: &SlotState| match slot {
-            SlotState::Seeding { left, given } => left.is_empty() && given.is_empty(),
+            SlotState::Seeding { left, given, .. } => left.is_empty() && given.is_empty(),
             SlotState::Whole | SlotState::Removed => false,
         };
         let numbered = (0..).map(DiskIndex).zip(&self.slots);

@@ -181,6 +181,7 @@ fn show(call: &Call, view: &ItemView) -> Result<Value, ArmError> {
             "disk": disk,
             "serial": item.active().disk_serials.get(usize::from(disk.0)),
             "sizeBytes": item.disk_sizes[usize::from(disk.0)],
+            "resyncPercent": view.disk_percents.get(&disk.0).copied().or(view.resync_percent),
             "standing": item.disk_standings.get(&disk.0).copied().unwrap_or_default(),
         })).collect::<Vec<_>>(),
         "replication": item.replication.as_ref().map(|path| json!({

@@ -52,6 +52,16 @@ pub(crate) fn put(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     }
 }
 
+/// The one container of a fabric is its site: it is forgotten as by the removal of the fabric, by the same rules. So a client that removes mappings,
+/// container and fabric, in this order, finds nothing left to be done at the last.
+pub(crate) fn remove(control: &Control, call: &Call) -> Result<Answer, ArmError> {
+    match find(control, call) {
+        Ok(_) => fabrics::remove(control, call),
+        Err(error) if error.error.code == fabrics::MISSING => Ok(Answer::NoContent),
+        Err(error) => Err(error),
+    }
+}
+
 /// Sites are asked for their machines whenever those are listed, so there is nothing to start: it is looked whether the machine is there.
 pub(crate) fn discover(control: &Control, call: &Call) -> Result<Answer, ArmError> {
     let site = find(control, call)?;

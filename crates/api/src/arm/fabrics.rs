@@ -21,6 +21,9 @@ use super::resource::resource;
 use super::servers::{self, MasterTarget, ProcessServer};
 use super::without_meaning;
 
+/// The service's code for a fabric that is not there.
+pub(super) const MISSING: &str = "FabricArmEntityMissing";
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Properties {
@@ -189,7 +192,7 @@ pub(crate) fn asked_for(control: &Control, call: &Call) -> Result<Vec<Site>, Arm
 pub(crate) fn by_name(control: &Control, name: &ObjectName) -> Result<Site, ArmError> {
     let known = control.sites()?.into_iter().find(|site| site.name == *name);
     known.ok_or_else(|| {
-        ArmError::new(StatusCode::NOT_FOUND, "FabricArmEntityMissing", format!("there is no fabric {name}"))
+        ArmError::new(StatusCode::NOT_FOUND, MISSING, format!("there is no fabric {name}"))
             .remedy("`switchback site list` shows those there are")
     })
 }

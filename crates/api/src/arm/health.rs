@@ -1,7 +1,7 @@
 //! Health and its reasons, as the contract shows them.
 
 use serde::Serialize;
-use switchback_control::Health;
+use switchback_control::{Health, is_checkable};
 use switchback_model::JobError;
 
 use super::id::guid;
@@ -21,8 +21,7 @@ pub(crate) struct HealthError {
     #[serde(skip_serializing_if = "String::is_empty")]
     recommended_action: String,
     error_id: String,
-    /// Whether it can be declared resolved: none can, each goes when its cause has gone. So `resolveHealthErrors` is refused, as for the service's own ones of
-    /// this kind.
+    /// Whether `resolveHealthErrors` takes it: none can be declared resolved, each goes when its cause has gone; those of machines are looked at again.
     customer_resolvability: &'static str,
 }
 
@@ -39,10 +38,24 @@ pub(crate) fn health_errors(reasons: &[JobError], health: Health) -> Vec<HealthE
             error_message: reason.message.clone(),
             possible_causes: reason.cause.clone(),
             recommended_action: reason.remedy.clone(),
-            error_id: guid(&["health", &reason.code, &reason.message]),
+            error_id: error_id(reason),
             customer_resolvability: "NotAllowed",
         })
         .collect()
+}
+
+/// Reasons for a machine's health: whose causes somebody has mended, those can be looked at again.
+pub(crate) fn machine_errors(reasons: &[JobError], health: Health) -> Vec<HealthError> {
+    let mut errors = health_errors(reasons, health);
+    for (error, _) in errors.iter_mut().zip(reasons).filter(|(_, reason)| is_checkable(reason)) {
+        error.customer_resolvability = "Allowed";
+    }
+    errors
+}
+
+/// The same however often it is looked at.
+pub(crate) fn error_id(reason: &JobError) -> String {
+    guid(&["health", &reason.problem()])
 }
 
 /// The contract's word.

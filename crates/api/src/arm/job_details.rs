@@ -36,6 +36,7 @@ pub const fn scenario(request: &JobRequest) -> (&'static str, &'static str) {
         ItemOperation::RemoveDisks { .. } => ("RemoveDisks", "Remove disks"),
         ItemOperation::Disable { .. } => ("DisableDr", "Disable replication"),
         ItemOperation::CleanUp => ("CleanUp", "Clean up machines left behind"),
+        ItemOperation::CheckAgain { .. } => ("ResolveHealthErrors", "Check again"),
         ItemOperation::UpdateAgent => ("UpdateMobilityService", "Update mobility service"),
     }
 }

@@ -13,7 +13,7 @@ use super::call::Call;
 use super::containers;
 use super::error::ArmError;
 use super::filter::Filter;
-use super::health::{HealthError, health_errors, show as show_health};
+use super::health::{HealthError, machine_errors, show as show_health};
 use super::id::{named_segment, point_name, policy_name};
 use super::job_details::CurrentScenario;
 use super::page::page_at_once;
@@ -259,7 +259,7 @@ fn render(
         allowed_operations: state::allowed(&view.allowed, protection.phase),
         replication_health: show_health(view.health),
         failover_health: show_health(failover_health(view)),
-        health_errors: health_errors(&view.reasons, view.health),
+        health_errors: machine_errors(&view.reasons, view.health),
         policy_id: call.vault.policy(&policy),
         policy_friendly_name: policy,
         last_successful_failover_time: time::show_option(item.last_failover),

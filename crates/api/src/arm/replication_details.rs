@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use switchback_control::{Health, ItemView};
 use switchback_model::{DiskIndex, Phase, ProtectedItem, ProtectionGroup, Side, UnixMillis};
 
-use super::health::{HealthError, health_errors, show};
+use super::health::{HealthError, machine_errors, show};
 use super::id::{guid, machine_guid};
 use super::state;
 use super::time;
@@ -122,7 +122,7 @@ fn common(
         protected_disks: disks(view),
         vm_nics: nics(view),
         discovery_type,
-        validation_errors: health_errors(&view.reasons, view.health),
+        validation_errors: machine_errors(&view.reasons, view.health),
         last_rpo_calculated_time: view.rpo_ms.map(|_| time::show(now)),
         replica_id: path.map(|path| path.replica.to_string()),
         os_version: view.system.clone(),
@@ -155,7 +155,7 @@ fn disks(view: &ItemView) -> Vec<Disk> {
         protection_stage: if standing(disk).is_some() { "InitialReplication" } else { stage(view) },
         rpo_in_seconds: rpo_s(view),
         resync_required: if view.resync_percent.is_some() { "True" } else { "False" },
-        resync_progress_percentage: view.resync_percent,
+        resync_progress_percentage: view.disk_percents.get(&disk.0).copied().or(view.resync_percent),
         disk_capacity_in_bytes: item.disk_sizes[usize::from(disk.0)],
     };
     item.present_disks().map(disk).collect()

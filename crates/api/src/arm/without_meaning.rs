@@ -68,15 +68,8 @@ pub(crate) fn providers(_: &Control, _: &Call) -> Result<Answer, ArmError> {
 /// Containers come and go with their sites.
 pub(crate) fn containers(_: &Control, _: &Call) -> Result<Answer, ArmError> {
     refuse(
-        "a fabric's one container is there with it, and goes with it",
+        "a fabric's one container is there with it",
         "use the container that is listed; make or remove the site (switchbackSites)",
-    )
-}
-
-fn health_errors(_: &Control, _: &Call) -> Result<Answer, ArmError> {
-    refuse(
-        "health is looked at anew each time: an error goes when its cause has gone, and cannot be declared resolved",
-        "do what the error recommends",
     )
 }
 
@@ -111,7 +104,6 @@ pub(crate) fn routes() -> Router<Arc<Api>> {
         &item,
         &[
             ("reinstallmobilityservice", agents),
-            ("resolvehealtherrors", health_errors),
             ("switchprovider", appliance),
             ("updateappliance", appliance),
         ],
@@ -196,5 +188,5 @@ fn fabric_routes() -> Router<Arc<Api>> {
         &format!("{FABRIC}/replicationrecoveryservicesproviders/{{provider}}"),
         &[("remove", providers)],
     );
-    post(router, CONTAINER, &[("remove", containers), ("switchprotection", azure_to_azure)])
+    post(router, CONTAINER, &[("switchprotection", azure_to_azure)])
 }

@@ -168,6 +168,7 @@ fn protected_disk() -> Value {
         ("disk", count()),
         ("serial", or_null(text())),
         ("sizeBytes", count()),
+        ("resyncPercent", or_null(count_within(0, 100))),
         ("standing", choice(&["protected", "preparing", "adding"])),
     ])
 }

@@ -9,6 +9,7 @@ mod access;
 mod additions;
 mod alerts;
 mod bandwidth;
+mod checks;
 mod conformance;
 mod deployed_servers;
 mod document;
@@ -25,6 +26,7 @@ mod schemathesis;
 mod server;
 mod sign_in;
 mod terraform;
+mod traces;
 #[path = "../../../control/tests/jobs/world.rs"]
 #[expect(dead_code, reason = "the control plane's tests need more of it")]
 mod world;

@@ -28,7 +28,7 @@ const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 10] = [
             "Update",
         ],
     ),
-    ("ReplicationProtectedItems", &["ResolveHealthErrors", "SwitchProvider", "UpdateAppliance"]),
+    ("ReplicationProtectedItems", &["SwitchProvider", "UpdateAppliance"]),
     (
         "ReplicationProtectionClusters",
         &[
@@ -43,7 +43,7 @@ const EXPECTED_WITHOUT_MEANING: [(&str, &[&str]); 10] = [
         ],
     ),
     ("ReplicationProtectionContainerMappings", &["Update"]),
-    ("ReplicationProtectionContainers", &["Delete", "SwitchClusterProtection", "SwitchProtection"]),
+    ("ReplicationProtectionContainers", &["SwitchClusterProtection", "SwitchProtection"]),
     ("ReplicationProtectionIntents", &["Create"]),
     ("ReplicationRecoveryServicesProviders", &["Create", "Delete", "Purge"]),
     ("ReplicationStorageClassificationMappings", &["Create", "Delete"]),

@@ -188,17 +188,31 @@ async fn what_a_plan_cannot_keep_is_refused_or_shown_otherwise() {
     assert_eq!(shown["endGroupActions"][0]["customDetails"]["fabricLocation"], "Primary");
 }
 
-/// `azurerm_site_recovery_protection_container`, by import; its creation finds what is there and says so.
+/// `azurerm_site_recovery_protection_container`, by import; its creation finds what is there and says so, its removal is that of its site.
 #[tokio::test]
-async fn a_container_can_be_imported_and_not_removed() {
+async fn a_container_can_be_imported_and_is_removed_with_its_site() {
     let server = Server::new();
     let container = id(&server.container("home").await);
     read(&server, &container).await;
     let other = id("replicationFabrics/home/replicationProtectionContainers/other");
     is_not_there(&server, &other).await;
     is_refused(&server, "PUT", &other, &json!({ "properties": {} }), "fabric").await;
-    let removed = ask(&server, "POST", &format!("{container}/remove"), SITE_RECOVERY, None).await;
-    assert_eq!((removed.status.as_u16(), removed.code()), (400, "OperationNotSupported"));
+    let remove =
+        async |path: String| ask(&server, "POST", &format!("{path}/remove"), SITE_RECOVERY, None).await;
+    let fabric = id("replicationFabrics/home");
+    for used in [&container, &fabric] {
+        let refused = remove(used.clone()).await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (409, "site.in-use"));
+        let message = refused.body["error"]["message"].as_str().unwrap();
+        assert!(message.contains("the site home is in use by the protection group PG1"), "{message}");
+    }
+    assert_eq!(remove(other).await.status, 404, "home has no such container");
+    let mapping = format!("{container}/replicationProtectionContainerMappings/PG1");
+    for gone in [&mapping, &container, &container, &fabric] {
+        assert_eq!(remove(gone.clone()).await.status, 204, "{gone}");
+    }
+    is_not_there(&server, &container).await;
+    is_not_there(&server, &fabric).await;
 }
 
 /// `azurerm_site_recovery_protection_container_mapping`: served; one field is another name of the same container.

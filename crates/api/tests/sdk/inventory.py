@@ -216,7 +216,7 @@ class Inventory:
         assert refused(stranger) == (404, "ResourceNotFound")
 
     def end(self):
-        """The protection and its policy end."""
+        """The protection and its policy end; mapping, container and fabric are removed, in this order."""
         wanted = m.DisableProtectionInput(
             properties=m.DisableProtectionInputProperties(
                 disable_protection_reason="NotSpecified",
@@ -230,3 +230,11 @@ class Inventory:
         mappings.begin_delete(*self.where, MAPPING, unmap).result()
         self.client.replication_policies.begin_delete(*self.vault, POLICY).result()
         assert len(list(self.client.replication_policies.list(*self.vault))) == 2
+        containers, fabrics = self.client.replication_protection_containers, self.client.replication_fabrics
+        assert refused(lambda: containers.begin_delete(*self.where)) == (409, "site.in-use"), "PG1 is mapped"
+        assert refused(lambda: fabrics.begin_delete(*self.fabric)) == (409, "site.in-use")
+        mappings.begin_delete(*self.where, "PG1", unmap).result()
+        containers.begin_delete(*self.where).result()
+        fabrics.begin_delete(*self.fabric).result()
+        assert [fabric.name for fabric in fabrics.list(*self.vault)] == ["recovery"]
+        assert refused(lambda: containers.get(*self.where))[0] == 404

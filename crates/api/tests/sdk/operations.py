@@ -14,6 +14,7 @@ class Operations:
     def operations(self):
         """What few clients ask for."""
         self.no_meaning()
+        self.checked_again()
         self.disks()
         self.updated_agent()
         self.restarted_job()
@@ -21,17 +22,27 @@ class Operations:
     def no_meaning(self):
         """Each is refused in words that say what to do instead, and nothing of the machine has changed."""
         before = self.items.get(*self.item)
-        errors = m.ResolveHealthInput(
-            properties=m.ResolveHealthInputProperties(health_errors=[m.ResolveHealthError(health_error_id="1")])
-        )
-        for begin, wanted, instead in (
-            (self.items.begin_resolve_health_errors, errors, "recommends"),
-        ):
-            assert refused(lambda: begin(*self.item, wanted)) == (400, "OperationNotSupported"), begin
-            assert instead in said(lambda: begin(*self.item, wanted)), said(lambda: begin(*self.item, wanted))
+        wanted = m.SwitchProviderInput(properties=m.SwitchProviderInputProperties(target_instance_type="InMageRcm"))
+        begin = self.items.begin_switch_provider
+        assert refused(lambda: begin(*self.item, wanted)) == (400, "OperationNotSupported")
+        assert "nothing has to be switched" in said(lambda: begin(*self.item, wanted))
         after = self.items.get(*self.item)
         assert after.properties.current_scenario == before.properties.current_scenario
         assert after.properties.allowed_operations == before.properties.allowed_operations
+
+    def checked_again(self):
+        """All health errors are looked at again; one that the machine has not is refused."""
+
+        def resolve(*ids):
+            errors = [m.ResolveHealthError(health_error_id=id) for id in ids]
+            wanted = m.ResolveHealthInput(properties=m.ResolveHealthInputProperties(health_errors=errors))
+            return self.items.begin_resolve_health_errors(*self.item, wanted)
+
+        assert refused(lambda: resolve("3:8020")) == (400, "InvalidRequestContent")
+        item = resolve().result()
+        assert item.properties.health_errors == [] and item.properties.replication_health == "Normal"
+        newest = next(iter(self.client.replication_jobs.list(*self.vault)))
+        assert (newest.properties.scenario_name, newest.properties.state) == ("ResolveHealthErrors", "Succeeded")
 
     def disks(self):
         """The second disk leaves the protection, and comes to it again, as the contract's types of other providers say it."""

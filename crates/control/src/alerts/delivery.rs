@@ -71,6 +71,8 @@ pub(super) fn deliver(
     secret: Option<&Zeroizing<String>>,
     message: &AlertMessage,
 ) -> Result<(), DeliveryError> {
+    let span = tracing::info_span!("alert", destination = %destination.name);
+    let _entered = span.enter();
     match &destination.way {
         AlertWay::Mail(way) => mail::send(way, secret, message),
         AlertWay::Webhook(way) => webhook::send(way, secret, message),

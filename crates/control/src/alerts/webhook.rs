@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use switchback_model::UnixMillis;
+use switchback_sites::trace_context;
 use url::Url;
 use zeroize::Zeroizing;
 
@@ -59,6 +60,9 @@ pub(super) fn send(
         .header(TIMESTAMP_HEADER, (message.time.0 / 1000).to_string())
         .header(SIGNATURE_HEADER, signature(key, message.time, message.json.as_bytes()))
         .body(message.json.clone());
+    let request = trace_context::current()
+        .into_iter()
+        .fold(request, |request, (name, value)| request.header(name, value));
     let response = runtime
         .block_on(async { request.send().await })
         .map_err(|error| failed(if error.is_timeout() { "it timed out".into() } else { root_of(&error) }))?;

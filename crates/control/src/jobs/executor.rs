@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use switchback_model::{Event, Job, JobRequest, JobState, RecoveryPlan, Severity, TaskState, UnixMillis};
+use switchback_sites::trace_context;
 use switchback_store::{Expect, Kind, Record};
 
 use super::next::{Next, next};
@@ -126,6 +127,15 @@ impl AtWork {
     }
 }
 
+/// A task's span: a part of the trace of whoever asked for the job.
+fn span_of(job: &Job, index: usize) -> tracing::Span {
+    let span = tracing::info_span!("job", job = %job.id, object = %job.request.object(), task = job.tasks[index].name);
+    let noted = |name: &str| Some((name.to_owned(), job.notes.get(name)?.clone()));
+    let headers = [trace_context::TRACEPARENT, trace_context::TRACESTATE].into_iter().filter_map(noted);
+    trace_context::follow(&span, &headers.collect());
+    span
+}
+
 impl Control {
     fn renew_leases(&self) {
         let keys = self.inner.at_work.keys().clone();
@@ -215,7 +225,7 @@ impl Control {
         if crash == Some(Crash::BeforeStep) {
             return Ok(Turn::Crashed);
         }
-        let span = tracing::info_span!("job", job = %job.value.id, object = %job.value.request.object(), task = job.value.tasks[index].name);
+        let span = span_of(&job.value, index);
         let _entered = span.enter();
         let mut batch = Batch::default();
         let outcome =
@@ -298,6 +308,8 @@ impl Control {
         }
         let Some(undo) = steps[index].undo else { return Ok(Turn::Worked) };
         let was_failed = job.value.tasks[index].state == TaskState::Failed;
+        let span = span_of(&job.value, index);
+        let _entered = span.enter();
         let mut batch = Batch::default();
         let outcome = undo(&mut Work { control: self, job: &mut job.value, index, batch: &mut batch });
         if crash.is_some() {

@@ -1,7 +1,7 @@
 //! Disks that come to the protection of a machine, and leave it: at every step of their jobs, and in a failover meanwhile.
 
 use switchback_control::ErrorKind;
-use switchback_model::component::DiskStanding;
+use switchback_model::component::{DiskStanding, SeededDisk};
 use switchback_model::{DiskIndex, ItemOperation, JobState, Phase, PointChoice, ReprotectOptions, Seq, Side};
 use switchback_sites::MachineDisk;
 
@@ -95,6 +95,18 @@ fn removing_a_disk_survives_a_kill_at_every_step_and_the_others_keep_their_numbe
             assert_eq!(item.present_disks().collect::<Vec<_>>(), [DiskIndex(0)]);
         },
     );
+}
+
+#[test]
+fn a_disk_that_is_added_shows_how_far_it_is_until_a_point_holds_it() {
+    let mut world = seeding();
+    world.seeded = vec![SeededDisk { disk: DiskIndex(2), bytes: 440 << 10 }];
+    world.round();
+    let percents = |world: &World| world.control.item(&name("web01")).unwrap().disk_percents;
+    assert_eq!(percents(&world), [(2, 42)].into());
+    world.seeds_slowly = false;
+    (0..3).for_each(|_| world.round());
+    assert_eq!(percents(&world), Default::default(), "whatever the agent says yet");
 }
 
 /// Removed and added again, and through a round trip: nothing stays of what is gone.

@@ -4,6 +4,7 @@
 
 mod agent_updates;
 mod changes;
+mod checks;
 mod cost;
 mod deployments;
 mod disks;

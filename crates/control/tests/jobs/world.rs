@@ -25,7 +25,7 @@ use switchback_model::azure::{AzureIdentity, AzureKind};
 use switchback_model::component::{
     Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts,
     InterfaceFacts, MasterTargetState, Problem, ProcessServerState, ProgramOffer, ProgramState,
-    ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State, StoragePathFound,
+    ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, SeededDisk, State, StoragePathFound,
 };
 use switchback_model::{
     ProtectRequest, ReadinessCheck, ReplicaName, Seq, Site as SiteRecord, SiteKind, UnixMillis,
@@ -98,6 +98,8 @@ pub(crate) struct World {
     pub(crate) guest: Vec<ReadinessCheck>,
     /// The initial replication of a disk that was added does not end.
     pub(crate) seeds_slowly: bool,
+    /// How far it is, as the agent tells.
+    pub(crate) seeded: Vec<SeededDisk>,
     /// What the recovery site's master target finds of the way to storage, and has told.
     pub(crate) storage_path: ReadinessCheck,
     storage_paths: Vec<StoragePathFound>,
@@ -222,6 +224,7 @@ impl World {
             program: None,
             agent_refuses: None,
             seeds_slowly: false,
+            seeded: Vec::new(),
             storage_path: ReadinessCheck::passed("master-target.network-path", "W", "as chosen"),
             storage_paths: Vec::new(),
             _directory: directory,
@@ -550,6 +553,7 @@ impl World {
             generation: None,
             activity: Activity::Idle,
             compared_bytes: 0,
+            seeded: self.seeded.clone(),
             disk_bytes: 2 << 20,
             sent_bytes: 0,
             resync_sent_bytes: 0,

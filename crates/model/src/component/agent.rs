@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Epoch, GenerationId, ReadinessCheck, ReplicaName, Seq, UnixMillis};
+use crate::{DiskIndex, Epoch, GenerationId, ReadinessCheck, ReplicaName, Seq, UnixMillis};
 
 /// What an agent is to do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -367,9 +367,21 @@ pub struct ReplicationState {
     /// The point that answers a request for a last cycle, as long as the machine stands still.
     #[serde(default)]
     pub final_point: Option<FinalPoint>,
+    /// How far the initial replication of disks that are being added is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seeded: Vec<SeededDisk>,
     /// The last failure, until a cycle succeeds.
     #[serde(default)]
     pub failure: Option<Problem>,
+}
+
+/// How far the initial replication of a disk is that goes beside the cycles of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeededDisk {
+    /// The disk.
+    pub disk: DiskIndex,
+    /// Bytes of it, from its first on, that were sent with a cycle that is durable at the next hop.
+    pub bytes: u64,
 }
 
 /// The last point before a planned failover; see [`Replication::final_cycle`].

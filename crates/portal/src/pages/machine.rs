@@ -1,5 +1,6 @@
 //! One protected machine: where it lives, how it is, and what may be done with it.
 
+mod check;
 mod disks;
 mod drawing;
 mod operations;
@@ -41,6 +42,7 @@ pub(super) fn routes() -> Router<Arc<Portal>> {
         .route("/machines/{machine}/reprotect", form(reprotect::page, reprotect::ask))
         .route(&format!("/machines/{{machine}}/{}", path::SWITCH), form(path::ask_switch, path::switch))
         .route(&format!("/machines/{{machine}}/{}", path::RELEASE), form(path::ask_release, path::release))
+        .route(&format!("/machines/{{machine}}/{}", check::SLUG), form(check::ask, check::check))
         .route(&format!("/machines/{{machine}}/{}", disks::ADD), form(disks::ask_add, disks::add))
         .route(&format!("/machines/{{machine}}/{}", disks::REMOVE), form(disks::ask_remove, disks::remove))
         .route(&format!("/machines/{{machine}}/{}", proofs::VERIFY), form(proofs::ask_verify, proofs::verify))
@@ -75,6 +77,7 @@ struct Page {
     disks: Vec<Disk>,
     nics: Vec<Nic>,
     readiness: Option<[Direction; 2]>,
+    may_check: bool,
     rpo_chart: Option<Chart>,
     churn_chart: Option<Chart>,
     transfer_chart: Option<Chart>,
@@ -164,6 +167,7 @@ fn show(control: &Control, visit: &Visit) -> Result<String, Failure> {
         disks: disks::rows(&view),
         nics: nics(&view),
         readiness: readiness(control, visit, &view),
+        may_check: check::is_offered(visit, &view),
         rpo_chart: drawing::rpo_chart(&samples, target_ms, now),
         churn_chart: drawing::growth_chart(&samples, now, |sample| sample.changed_bytes),
         transfer_chart: drawing::growth_chart(&samples, now, |sample| sample.transferred_bytes),

@@ -1,6 +1,7 @@
 //! Disks of a machine: how they stand on its page, and that they come and go by its forms.
 
-use switchback_model::AccessRole;
+use switchback_model::component::SeededDisk;
+use switchback_model::{AccessRole, DiskIndex};
 use switchback_sites::MachineDisk;
 
 use crate::browser::Server;
@@ -33,11 +34,13 @@ async fn a_disk_is_added_and_removed_by_forms_and_the_page_says_how_it_stands() 
     assert_eq!(sent.location(), MACHINE);
     drop(anna);
     server.settle();
+    server.world.seeded = vec![SeededDisk { disk: DiskIndex(2), bytes: 440 << 10 }];
     (0..3).for_each(|_| server.world.round());
     let mut anna = server.signed_in("again", AccessRole::Contributor).await;
     let page = anna.page(MACHINE).await;
     assert!(page.contains("initial replication: no recovery point holds it yet"), "{page}");
     assert_eq!(page.matches("follows its changes").count(), 2, "{page}");
+    assert!(page.contains("value=\"42\" aria-label=\"Progress of disk 3\""), "{page}");
     drop(anna);
     server.world.seeds_slowly = false;
     (0..5).for_each(|_| server.world.round());

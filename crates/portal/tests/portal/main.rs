@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod browser;
+mod checks;
 mod disks;
 mod events;
 mod forms;

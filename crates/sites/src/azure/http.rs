@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::error::AzureError;
+use crate::trace_context;
 
 /// TLS included.
 const CONNECT_LIMIT: Duration = Duration::from_secs(20);
@@ -105,6 +106,9 @@ impl Http {
         let mut request = client.request(call.method.clone(), &call.url).timeout(limit);
         for (name, value) in &call.headers {
             request = request.header(HeaderName::from_static(name), value);
+        }
+        for (name, value) in trace_context::current() {
+            request = request.header(name, value);
         }
         if let Some(token) = &call.bearer {
             let mut value = HeaderValue::from_str(&format!("Bearer {}", token.as_str()))

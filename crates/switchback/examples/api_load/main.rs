@@ -415,6 +415,7 @@ fn agent(number: u32, now: UnixMillis) -> anyhow::Result<AgentState> {
         generation: None,
         activity: Activity::Idle,
         compared_bytes: 0,
+        seeded: Vec::new(),
         disk_bytes: u64::from(DISKS) * (64 << 30),
         sent_bytes: 1 << 36,
         resync_sent_bytes: 1 << 35,

@@ -148,6 +148,7 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
     let measure =
         move || metrics::configuration_server::measure(&measured, env!("CARGO_PKG_VERSION"), started.0);
     metrics::serve_if(args.metrics.address, runtime.handle(), Arc::new(measure));
+    warm_up(&control);
     runtime.block_on(listen(
         (args.address_file.as_deref(), args.public_url.clone(), limits),
         (listener, web),
@@ -157,6 +158,13 @@ pub(crate) fn run(args: &ConfigurationServerArgs) -> anyhow::Result<ExitCode> {
         stop,
     ))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All machines are read as a list reads them, so that the first who asks for one waits for no connection and no page that was never read.
+fn warm_up(control: &Control) {
+    if let Err(error) = control.items() {
+        tracing::warn!(%error, "machines cannot be read yet; it is tried again when somebody asks");
+    }
 }
 
 /// An address of https without a path.

@@ -55,6 +55,7 @@ const SHOW: &[Field] = &[
     bytes("Sent", &["/properties/sentBytes"]),
     bytes("Sent by last resync", &["/properties/resyncSentBytes"]),
     plain("Disks (bytes)", &["/properties/diskSizesBytes"]),
+    plain("Disks being added", &["/shown/adding"]),
     plain("System", &["/properties/system"]),
     plain("Addresses", &["/properties/addresses"]),
     time("Agent seen", &["/properties/agentSeen"]),
@@ -255,7 +256,21 @@ async fn console(
 /// What the tables show of a protected machine beside what the API says in words.
 fn shown(machine: &Value) -> Value {
     let places = Places::of(machine);
-    serde_json::json!({"active": places.active, "passive": places.passive, "reasons": messages(machine, "/properties/reasons")})
+    serde_json::json!({
+        "active": places.active, "passive": places.passive, "adding": adding(machine),
+        "reasons": messages(machine, "/properties/reasons"),
+    })
+}
+
+/// Disks that no recovery point holds yet, and how far each is.
+fn adding(machine: &Value) -> String {
+    let disks = machine.pointer("/properties/disks").and_then(Value::as_array).into_iter().flatten();
+    let new = disks.filter(|disk| disk["standing"] != "protected");
+    let told = new.map(|disk| match disk["resyncPercent"].as_u64() {
+        Some(percent) => format!("{}: {percent} %", text_at(disk, "/serial")),
+        None => text_at(disk, "/serial").to_owned(),
+    });
+    told.collect::<Vec<_>>().join(", ")
 }
 
 fn shown_at_site(machine: &Value) -> Value {
@@ -277,7 +292,7 @@ pub(crate) fn messages(resource: &Value, pointer: &str) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::{choose, messages};
+    use super::{adding, choose, messages};
 
     #[test]
     fn a_machine_of_a_site_is_found_by_id_or_by_a_name_that_only_one_has() {
@@ -294,6 +309,15 @@ mod tests {
         assert_eq!(find("Other").unwrap(), "web");
         assert!(find("db").unwrap_err().to_string().contains("vm-2, vm-3"));
         assert!(find("none").unwrap_err().to_string().contains("--site home"));
+    }
+
+    #[test]
+    fn disks_that_are_added_are_shown_with_how_far_they_are() {
+        let disk = |serial: &str, standing: &str, percent| json!({"serial": serial, "standing": standing, "resyncPercent": percent});
+        let disks =
+            [disk("a", "protected", Some(7)), disk("b", "adding", Some(42)), disk("c", "preparing", None)];
+        assert_eq!(adding(&json!({"properties": {"disks": disks}})), "b: 42 %, c");
+        assert_eq!(adding(&json!({})), "");
     }
 
     #[test]

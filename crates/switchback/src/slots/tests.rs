@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use switchback_capture::ChangeTracker;
+use switchback_model::component::SeededDisk;
 use switchback_model::{DiskIndex, Extent, ExtentSet, GenerationId, ResyncReason};
 
 use super::{SeedPace, Slot, SlotTracker};
@@ -52,8 +53,9 @@ fn tracker(changes: impl IntoIterator<Item = [ExtentSet; 2]>) -> (SlotTracker, S
 #[test]
 fn each_cycle_has_a_part_of_the_seed_and_the_last_one_makes_it_whole() {
     let change = [set(7, 1), set(4096, 1)];
-    let (mut tracker, _) = tracker([change, Default::default()]);
+    let (mut tracker, pace) = tracker([change, Default::default()]);
     let mut sent = ExtentSet::new();
+    let done = |bytes| [SeededDisk { disk: DiskIndex(2), bytes }];
     for (cycle, bytes) in [PART, PART, PART, SIZE - 3 * PART].into_iter().enumerate() {
         assert_eq!(tracker.whole(), []);
         tracker.check().unwrap();
@@ -67,8 +69,10 @@ fn each_cycle_has_a_part_of_the_seed_and_the_last_one_makes_it_whole() {
         // Not released yet: given out again, and no more.
         assert_eq!(tracker.swap().unwrap()[2].bytes(), bytes);
         assert_eq!(tracker.whole(), [], "what is not released may be lost");
+        assert_eq!(pace.done(), done(sent.bytes()), "nor counts it");
         sent.extend(given[2].iter());
         tracker.release();
+        assert_eq!(pace.done(), done(sent.bytes()));
         assert_eq!(tracker.swap().unwrap()[2], ExtentSet::new(), "one part a cycle");
     }
     assert_eq!(sent, set(0, SIZE));
@@ -89,11 +93,12 @@ fn what_a_failed_cycle_owes_goes_before_anything_else() {
 
 #[test]
 fn a_comparison_makes_it_whole() {
-    let (mut tracker, _) = tracker([]);
+    let (mut tracker, pace) = tracker([]);
     tracker.check().unwrap();
     tracker.swap().unwrap();
     tracker.release();
     tracker.all_compared();
+    assert_eq!(pace.done(), [SeededDisk { disk: DiskIndex(2), bytes: SIZE }]);
     assert_eq!(tracker.whole(), [DiskIndex(2)]);
     assert_eq!(tracker.swap().unwrap()[2], ExtentSet::new());
 }

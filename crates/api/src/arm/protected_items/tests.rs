@@ -44,6 +44,7 @@ fn view(active: Side, phase: Phase) -> ItemView {
         changed_bytes: 900,
         transferred_bytes: 500,
         compared_bytes: None,
+        disk_percents: Default::default(),
         points: 3,
         agent_seen: None,
         agent_build: "0.1.0".into(),
@@ -91,6 +92,18 @@ fn the_name_stays_while_provider_policy_and_sides_follow_the_direction() {
         let item = properties["protectableItemId"].as_str().unwrap();
         assert!(item.contains(&format!("/replicationFabrics/{lives}/")), "{item}");
     }
+}
+
+#[test]
+fn a_disk_that_is_added_says_how_far_it_is_and_the_others_do_not() {
+    let call = Call::for_test("/x", "", 1);
+    let around = Around { groups: groups().into(), physical: Vec::new() };
+    let mut view = view(Side::Home, Phase::Protected);
+    view.disk_percents = [(1, 42)].into();
+    let shown = render(&call, &around, &view, CurrentScenario::none(&call)).unwrap();
+    let disks = &shown["properties"]["providerSpecificDetails"]["protectedDisks"];
+    assert_eq!(disks[1]["resyncProgressPercentage"], 42);
+    assert!(disks[0].get("resyncProgressPercentage").is_none(), "{disks:#}");
 }
 
 #[test]

@@ -68,6 +68,7 @@ fn agent(uuid: &str, epoch: Option<u64>) -> StoredReport {
         generation: None,
         activity: Activity::Idle,
         compared_bytes: 0,
+        seeded: Vec::new(),
         disk_bytes: 0,
         sent_bytes: 0,
         resync_sent_bytes: 0,

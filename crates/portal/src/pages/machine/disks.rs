@@ -22,8 +22,10 @@ pub(super) struct Disk {
     pub(super) size: ByteSize,
     pub(super) serials: [String; 2],
     pub(super) target: String,
-    /// While disks are compared.
+    /// While disks are compared, or this one is being added.
     pub(super) percent: Option<u64>,
+    /// No recovery point holds it yet.
+    pub(super) is_new: bool,
     pub(super) standing: Badge,
 }
 
@@ -45,7 +47,8 @@ pub(super) fn rows(view: &ItemView) -> Vec<Disk> {
                 size: ByteSize(item.disk_sizes[index]),
                 serials: [serial(Side::Home, index), serial(Side::Away, index)],
                 target: target(index).unwrap_or_else(|| "–".into()),
-                percent,
+                percent: view.disk_percents.get(&disk.0).map(|percent| (*percent).into()).or(percent),
+                is_new: standing == DiskStanding::Adding,
                 standing: standing_of(view, standing),
             }
         })

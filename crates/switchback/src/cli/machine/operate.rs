@@ -116,6 +116,13 @@ pub(crate) enum OperateCommand {
     },
     /// Delete the machines that were left behind for good, if Switchback made them
     CleanUp(AskedArgs),
+    /// Look at a machine again at once, because its troubles were mended; succeeds when all of them have gone
+    Check {
+        /// The protected machine
+        machine: String,
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
     /// Have the machine's mobility agent go on as the configuration server's version; the machine runs, and goes on being tracked
     UpdateAgent {
         /// The protected machine
@@ -210,6 +217,7 @@ impl OperateCommand {
             | Self::TestFailoverCleanup { machine, .. }
             | Self::ChangeRecoveryPoint { machine, .. }
             | Self::Resync { machine, .. }
+            | Self::Check { machine, .. }
             | Self::UpdateAgent { machine, .. }
             | Self::SwitchProcessServer { machine, .. }
             | Self::AddDisk { machine, .. }
@@ -221,7 +229,7 @@ impl OperateCommand {
         }
     }
 
-    /// What it is in the machine's table of transitions; a clean-up and an update change no protection.
+    /// What it is in the machine's table of transitions; a clean-up, a check and an update change no protection.
     const fn operation(&self) -> Option<Operation> {
         Some(match self {
             Self::TestFailover { .. } => Operation::TestFailover,
@@ -236,7 +244,7 @@ impl OperateCommand {
             Self::AddDisk { .. } => Operation::AddDisks,
             Self::RemoveDisk { .. } => Operation::RemoveDisks,
             Self::Disable { .. } => Operation::Disable,
-            Self::CleanUp(_) | Self::UpdateAgent { .. } => return None,
+            Self::CleanUp(_) | Self::Check { .. } | Self::UpdateAgent { .. } => return None,
         })
     }
 
@@ -246,6 +254,7 @@ impl OperateCommand {
             | Self::TestFailoverCleanup { wait, .. }
             | Self::ChangeRecoveryPoint { wait, .. }
             | Self::Resync { wait, .. }
+            | Self::Check { wait, .. }
             | Self::UpdateAgent { wait, .. }
             | Self::SwitchProcessServer { wait, .. }
             | Self::AddDisk { wait, .. }
@@ -262,6 +271,7 @@ impl OperateCommand {
             Self::TestFailover { .. }
             | Self::TestFailoverCleanup { .. }
             | Self::Resync { .. }
+            | Self::Check { .. }
             | Self::UpdateAgent { .. }
             | Self::AddDisk { .. }
             | Self::SwitchProcessServer { .. } => ConfirmArgs::default(),
@@ -398,6 +408,10 @@ fn request(command: &OperateCommand, places: &Places) -> Request {
         OperateCommand::RemoveDisk { disks, .. } => {
             let (body, question) = (disks_body(forward, disks, None), places.remove_disks(disks));
             ask("removeDisks", body, question, "the disks are not protected any more")
+        }
+        // None is named: all that there are.
+        OperateCommand::Check { .. } => {
+            unasked(ask("resolveHealthErrors", json!({}), String::new(), "what was not well has gone"))
         }
         OperateCommand::UpdateAgent { .. } => {
             unasked(ask("updateMobilityService", json!({}), String::new(), "its agent runs this version"))

@@ -30,6 +30,7 @@ use super::moments::{AgentMoments, Kind, Meet, Plan, Shared as Moments, lock};
 use crate::engine::{CycleReport, Engine, EngineError, EngineOptions, Event, Stop};
 use crate::machine::{Comparing, Machine, MomentOptions};
 use crate::role::now;
+use crate::slots::SeedPace;
 
 /// Trackers attached again in a row before a pause: something is wrong with the machine then.
 const DOUBTS_MAX: u32 = 3;
@@ -66,6 +67,7 @@ struct Shared {
     news: Condvar,
     state: Mutex<ReplicationState>,
     moments: Moments,
+    pace: SeedPace,
     stop: Stop,
 }
 
@@ -92,6 +94,7 @@ impl Replicator {
             generation: None,
             activity: Activity::Waiting,
             compared_bytes: 0,
+            seeded: Vec::new(),
             disk_bytes,
             sent_bytes: 0,
             resync_sent_bytes: 0,
@@ -109,6 +112,7 @@ impl Replicator {
             news: Condvar::new(),
             state: Mutex::new(state),
             moments: Moments { plan: Arc::new(Mutex::new(plan)), hold: Arc::default() },
+            pace: config.machine.pace().clone(),
             stop: Stop::default(),
         });
         let run = shared.clone();
@@ -150,6 +154,7 @@ impl Replicator {
     /// How it stands.
     pub(super) fn state(&self) -> ReplicationState {
         let mut state = lock(&self.shared.state).clone();
+        state.seeded = self.shared.pace.done();
         let left =
             lock(&self.shared.moments.hold).as_ref().map_or(Duration::ZERO, super::moments::Hold::left);
         match &mut state.final_point {

@@ -152,3 +152,8 @@ fn each_command_is_the_operation_it_is_called() {
         assert_eq!(json!(parse(line).unwrap().operation()), operation, "{line}");
     }
 }
+
+#[test]
+fn a_check_names_nothing_so_that_all_is_looked_at() {
+    assert_eq!(called("check web01", true), ("resolveHealthErrors".into(), json!({})));
+}
