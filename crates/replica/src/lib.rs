@@ -16,6 +16,7 @@ mod error;
 mod layer;
 mod layout;
 mod manifest;
+mod membership;
 mod page_blob;
 mod rules;
 mod sealed_text;
