@@ -52,6 +52,12 @@ pub(super) fn removed(disks: &[BlobDisk]) -> Vec<DiskIndex> {
 }
 
 impl PageBlobReplica {
+    /// Its disks, with those that were removed.
+    #[must_use]
+    pub fn disks(&self) -> Vec<BlobDisk> {
+        self.shown().manifest.blob_disks()
+    }
+
     /// Gives the replica these disks: some may have come behind the others, some may have been removed. Sessions end, if anything changes. May be repeated.
     ///
     /// # Errors
