@@ -25,7 +25,7 @@ use switchback_disk::SystemClock;
 use switchback_disk::testing::LoopDevice;
 use switchback_identity::Role;
 use switchback_lab::azurite::Azurite;
-use switchback_model::component::{BlobAccess, BlobPlace, ReplicaActual, Secret};
+use switchback_model::component::{BlobAccess, BlobPlace, ReplicaActual, ReplicaMode, Secret};
 use switchback_model::{DiskIndex, Epoch, Extent, GenerationId, RetentionPolicy, Seq, WriterId};
 use switchback_replica::store::BlobStore;
 use switchback_replica::{
@@ -249,6 +249,17 @@ fn so_it_is_where_the_replica_is_in_page_blobs() {
     comes_and_goes(&Place::blobs());
 }
 
+/// A failover to a point that lacks the disk is given no clone of it.
+fn stands_without(site: &Site, wanted: &mut Wanted, seq: Seq) {
+    wanted.replica.mode = ReplicaMode::StandAt { seq };
+    wanted.tell(site, "mt1");
+    site.cs.service.until_replica(MT, "it stands without the disk", |replica| {
+        let clones: Vec<_> = replica.standing.iter().map(|clone| !clone.as_os_str().is_empty()).collect();
+        replica.reached == Some(ReplicaMode::StandAt { seq }) && clones == [true, false]
+    });
+    wanted.replica.mode = ReplicaMode::Receive;
+}
+
 fn comes_and_goes(place: &Place) {
     let site = Site::new();
     let _tracked = Tracked(Path::new("/sys/fs/bpf/switchback").join(tracker(&site)));
@@ -300,6 +311,9 @@ fn comes_and_goes(place: &Place) {
     // It leaves again.
     let (_mt, address) = site.start("master-target", "mt1");
     route(&site, "ps1", "web01", ("mt1", &address), 1);
+    if let Place::Blobs(_) = place {
+        stands_without(&site, &mut wanted, before.0);
+    }
     wanted.replica.targets[1] = PathBuf::new();
     wanted.tell(&site, "mt1");
     let gone = &wanted.replica.targets;
