@@ -318,7 +318,7 @@ pub struct ReplicaActual {
     /// Where the views are: the disks' paths, by the view's name.
     #[serde(default)]
     pub views: BTreeMap<String, Vec<PathBuf>>,
-    /// Where the disks are at the point that it stands at, in order, when that is not where it writes: clones of page blobs.
+    /// Where the disks are at the point that it stands at, in order, when that is not where it writes: clones of page blobs. Empty for a disk that the point lacks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standing: Vec<PathBuf>,
     /// [`ReplicaDesired::targets`] as it is on them: while it takes data.

@@ -16,6 +16,7 @@ mod error;
 mod layer;
 mod layout;
 mod manifest;
+mod membership;
 mod page_blob;
 mod rules;
 mod sealed_text;
@@ -40,7 +41,7 @@ pub use disk_replica::{
     DiskReplica, DiskSession, Finding, FsckReport, PointView, ReplicaConfig, ReplicaSummary,
 };
 pub use error::{PauseReason, ReplicaError};
-pub use page_blob::{Behind, BlobSession, PageBlobConfig, PageBlobReplica, sim, store};
+pub use page_blob::{Behind, BlobDisk, BlobSession, PageBlobConfig, PageBlobReplica, sim, store};
 pub use session::{
     CommitCycle, CycleKind, DiskSpec, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus, PartHeader,
     ReplicaSession, ReplicaState, ReplicaStatus, SessionRequest, Watermarks,

@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use switchback_disk::Volume;
 use switchback_model::{DiskIndex, Epoch, GenerationId, PartIndex, RecoveryPoint, ReplicaId, Seq};
 
+use crate::membership::Membership;
 use crate::{CycleKind, DiskSpec, ReplicaError, error::volume_error, sealed_text};
 
 /// The file's name in its volume.
@@ -58,12 +59,8 @@ pub(crate) struct Manifest {
     /// The disks are away from the newest point, and can be brought back to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) standing: Option<Standing>,
-    /// Disks added after the first point whose initial replication is not complete. Ascending.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) seeding: Vec<DiskIndex>,
-    /// Disks that were removed: their numbers stay theirs, nothing is kept of them. Ascending.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) removed: Vec<DiskIndex>,
+    #[serde(flatten)]
+    pub(crate) members: Membership,
 }
 
 /// A committed cycle waiting to be applied.
@@ -157,24 +154,7 @@ impl Manifest {
             generation: None,
             open: None,
             standing: None,
-            seeding: Vec::new(),
-            removed: Vec::new(),
-        }
-    }
-
-    /// The disks that the next point lacks, unless its commit says otherwise of those that are being seeded. Ascending.
-    pub(crate) fn lacking(&self) -> Vec<DiskIndex> {
-        let mut lacking: Vec<_> = self.seeding.iter().chain(&self.removed).copied().collect();
-        lacking.sort_unstable();
-        lacking
-    }
-
-    /// No point holds this disk any more.
-    pub(crate) fn leave_out(&mut self, disk: DiskIndex) {
-        for point in &mut self.points {
-            if let Err(place) = point.lacks.binary_search(&disk) {
-                point.lacks.insert(place, disk);
-            }
+            members: Membership::default(),
         }
     }
 
@@ -198,8 +178,7 @@ impl Manifest {
     }
 
     fn version(&self) -> u32 {
-        let lacks = !self.lacking().is_empty() || self.points.iter().any(|point| !point.lacks.is_empty());
-        VERSIONS[if lacks { 2 } else { usize::from(self.standing.is_some()) }]
+        VERSIONS[if self.members.is_told(&self.points) { 2 } else { usize::from(self.standing.is_some()) }]
     }
 
     pub(crate) fn decode(data: &[u8]) -> Result<Self, String> {
@@ -230,25 +209,9 @@ impl Manifest {
         if above != self.staged.iter().map(|cycle| cycle.seq).collect::<Vec<_>>() {
             return Err(format!("the points {above:?} should be those staged"));
         }
-        self.check_lacking()?;
+        self.members.check(self.disks.len(), &self.points)?;
         self.check_standing(&seqs)?;
         self.check_reverse(&seqs)
-    }
-
-    /// Every list ascends and names disks that there are; none of all points claims a disk that was removed.
-    fn check_lacking(&self) -> Result<(), String> {
-        let of_points = self.points.iter().map(|point| &point.lacks);
-        for disks in of_points.chain([&self.seeding, &self.removed, &self.lacking()]) {
-            let foreign = disks.iter().any(|disk| usize::from(disk.0) >= self.disks.len());
-            if foreign || !disks.is_sorted_by(|a, b| a < b) {
-                return Err(format!("disks that it says are lacking are out of order or unknown: {disks:?}"));
-            }
-        }
-        let claims = |point: &RecoveryPoint| self.removed.iter().any(|disk| !point.lacks.contains(disk));
-        match self.points.iter().find(|point| claims(point)) {
-            Some(point) => Err(format!("point {} claims a disk that was removed", point.seq)),
-            None => Ok(()),
-        }
     }
 
     fn check_standing(&self, seqs: &[Seq]) -> Result<(), String> {
@@ -302,9 +265,7 @@ impl Manifest {
         self.generation = None;
         self.points.retain(|point| point.seq <= to);
         self.reverse.retain(|delta| delta.from <= to);
-        // What the points that are left lack must be said to be whole again.
-        let lacks = self.points.last().map(|point| point.lacks.clone()).unwrap_or_default();
-        self.seeding = lacks.into_iter().filter(|disk| !self.removed.contains(disk)).collect();
+        self.members.follow(&self.points);
     }
 
     /// The number of the next cycle: that after the newest point. A cycle that was given up, and points that were rolled
@@ -397,7 +358,10 @@ mod tests {
             lacking.points[0].lacks = disks;
             assert!(Manifest::decode(&lacking.encode()).is_err(), "{lacking:?}");
         }
-        let claimed = Manifest { removed: vec![DiskIndex(0)], ..standing() };
+        let claimed = Manifest {
+            members: Membership { removed: vec![DiskIndex(0)], ..Membership::default() },
+            ..standing()
+        };
         assert!(Manifest::decode(&claimed.encode()).is_err(), "a point claims what was removed");
     }
 

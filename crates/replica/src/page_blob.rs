@@ -45,6 +45,7 @@ mod manifest;
 mod open;
 mod pages;
 mod points;
+mod reshape;
 mod save;
 mod session;
 pub mod sim;
@@ -57,6 +58,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use switchback_delta::DeltaKey;
 use switchback_model::{DiskIndex, RecoveryPoint, ReplicaId, RetentionPolicy, Seq};
 
+pub use reshape::BlobDisk;
 pub use session::BlobSession;
 
 use crate::digest_file::DigestFile;
@@ -113,7 +115,8 @@ pub struct PageBlobReplica {
     shown: Mutex<Shown>,
     /// Another manifest is shown.
     shown_anew: Condvar,
-    digests: Vec<Mutex<DigestFile>>,
+    /// By disk, as many as there can be.
+    digests: [Mutex<DigestFile>; manifest::DISKS_MAX],
 }
 
 /// How far the page blobs are behind the newest point.
@@ -176,7 +179,7 @@ impl PageBlobReplica {
         self.shown().manifest.standing.as_ref().filter(|clones| clones.ready).map(|clones| clones.at)
     }
 
-    /// The page blobs of the clones that [`PageBlobReplica::standing`] tells of, one for each disk; their names in the store.
+    /// The page blobs of the clones that [`PageBlobReplica::standing`] tells of, one for each disk; their names in the store, empty for a disk that the point lacks.
     #[must_use]
     pub fn standing_blobs(&self) -> Vec<String> {
         let shown = self.shown();
@@ -225,18 +228,13 @@ impl PageBlobReplica {
         self.digests[usize::from(disk.0)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn disk_indexes(&self) -> impl Iterator<Item = DiskIndex> + Clone + use<> {
-        let count = u16::try_from(self.digests.len()).expect("checked when made");
-        (0..count).map(DiskIndex)
-    }
-
-    /// The page blob of a disk; as long as the source's disk, rounded up to whole pages.
-    fn disk(&self, disk: DiskIndex, size: u64) -> PageBlob {
+    /// The page blob of a disk that was not removed; as long as the source's disk, rounded up to whole pages.
+    fn disk(&self, manifest: &BlobManifest, disk: DiskIndex) -> PageBlob {
         PageBlob {
             store: Arc::clone(&self.store),
-            blob: manifest::disk_blob(disk),
+            blob: manifest.page_blob(disk),
             lease: Some(self.lease.clone()),
-            size: size.next_multiple_of(store::PAGE),
+            size: manifest.disks[usize::from(disk.0)].size.next_multiple_of(store::PAGE),
         }
     }
 

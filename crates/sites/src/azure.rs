@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   AzureSite ── Site: machines are descriptions in the container (description), joined with virtual machines (view)
-//!      │         making: described, deleted      power: cards, disks, machine made at the first start; started, stopped
+//!      │         making: described, deleted      disks: come and go      power: cards, disks, machine made at the first start; started, stopped
 //!      │         snapshots: points that it is taken back to      readiness: what would be in the way      sizes, networks
 //!      ▼
 //!   arm ── patience, operations, pages      blob ── conditional puts      token ── three identities
@@ -27,6 +27,7 @@
 mod arm;
 mod blob;
 mod description;
+mod disks;
 mod error;
 mod http;
 mod making;
@@ -57,7 +58,7 @@ use std::time::Duration;
 
 use switchback_model::ReadinessCheck;
 
-use crate::{Datastore, Machine, Network, NewMachine, Site, SiteError, Target};
+use crate::{Datastore, Machine, MachineDisk, Network, NewDisk, NewMachine, Site, SiteError, Target};
 use arm::Arm;
 use blob::Container;
 use error::failed;
@@ -131,6 +132,25 @@ impl Site for AzureSite {
     /// Deletes its virtual machines, cards, managed disks and description; a replica's blobs are the replica's.
     fn delete_machine(&self, id: &str) -> Result<(), SiteError> {
         self.remove(id)
+    }
+
+    fn changes_disks(&self) -> bool {
+        true
+    }
+
+    /// Describes it; who replicates to it makes its blob. Possible as long as no virtual machine has been made since the disks were lent.
+    fn add_disk(&self, id: &str, disk: &NewDisk) -> Result<MachineDisk, SiteError> {
+        self.describe_another(id, disk)
+    }
+
+    /// What the next start makes is made without them.
+    fn set_disks_aside(&self, id: &str, serials: &[String]) -> Result<(), SiteError> {
+        self.set_aside(id, serials)
+    }
+
+    /// Forgets it; a replica's blob is the replica's.
+    fn remove_disk(&self, id: &str, serial: &str) -> Result<(), SiteError> {
+        self.forget_disk(id, serial)
     }
 
     /// Tells the addresses of the blobs. From now on the replica is ahead of what was made of it before: that is not started again.

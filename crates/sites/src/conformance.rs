@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Boot, DiskOrigin, Machine, NewDisk, NewMachine, Nic, Power, Site, SiteError};
+use crate::{Boot, DiskOrigin, Machine, MachineDisk, NewDisk, NewMachine, Nic, Power, Site, SiteError};
 
 const DISK_SIZE: u64 = 1 << 20;
 
@@ -74,10 +74,31 @@ impl Subject {
             && new.disks.iter().all(|disk| matches!(disk.origin, DiskOrigin::Empty { .. }))
         {
             made.disks.iter().for_each(|disk| self.fill(&disk.path, 0));
-            let images: Vec<_> = made.disks.iter().map(|disk| disk.path.clone()).collect();
-            self.site.run_from(&made.id, &images).unwrap();
+            self.stand(&made.id);
         }
         made
+    }
+
+    /// A replica stands at a point: what the machine is to be made from is told.
+    fn stand(&self, id: &str) {
+        if self.replica.is_some() {
+            let disks = self.site.machine(id).unwrap().disks;
+            let images: Vec<_> = disks.into_iter().map(|disk| disk.path).collect();
+            self.site.run_from(id, &images).unwrap();
+        }
+    }
+
+    /// Adds a disk. What a replica would make is made.
+    fn add(&self, id: &str, new: &NewDisk) -> MachineDisk {
+        if self.replica.is_some() {
+            // It replicates there (again): what was made of it before is none of its disks' any more.
+            self.site.lend_disks(id, &[], "").unwrap();
+        }
+        let added = self.site.add_disk(id, new).unwrap();
+        if self.replica.is_some() && self.contents().read(&added.path).is_none() {
+            self.fill(&added.path, 0);
+        }
+        added
     }
 }
 
@@ -273,36 +294,44 @@ fn disks_come_and_go(subject: &Subject) {
         return site.delete_machine(id).unwrap();
     }
     let disks = || site.machine(id).unwrap().disks;
-    let added = site.add_disk(id, &new).unwrap();
+    let added = subject.add(id, &new);
     assert!(subject.is_filled(&added.path, 0));
     subject.fill(&added.path, 3);
-    assert_eq!(site.add_disk(id, &new).unwrap(), added, "added again, it is the same");
+    assert_eq!(subject.add(id, &new), added, "added again, it is the same");
     assert_eq!(disks(), [made.disks[0].clone(), added.clone()]);
     let first = std::slice::from_ref(&made.disks[0].serial);
     for _ in 0..2 {
         site.set_disks_aside(id, first).unwrap();
         assert_eq!(disks(), std::slice::from_ref(&added));
     }
+    subject.stand(id);
     site.create_snapshot(id, "above").unwrap();
     let with_snapshot = site.add_disk(id, &NewDisk { serial: "third".into(), ..new.clone() });
     assert!(with_snapshot.is_err() && site.set_disks_aside(id, &[]).is_err());
     site.power_on(id).unwrap();
-    site.delete_snapshot(id, "above").unwrap();
     assert!(matches!(site.remove_disk(id, "second"), Err(SiteError::Running { .. })));
     site.power_off(id).unwrap();
+    site.revert_snapshot(id, "above").unwrap();
+    site.delete_snapshot(id, "above").unwrap();
     site.set_disks_aside(id, &[]).unwrap();
     assert_eq!(disks(), [made.disks[0].clone(), added.clone()], "it is where it was");
     assert!(subject.is_filled(&added.path, 3), "and as it was");
 
     site.set_disks_aside(id, &["second".into()]).unwrap();
+    subject.stand(id);
     site.power_on(id).unwrap();
     for _ in 0..2 {
         site.remove_disk(id, "second").unwrap();
     }
     site.power_off(id).unwrap();
-    assert!(subject.contents().read(&added.path).is_none(), "what was set aside goes while it runs");
-    let again = site.add_disk(id, &new).unwrap();
-    assert!(subject.is_filled(&again.path, 0));
+    let is_made_whole = subject.replica.is_none();
+    assert_eq!(
+        subject.contents().read(&added.path).is_none(),
+        is_made_whole,
+        "what was set aside goes while it runs"
+    );
+    let again = subject.add(id, &new);
+    assert!(subject.is_filled(&again.path, 0), "it is another one");
     site.remove_disk(id, "second").unwrap();
     assert_eq!(disks(), made.disks);
     site.delete_machine(id).unwrap();

@@ -1,4 +1,5 @@
-//! A disk comes to a replication, and leaves it, while the other goes on: real master target and process server, real disks, tracked in the kernel.
+//! A disk comes to a replication, and leaves it, while the other goes on: real master target and process server, real disks, tracked in the kernel. The replica is in
+//! files, or in page blobs before Azurite.
 //!
 //! Needs root, loop devices and BPF, and fails without.
 
@@ -19,15 +20,21 @@ use rig::{MIB, noise, wait_until};
 use switchback::engine::{Connect, CycleReport, Engine, EngineOptions, Stop};
 use switchback::machine::{CaptureMethod, Machine, MomentOptions};
 use switchback::slots::Slot;
+use switchback_blobs::{AzureStore, Credentials, Location, StoreConfig};
 use switchback_disk::SystemClock;
 use switchback_disk::testing::LoopDevice;
 use switchback_identity::Role;
-use switchback_model::component::ReplicaActual;
-use switchback_model::{DiskIndex, Epoch, GenerationId, Seq, WriterId};
-use switchback_replica::{CycleKind, DiskSpec, ReplicaSession, SessionRequest};
+use switchback_lab::azurite::Azurite;
+use switchback_model::component::{BlobAccess, BlobPlace, ReplicaActual, ReplicaMode, Secret};
+use switchback_model::{DiskIndex, Epoch, Extent, GenerationId, RetentionPolicy, Seq, WriterId};
+use switchback_replica::store::BlobStore;
+use switchback_replica::{
+    CycleKind, DiskSpec, PageBlobConfig, PageBlobReplica, ReplicaSession, SessionRequest,
+};
 use switchback_transport::{ConnectConfig, RemoteSession};
 
 const MT: &str = "target mt1";
+const FOLDER: &str = "machines/web01";
 /// Of the first disk and of the one that comes: more than goes with two cycles.
 const SIZES: [u64; 2] = [16 * MIB, 200 * MIB];
 const ADDED: DiskIndex = DiskIndex(1);
@@ -122,15 +129,75 @@ fn point_lacks(site: &Site, seq: Seq, lacks: &[DiskIndex]) {
     site.cs.service.until_replica(MT, &format!("point {seq} lacks {lacks:?}"), is_so);
 }
 
-/// The replica's directory opened when nobody has it: both disks at a point.
-fn at_point(site: &Site, seq: Seq, disk: DiskIndex) -> Vec<u8> {
-    let replica = switchback::host::open_replica(&site.path("mt1").join("replicas/web01")).unwrap();
-    let view = Arc::new(replica).view(seq).unwrap();
-    let mut bytes = vec![0; usize::try_from(SIZES[usize::from(disk.0)]).unwrap()];
-    for (number, piece) in bytes.chunks_mut(1 << 20).enumerate() {
-        view.read_at(disk, number as u64 * MIB, piece).unwrap();
+/// Where the replica is.
+enum Place {
+    Files,
+    Blobs(Azurite),
+}
+
+impl Place {
+    fn blobs() -> Self {
+        let azurite = Azurite::start().unwrap();
+        azurite.make_container("replicas").unwrap();
+        Self::Blobs(azurite)
     }
-    bytes
+
+    fn targets(&self, site: &Site) -> [PathBuf; 2] {
+        match self {
+            Self::Files => [site.path("target0.img"), site.path("target1.img")],
+            Self::Blobs(azurite) => {
+                let container = azurite.container("replicas");
+                let folder = Path::new(container.split('?').next().unwrap()).join(FOLDER);
+                // The second one's page blob is not called by its number.
+                [folder.join("disk-0.vhd"), folder.join("disk-3.vhd")]
+            }
+        }
+    }
+
+    fn place(&self) -> Option<BlobPlace> {
+        let Self::Blobs(azurite) = self else { return None };
+        let url = azurite.container("replicas");
+        let (container, sas) = url.split_once('?').unwrap();
+        let access = Some(BlobAccess::Sas { sas: Secret::new(sas.into()) });
+        Some(BlobPlace { container: container.into(), folder: FOLDER.into(), access })
+    }
+
+    /// What a replica that nobody has holds of a disk at a point; `None`: nothing.
+    fn at_point(&self, site: &Site, seq: Seq, disk: DiskIndex) -> Option<Vec<u8>> {
+        let size = SIZES[usize::from(disk.0)];
+        let Self::Blobs(azurite) = self else {
+            let replica = switchback::host::open_replica(&site.path("mt1").join("replicas/web01")).unwrap();
+            let view = Arc::new(replica).view(seq).unwrap();
+            let mut bytes = vec![0; usize::try_from(size).unwrap()];
+            for (number, piece) in bytes.chunks_mut(1 << 20).enumerate() {
+                view.read_at(disk, number as u64 * MIB, piece).unwrap();
+            }
+            return (!view.point().lacks.contains(&disk)).then_some(bytes);
+        };
+        let store = store(azurite);
+        // Whoever had it was killed.
+        let config = PageBlobConfig { retention: RetentionPolicy::keep_all(), ..PageBlobConfig::default() };
+        let replica = PageBlobReplica::open(store.clone(), config, [9; 16], true).unwrap();
+        let name = "look".parse().unwrap();
+        let clone = replica.view(&name, seq).unwrap().swap_remove(usize::from(disk.0));
+        let pieces = Extent::new(0, size).pieces(4 * MIB);
+        let bytes = (!clone.is_empty())
+            .then(|| pieces.flat_map(|piece| store.read(&clone, piece).unwrap()).collect::<Vec<_>>());
+        replica.drop_view(&name).unwrap();
+        bytes
+    }
+
+    /// Whether there is something of a disk yet.
+    fn has(&self, target: &Path) -> bool {
+        let Self::Blobs(azurite) = self else { return target.exists() };
+        let name = target.file_name().unwrap().to_str().unwrap();
+        store(azurite).list(name).unwrap().iter().any(|entry| entry.name == name)
+    }
+}
+
+fn store(azurite: &Azurite) -> Arc<dyn BlobStore> {
+    let location = Location::new(&azurite.container("replicas"), FOLDER).unwrap();
+    Arc::new(AzureStore::open(location, &Credentials::Sas, StoreConfig::default()).unwrap())
 }
 
 /// Writes to both disks and replicates them, until the one that comes is whole; what they hold then, and the point.
@@ -174,12 +241,33 @@ fn disk(device: &LoopDevice, seeding: bool) -> Slot {
 
 #[test]
 fn a_disk_is_added_and_removed_while_the_other_is_neither_compared_nor_sent_again() {
+    comes_and_goes(&Place::Files);
+}
+
+#[test]
+fn so_it_is_where_the_replica_is_in_page_blobs() {
+    comes_and_goes(&Place::blobs());
+}
+
+/// A failover to a point that lacks the disk is given no clone of it.
+fn stands_without(site: &Site, wanted: &mut Wanted, seq: Seq) {
+    wanted.replica.mode = ReplicaMode::StandAt { seq };
+    wanted.tell(site, "mt1");
+    site.cs.service.until_replica(MT, "it stands without the disk", |replica| {
+        let clones: Vec<_> = replica.standing.iter().map(|clone| !clone.as_os_str().is_empty()).collect();
+        replica.reached == Some(ReplicaMode::StandAt { seq }) && clones == [true, false]
+    });
+    wanted.replica.mode = ReplicaMode::Receive;
+}
+
+fn comes_and_goes(place: &Place) {
     let site = Site::new();
     let _tracked = Tracked(Path::new("/sys/fs/bpf/switchback").join(tracker(&site)));
     let devices = devices();
     let [first, added] = &devices;
-    let targets = [site.path("target0.img"), site.path("target1.img")];
+    let targets = place.targets(&site);
     let mut wanted = Wanted::new(&targets[0]);
+    wanted.replica.blobs = place.place();
     wanted.tell(&site, "mt1");
     let (mut mt, mt_address) = site.start("master-target", "mt1");
     route(&site, "ps1", "web01", ("mt1", &mt_address), 1);
@@ -214,19 +302,25 @@ fn a_disk_is_added_and_removed_while_the_other_is_neither_compared_nor_sent_agai
     let last = agent.ended();
     delivered(&site);
     mt.kill();
-    assert!(at_point(&site, before.0, DiskIndex(0)) == before.1);
-    for (disk, bytes) in [DiskIndex(0), ADDED].into_iter().zip(&now) {
-        assert!(at_point(&site, whole, disk) == *bytes, "disk {disk} at point {whole}");
+    assert!(place.at_point(&site, before.0, DiskIndex(0)) == Some(before.1));
+    assert!(place.at_point(&site, before.0, ADDED).is_none() && place.has(&targets[1]));
+    for (disk, bytes) in [DiskIndex(0), ADDED].into_iter().zip(now) {
+        assert!(place.at_point(&site, whole, disk) == Some(bytes), "disk {disk} at point {whole}");
     }
 
     // It leaves again.
     let (_mt, address) = site.start("master-target", "mt1");
     route(&site, "ps1", "web01", ("mt1", &address), 1);
+    if let Place::Blobs(_) = place {
+        stands_without(&site, &mut wanted, before.0);
+    }
     wanted.replica.targets[1] = PathBuf::new();
     wanted.tell(&site, "mt1");
     let gone = &wanted.replica.targets;
     site.cs.service.until_replica(MT, "it has let the disk go", |replica| replica.targets == *gone);
     point_lacks(&site, whole, &[ADDED]);
+    // A file is removed by its site.
+    assert_eq!(place.has(&targets[1]), matches!(place, Place::Files));
     let mut agent =
         Agent::start(&site, &ps, vec![disk(first, false), Slot::Removed { size: SIZES[1] }], last);
     write(first.path(), 4 * MIB, 99);

@@ -446,7 +446,9 @@ fn stand(work: &mut Work<'_>, item: &ProtectedItem) -> Result<Outcome, ControlEr
     super::loan::take_back(work, instance, &path(item)?.master_target)?;
     let site = work.site(&instance.site)?;
     site.set_disks_aside(id, &left_out(item, &record.lacks))?;
-    let images = reached.map(|replica| replica.standing).unwrap_or_default();
+    // Of what the point lacks there is none.
+    let mut images = reached.map(|replica| replica.standing).unwrap_or_default();
+    images.retain(|image| !image.as_os_str().is_empty());
     if !images.is_empty() {
         site.run_from(id, &images)?;
     }

@@ -20,9 +20,15 @@ fn failover(point: PointChoice) -> ItemOperation {
     ItemOperation::UnplannedFailover { point, shut_down: true }
 }
 
+/// Protected to a site as Azure's is: the replica is in page blobs, the machine is made at its first start.
+fn at_azure() -> World {
+    let world = World::azure();
+    *world.recovery.makes_at_start.lock().unwrap() = true;
+    world.with_web01_protected()
+}
+
 /// The machine has a disk that is not protected.
-fn gained() -> World {
-    let mut world = World::protected();
+fn gained(mut world: World) -> World {
     let disk = MachineDisk { path: "/home/web01/new".into(), size: 1 << 20, serial: "new".into() };
     world.home.change_disks("web01", |disks| disks.push(disk));
     world.round();
@@ -30,8 +36,8 @@ fn gained() -> World {
 }
 
 /// Its initial replication goes on.
-fn seeding() -> World {
-    let mut world = gained();
+fn seeding(world: World) -> World {
+    let mut world = gained(world);
     world.seeds_slowly = true;
     world.operate(add("new"), None);
     (0..3).for_each(|_| world.round());
@@ -58,8 +64,12 @@ fn refused(world: &mut World, operation: ItemOperation) -> switchback_model::Job
 
 #[test]
 fn adding_a_disk_survives_a_kill_at_every_step_and_the_epoch_and_the_points_stay() {
+    [World::protected, at_azure].into_iter().for_each(adding_survives_a_kill_at_every_step);
+}
+
+fn adding_survives_a_kill_at_every_step(begin: fn() -> World) {
     killed_at_every_step(
-        gained,
+        || gained(begin()),
         |world, kill| {
             let killed = world.operate(add("new"), kill);
             (0..3).for_each(|_| world.round());
@@ -78,8 +88,12 @@ fn adding_a_disk_survives_a_kill_at_every_step_and_the_epoch_and_the_points_stay
 
 #[test]
 fn removing_a_disk_survives_a_kill_at_every_step_and_the_others_keep_their_numbers() {
+    [World::protected, at_azure].into_iter().for_each(removing_survives_a_kill_at_every_step);
+}
+
+fn removing_survives_a_kill_at_every_step(begin: fn() -> World) {
     killed_at_every_step(
-        World::protected,
+        begin,
         |world, kill| {
             let killed = world.operate(remove("d1"), kill);
             world.round();
@@ -112,7 +126,10 @@ fn a_disk_that_is_added_shows_how_far_it_is_until_a_point_holds_it() {
 /// Removed and added again, and through a round trip: nothing stays of what is gone.
 #[test]
 fn a_disk_that_was_removed_can_be_added_again_and_the_machine_comes_home() {
-    let mut world = World::protected();
+    [World::protected, at_azure].into_iter().for_each(|begin| removed_and_added_again_it_comes_home(begin()));
+}
+
+fn removed_and_added_again_it_comes_home(mut world: World) {
     world.operate(remove("d1"), None);
     (0..2).for_each(|_| world.round());
     world.operate(add("d1"), None);
@@ -136,8 +153,12 @@ fn a_disk_that_was_removed_can_be_added_again_and_the_machine_comes_home() {
 
 #[test]
 fn a_failover_while_a_disk_is_added_gives_the_machine_without_it_at_every_step() {
+    [World::protected, at_azure].into_iter().for_each(a_failover_meanwhile_gives_the_machine_without_it);
+}
+
+fn a_failover_meanwhile_gives_the_machine_without_it(begin: fn() -> World) {
     killed_at_every_step(
-        seeding,
+        || seeding(begin()),
         |world, kill| world.operate(failover(PointChoice::Latest), kill),
         |world| {
             assert_eq!(serials(world), ["d0", "d1"], "half of the disk would be there");
@@ -146,7 +167,7 @@ fn a_failover_while_a_disk_is_added_gives_the_machine_without_it_at_every_step()
     );
     killed_at_every_step(
         || {
-            let mut world = seeding();
+            let mut world = seeding(begin());
             world.operate(failover(PointChoice::Latest), None);
             world
         },
@@ -162,7 +183,11 @@ fn a_failover_while_a_disk_is_added_gives_the_machine_without_it_at_every_step()
 
 #[test]
 fn taken_back_or_to_another_point_the_disks_are_there_again() {
-    let mut world = seeding();
+    [World::protected, at_azure].into_iter().for_each(|begin| taken_back_the_disks_are_there_again(begin()));
+}
+
+fn taken_back_the_disks_are_there_again(world: World) {
+    let mut world = seeding(world);
     world.operate(failover(PointChoice::Latest), None);
     world.operate(ItemOperation::CancelFailover, None);
     assert_eq!(serials(&world), ["d0", "d1", "new"]);
@@ -180,7 +205,7 @@ fn taken_back_or_to_another_point_the_disks_are_there_again() {
 
 #[test]
 fn a_test_failover_has_the_disks_that_its_point_holds() {
-    let mut world = seeding();
+    let mut world = seeding(at_azure());
     world.operate(ItemOperation::TestFailover { point: PointChoice::Latest }, None);
     let copy = world.recovery.all().into_iter().find(|machine| machine.id.contains("test")).unwrap();
     assert_eq!(copy.disks.len(), 2, "{copy:?}");
@@ -191,7 +216,7 @@ fn a_test_failover_has_the_disks_that_its_point_holds() {
 
 #[test]
 fn a_planned_failover_loses_no_disk() {
-    let mut world = seeding();
+    let mut world = seeding(World::protected());
     let said = refused(&mut world, ItemOperation::PlannedFailover);
     assert_eq!(said.code, "failover.disk-not-whole", "{said:?}");
     world.operate(remove("new"), None);
@@ -201,7 +226,7 @@ fn a_planned_failover_loses_no_disk() {
 
 #[test]
 fn what_cannot_be_is_refused_in_words_and_changes_nothing() {
-    let mut world = gained();
+    let mut world = gained(World::protected());
     let before = world.item();
     for (operation, code) in [
         (add("nothing"), "disks.not-reported"),
@@ -237,7 +262,7 @@ fn what_cannot_be_is_refused_in_words_and_changes_nothing() {
 
 #[test]
 fn a_disk_that_the_master_target_never_takes_is_given_up_and_the_others_are_as_they_were() {
-    let mut world = gained();
+    let mut world = gained(World::protected());
     let job = world.control.operate("tester", &name("web01"), add("new")).unwrap();
     // Down from the moment that the prerequisites were checked.
     world.control.work_once(None).unwrap();

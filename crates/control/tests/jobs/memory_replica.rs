@@ -13,6 +13,8 @@ pub(crate) struct Replica {
     pub(crate) points: Vec<RecoveryPoint>,
     pub(crate) reached: Option<ReplicaMode>,
     pub(crate) views: BTreeMap<String, Vec<PathBuf>>,
+    /// It is in page blobs, and stands in clones of them.
+    pub(crate) in_blobs: bool,
     targets: Vec<PathBuf>,
     seeding: BTreeSet<DiskIndex>,
 }
@@ -27,10 +29,23 @@ impl Replica {
             points: self.points.clone(),
             retention_bytes: 0,
             views: self.views.clone(),
-            standing: Vec::new(),
+            standing: self.clones(),
             targets: self.targets.clone(),
             problem: None,
         }
+    }
+
+    /// Those that it stands in: one for each disk, of what the point lacks none.
+    fn clones(&self) -> Vec<PathBuf> {
+        let Some(ReplicaMode::StandAt { seq }) = self.reached.filter(|_| self.in_blobs) else {
+            return Vec::new();
+        };
+        let point = self.points.iter().find(|point| point.seq == seq).expect("a point that there is");
+        let clone = |disk: DiskIndex| match point.lacks.contains(&disk) {
+            true => PathBuf::new(),
+            false => format!("/clone/{disk}").into(),
+        };
+        (0..).map(DiskIndex).take(self.targets.len()).map(clone).collect()
     }
 
     fn removed(&self) -> impl Iterator<Item = DiskIndex> + '_ {

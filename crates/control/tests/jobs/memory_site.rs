@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use switchback_model::ReadinessCheck;
 use switchback_sites::{
-    Datastore, Machine, MachineDisk, Network, NewDisk, NewMachine, Nic, Power, ServerPlan, Sight, Site,
-    SiteError, Target,
+    Datastore, DiskOrigin, Machine, MachineDisk, Network, NewDisk, NewMachine, Nic, Power, ServerPlan, Sight,
+    Site, SiteError, Target,
 };
 
 /// A site in memory.
@@ -36,6 +36,9 @@ pub(crate) struct MemorySite {
     pub(crate) without_sandboxes: Mutex<bool>,
     /// Its machines keep the disks that they were made with.
     pub(crate) keeps_disks: Mutex<bool>,
+    /// It makes machines at their first start only, of what it was told last, as Azure's does: of these that are described, what they are made of, and whether they are.
+    pub(crate) described: Mutex<BTreeMap<String, (Vec<PathBuf>, bool)>>,
+    pub(crate) makes_at_start: Mutex<bool>,
     /// Neither makes nor removes process servers.
     pub(crate) refuses_servers: Mutex<bool>,
 }
@@ -60,6 +63,19 @@ impl MemorySite {
 
     pub(crate) fn all(&self) -> Vec<Machine> {
         self.machines().values().cloned().collect()
+    }
+
+    /// What is made of one that is described changes.
+    fn changes(&self, id: &str) {
+        let described = self.described.lock().unwrap();
+        assert!(described.get(id).is_none_or(|(_, made)| !made), "{id} keeps the disks it was made with");
+    }
+
+    /// What was made of one that is described is not used any more.
+    fn ends_life(&self, id: &str) {
+        if let Some((_, made)) = self.described.lock().unwrap().get_mut(id) {
+            *made = false;
+        }
     }
 
     fn takes_servers(&self) -> Result<(), SiteError> {
@@ -144,6 +160,10 @@ impl Site for MemorySite {
         if *self.full.lock().unwrap() {
             return Err(SiteError::NoRoom { datastore: "store".into(), needed: 1, free: 0 });
         }
+        let is_empty = |disk: &NewDisk| matches!(disk.origin, DiskOrigin::Empty { .. });
+        if *self.makes_at_start.lock().unwrap() && new.disks.iter().all(is_empty) {
+            self.described.lock().unwrap().entry(new.id.clone()).or_default();
+        }
         let mut machines = self.machines();
         let made = machines.entry(new.id.clone()).or_insert_with(|| Machine {
             id: new.id.clone(),
@@ -174,6 +194,7 @@ impl Site for MemorySite {
             self.change(id, |machine| off(machine, "deleting"))?;
         }
         self.machines().remove(id);
+        self.described.lock().unwrap().remove(id);
         Ok(())
     }
     fn changes_disks(&self) -> bool {
@@ -185,6 +206,7 @@ impl Site for MemorySite {
                 return Ok(there.clone());
             }
             off(machine, "adding a disk")?;
+            self.changes(id);
             assert!(machine.snapshots.is_empty());
             let path = format!("/made/{id}/{}", disk.serial).into();
             let made = MachineDisk { path, size: disk.size, serial: disk.serial.clone() };
@@ -209,6 +231,7 @@ impl Site for MemorySite {
             if machine.disks == before {
                 return Ok(());
             }
+            self.changes(id);
             assert!(machine.snapshots.is_empty(), "a snapshot knows which disks there were");
             off(machine, "setting disks aside")
         })
@@ -218,6 +241,7 @@ impl Site for MemorySite {
         self.change(id, |machine| {
             if machine.disks.iter().any(|disk| disk.serial == serial) {
                 off(machine, "removing a disk")?;
+                self.changes(id);
                 machine.disks.retain(|disk| disk.serial != serial);
             }
             Ok(())
@@ -227,6 +251,7 @@ impl Site for MemorySite {
         let machine = self.machine(id)?;
         off(&machine, "lending its disks")?;
         assert!(machine.snapshots.is_empty(), "the disks below a snapshot must not change");
+        self.ends_life(id);
         self.lent.lock().unwrap().insert(id.into(), to.into());
         let of =
             |serial: &String| machine.disks.iter().find(|disk| disk.serial == *serial).unwrap().path.clone();
@@ -249,7 +274,20 @@ impl Site for MemorySite {
         }
         Ok(vec![self.findings.lock().unwrap().clone(); targets.len()])
     }
+    fn run_from(&self, id: &str, images: &[PathBuf]) -> Result<(), SiteError> {
+        let disks = self.machine(id)?.disks.len();
+        let mut described = self.described.lock().unwrap();
+        let (sources, made) = described.get_mut(id).expect("only those are told");
+        assert!(!*made || sources == images, "it has been made of something else");
+        assert_eq!(images.len(), disks, "one for each disk: {images:?}");
+        *sources = images.to_vec();
+        Ok(())
+    }
     fn power_on(&self, id: &str) -> Result<(), SiteError> {
+        if let Some((sources, made)) = self.described.lock().unwrap().get_mut(id) {
+            assert!(*made || sources.len() == self.machine(id)?.disks.len(), "it is made of {sources:?}");
+            *made = true;
+        }
         assert!(!self.lent.lock().unwrap().contains_key(id), "a master target has the disks of {id}");
         self.change(id, |machine| {
             machine.power = Power::On;
@@ -296,6 +334,7 @@ impl Site for MemorySite {
     fn revert_snapshot(&self, id: &str, name: &str) -> Result<(), SiteError> {
         self.change(id, |machine| {
             off(machine, "reverting")?;
+            self.ends_life(id);
             let known = machine.snapshots.iter().any(|known| known == name);
             if known { Ok(()) } else { Err(SiteError::NoSuchSnapshot { id: id.into(), name: name.into() }) }
         })

@@ -435,6 +435,7 @@ impl World {
             assert!(!dropped || !here.all().iter().any(is_sandbox), "a sandbox stands on what is unmounted");
             let stands = matches!(wanted.mode, ReplicaMode::StandAt { .. });
             assert!(!stands || wanted.views.is_empty(), "a replica goes nowhere while a point is shown");
+            actual.in_blobs = *here.makes_at_start.lock().unwrap();
             actual.follow(&wanted);
         }
     }

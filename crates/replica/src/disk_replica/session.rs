@@ -53,7 +53,7 @@ impl DiskReplica {
         let current = core.manifest.epoch;
         let epoch = request.epoch.unwrap_or(current);
         core.check_epoch(epoch)?;
-        let lacking = core.manifest.lacking();
+        let lacking = core.manifest.members.lacking();
         rules::known_disks(&core.manifest.disks, &lacking, &request.disks)?;
         core.manifest.check_not_standing()?;
         match &core.writer {
@@ -330,8 +330,7 @@ impl DiskReplica {
         let parts = core.parts.as_ref().map(|parts| parts.done.clone()).unwrap_or_default();
         core.save(&*self.volume, |manifest| {
             manifest.generation = manifest.open.take().map(|open| open.generation);
-            manifest.seeding.retain(|disk| !commit.whole.contains(disk));
-            let lacks = manifest.lacking();
+            let lacks = manifest.members.commit(&commit.whole);
             manifest.points.push(RecoveryPoint {
                 seq: commit.seq,
                 time: commit.time,

@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use switchback_delta::{DeltaFile, Digest, LEAF};
 use switchback_disk::{Disk, parallel};
-use switchback_model::{DiskIndex, Extent, ExtentSet, Seq};
+use switchback_model::{Extent, ExtentSet, Seq};
 
 use super::cache::PartReader;
 use super::error::{blob_error, io_error, page_error};
-use super::manifest::{Base, BlobManifest, StagedCycle, disk_blob};
+use super::manifest::{Base, BlobManifest, StagedCycle};
 use super::pages::PageBlob;
 use super::store::{PAGE, PAGES_MAX, SnapshotId};
 use super::{Behind, PageBlobReplica};
@@ -114,9 +114,9 @@ impl PageBlobReplica {
         {
             return lost;
         }
-        let digests = core.manifest.digests.blobs.clone();
+        let leased = core.manifest.leased();
         drop(core);
-        for blob in self.disk_indexes().map(disk_blob).chain(digests) {
+        for blob in leased {
             // Somebody ended it by hand: this process still has the replica. If it was not that, this changes nothing.
             self.store.acquire_lease(&blob, self.lease.id()).ok();
         }
@@ -130,13 +130,13 @@ impl PageBlobReplica {
         let applied = manifest.applied();
         let layers = self.layers(manifest, manifest.cycles(applied.unwrap_or(Seq(0)), to))?;
         let mut base = Base { seq: to, disks: Vec::new() };
-        for ((disk, spec), layer) in self.disk_indexes().zip(&manifest.disks).zip(&layers) {
+        for ((disk, spec), layer) in manifest.disk_indexes().zip(&manifest.disks).zip(&layers) {
             let before = manifest.bases.last().and_then(|base| base.disks[usize::from(disk.0)].clone());
             if layer.extents().is_empty() {
                 base.disks.push(before);
                 continue;
             }
-            let target = self.disk(disk, spec.size);
+            let target = self.disk(manifest, disk);
             self.digests(disk).expect(nodes_of(&layer.extents()));
             self.write_layer(&target, spec.size, layer, |written| {
                 let mut digests = self.digests(disk);
@@ -144,7 +144,7 @@ impl PageBlobReplica {
             })?;
             let synced = self.digests(disk).sync();
             synced.map_err(|e| page_error(&*self.store, "writing digests", &e))?;
-            base.disks.push(Some(self.snapshot(disk, manifest.opening, to)?));
+            base.disks.push(Some(self.snapshot(&target.blob, manifest.opening, to)?));
         }
         let mut core = self.core();
         let before = core.manifest.blobs();
@@ -168,24 +168,22 @@ impl PageBlobReplica {
         let kept = now.blobs();
         before.retain(|blob| !kept.contains(blob));
         self.delete_blobs(before);
-        for disk in self.disk_indexes() {
-            for snapshot in old.snapshots(disk).difference(&now.snapshots(disk)) {
-                let deleted = self.store.delete_snapshot(&disk_blob(disk), snapshot);
+        // Those of a page blob that goes, go with it.
+        let kept = now.snapshots();
+        for (blob, snapshots) in old.snapshots() {
+            let Some(kept) = kept.get(&blob) else { continue };
+            for snapshot in snapshots.difference(kept) {
+                let deleted = self.store.delete_snapshot(&blob, snapshot);
                 deleted.map_err(|e| blob_error(&*self.store, "deleting a snapshot", &e))?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn snapshot(
-        &self,
-        disk: DiskIndex,
-        opening: u64,
-        of: Seq,
-    ) -> Result<SnapshotId, ReplicaError> {
+    pub(super) fn snapshot(&self, blob: &str, opening: u64, of: Seq) -> Result<SnapshotId, ReplicaError> {
         let metadata =
             BTreeMap::from([(OPENING.into(), opening.to_string()), (POINT.into(), of.to_string())]);
-        let taken = self.store.snapshot(&disk_blob(disk), Some(self.lease.id()), &metadata);
+        let taken = self.store.snapshot(blob, Some(self.lease.id()), &metadata);
         taken.map_err(|error| page_error(&*self.store, "taking a snapshot", &io_error(error)))
     }
 
@@ -205,6 +203,7 @@ impl PageBlobReplica {
             manifest.generation = None;
             manifest.digests = digests;
             manifest.points.retain(|point| Some(point.seq) <= applied);
+            manifest.members.follow(&manifest.points);
             if manifest.points.is_empty() {
                 // The point that was made of the newest snapshots has been let go: the numbers begin anew.
                 manifest.bases.clear();
@@ -214,7 +213,7 @@ impl PageBlobReplica {
         core.keep_acknowledged();
         let now = core.manifest.clone();
         self.reopen_digests(&now);
-        for blob in &manifest.digests.blobs {
+        for blob in manifest.digests.blobs.iter().filter(|blob| !blob.is_empty()) {
             self.store.release_lease(blob, self.lease.id()).ok();
         }
         self.forget(core, before, &manifest)
@@ -226,7 +225,7 @@ impl PageBlobReplica {
         manifest: &BlobManifest,
         cycles: impl Iterator<Item = &'a StagedCycle>,
     ) -> Result<Vec<PartLayer>, ReplicaError> {
-        let mut layers: Vec<PartLayer> = self.digests.iter().map(|_| Layer::default()).collect();
+        let mut layers: Vec<PartLayer> = manifest.disks.iter().map(|_| Layer::default()).collect();
         for part in cycles.flat_map(|cycle| &cycle.parts) {
             let file = self.open_part(manifest, &part.blob, part.len)?;
             layers[usize::from(part.disk.0)].put_over(NamedDelta { name: part.blob.clone(), file });

@@ -96,7 +96,7 @@ impl PageBlobReplica {
         let frames = std::mem::take(&mut gathered.frames);
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Ok(()) };
         let extent = Extent::between(first.extent.start, last.extent.end());
-        let (disk, target) = (gathered.disk, self.disk(gathered.disk, gathered.size));
+        let (disk, target) = (gathered.disk, self.disk(&self.manifest()?, gathered.disk));
         let place = (disk, extent.aligned_to(PAGE, target.size));
         if self.lease.has_filled(place) {
             puts.wait(0)?;
@@ -159,7 +159,7 @@ impl PageBlobReplica {
 
     /// Makes durable what is known of the pages.
     pub(super) fn sync_digests(&self) -> Result<(), ReplicaError> {
-        for disk in self.disk_indexes() {
+        for disk in self.manifest()?.present() {
             let synced = self.digests(disk).sync();
             synced.map_err(|e| self.lost_or(page_error(&*self.store, "writing digests", &e)))?;
         }
@@ -173,10 +173,13 @@ impl PageBlobReplica {
             return Ok(None);
         }
         self.sync_digests()?;
-        let snapshots =
-            self.disk_indexes().map(|disk| self.snapshot(disk, manifest.opening, seq).map(Some)).collect();
+        let snapshot = |disk| match manifest.members.has_removed(disk) {
+            true => Ok(None),
+            false => self.snapshot(&manifest.page_blob(disk), manifest.opening, seq).map(Some),
+        };
+        let snapshots = manifest.disk_indexes().map(snapshot).collect();
         let disks = Result::<Vec<_>, _>::map_err(snapshots, |error| self.lost_or(error))?;
-        let absent_is_zero = self.disk_indexes().all(|disk| self.digests(disk).absent_is_zero());
+        let absent_is_zero = manifest.present().all(|disk| self.digests(disk).absent_is_zero());
         Ok(Some((Base { seq, disks }, absent_is_zero)))
     }
 }

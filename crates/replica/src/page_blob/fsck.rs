@@ -7,7 +7,7 @@ use switchback_model::{DiskIndex, Extent, Seq};
 
 use super::PageBlobReplica;
 use super::error::{blob_error, replica_error};
-use super::manifest::{BlobManifest, disk_blob};
+use super::manifest::BlobManifest;
 use super::open::{make_footer, read_footer};
 use super::vhd;
 use crate::{Finding, FsckReport, ReplicaError};
@@ -38,7 +38,7 @@ impl PageBlobReplica {
         self.check_snapshots(&manifest, &mut report)?;
         // In the middle of a round the pages are between two points; the round is done again. Without a point they may be being filled.
         let settled = manifest.applying.is_none() && !manifest.points.is_empty();
-        for disk in self.disk_indexes().filter(|_| settled) {
+        for disk in manifest.present().filter(|_| settled) {
             self.check_disk(&manifest, disk, &mut report, |report| {
                 progress(report.delta_bytes + report.disk_bytes, all);
             })?;
@@ -47,10 +47,10 @@ impl PageBlobReplica {
     }
 
     fn check_snapshots(&self, manifest: &BlobManifest, report: &mut FsckReport) -> Result<(), ReplicaError> {
-        let listed = self.store.list("disk-").map_err(|e| blob_error(&*self.store, "listing blobs", &e))?;
+        let listed = self.store.list("").map_err(|e| blob_error(&*self.store, "listing blobs", &e))?;
         for base in &manifest.bases {
-            for (disk, snapshot) in self.disk_indexes().zip(&base.disks) {
-                let (name, Some(snapshot)) = (disk_blob(disk), snapshot) else { continue };
+            for (disk, snapshot) in manifest.disk_indexes().zip(&base.disks) {
+                let (name, Some(snapshot)) = (manifest.page_blob(disk), snapshot) else { continue };
                 if listed.iter().any(|entry| entry.name == name && entry.snapshot.as_ref() == Some(snapshot))
                 {
                     continue;
@@ -72,7 +72,7 @@ impl PageBlobReplica {
         mut progress: impl FnMut(&FsckReport),
     ) -> Result<(), ReplicaError> {
         let size = manifest.disks[usize::from(disk.0)].size;
-        let target = self.disk(disk, size);
+        let target = self.disk(manifest, disk);
         if let Err(what) = vhd::check(&read_footer(&target, size)?, vhd::data_len(size)) {
             let made = make_footer(&*self.store, &target.blob, size, target.lease_id(), manifest.id, disk);
             made.map_err(|e| blob_error(&*self.store, "writing a footer", &e))?;

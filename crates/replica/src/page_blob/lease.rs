@@ -14,7 +14,6 @@ use switchback_model::{DiskIndex, Extent, ExtentSet};
 
 use super::PageBlobReplica;
 use super::error::{io_error, page_error};
-use super::manifest::disk_blob;
 use super::store::{BlobError, LeaseId};
 use crate::ReplicaError;
 
@@ -77,8 +76,7 @@ impl PageBlobReplica {
             held.in_doubt = true;
             (held.id, next(held.id))
         };
-        let side_cars = self.manifest()?.digests.blobs;
-        for blob in self.disk_indexes().map(disk_blob).chain(side_cars) {
+        for blob in self.manifest()?.leased() {
             let changed = match self.store.change_lease(&blob, now, then) {
                 // Somebody ended it by hand.
                 Err(BlobError::Refused { .. }) => self.store.acquire_lease(&blob, then),

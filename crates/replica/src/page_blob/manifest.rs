@@ -13,22 +13,30 @@
 //! * the newest base is what has been applied; there is none before the first apply: the disks are empty then.
 //! * while the page blobs are filled there is no point, no snapshot, nothing staged.
 //! * every point can be had: the newest base at or below it, and all cycles between.
+//! * of a disk that was removed nothing is named; no two disks have one page blob, and none that is to be deleted.
+//!
+//! # Formats
+//! Formats 1 and 2 are of replicas each of whose points holds all disks, in page blobs that are called by their numbers. Format 3 is written, and needed, as soon as
+//! that is not so: a build that knows nothing of it must not give a point out as whole that lacks a disk, nor write to another disk's page blob.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use switchback_model::{DiskIndex, Epoch, GenerationId, RecoveryPoint, ReplicaId, Seq};
 
-use super::Behind;
+use super::reshape::BlobDisk;
 use super::store::SnapshotId;
+use super::{Behind, opening_of};
+use crate::membership::Membership;
 use crate::{CycleKind, DiskSpec, ReplicaError, sealed_text};
 
 /// The blob's name.
 pub(crate) const MANIFEST: &str = "manifest";
 const MAGIC: &str = "switchback-blob-replica";
-/// 1: the first replication was staged, too. 2: [`OpenRecord::filled`].
-const VERSION: u32 = 2;
-const VERSIONS: [u32; 2] = [1, 2];
+/// 1: the first replication was staged, too. 2: [`OpenRecord::filled`]. 3: disks that come and go.
+const VERSIONS: [u32; 3] = [1, 2, 3];
+/// Disks of a replica, with those that were removed from it.
+pub(crate) const DISKS_MAX: usize = 64;
 
 /// What a replica is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +48,14 @@ pub(crate) struct BlobManifest {
     /// How often the manifest has been written: no two are alike.
     pub(crate) version: u64,
     pub(crate) disks: Vec<DiskSpec>,
+    /// The names of their page blobs, empty of a disk that was removed. None at all: each is called by its number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) page_blobs: Vec<String>,
+    #[serde(flatten)]
+    pub(crate) members: Membership,
+    /// Blobs of disks that are to be deleted, or are being made and not used yet: of no use whoever has their leases.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) dropped: Vec<String>,
     /// All recovery points, oldest first.
     pub(crate) points: Vec<RecoveryPoint>,
     /// Points whose contents are in snapshots, oldest first. Those that were let go may be among them.
@@ -65,7 +81,7 @@ pub(crate) struct BlobManifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Base {
     pub(crate) seq: Seq,
-    /// One for each disk; none for a disk that still is empty.
+    /// One for each disk; none for a disk that still is empty, or was removed.
     pub(crate) disks: Vec<Option<SnapshotId>>,
 }
 
@@ -81,6 +97,7 @@ pub(crate) struct StagedCycle {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StagedPart {
     pub(crate) disk: DiskIndex,
+    /// Empty in the open cycle, if it came for a disk that was removed: nothing was kept of it.
     pub(crate) blob: String,
     /// Bytes.
     pub(crate) len: u64,
@@ -89,6 +106,7 @@ pub(crate) struct StagedPart {
 /// The side-car: one page blob for each disk, see [`DigestFile`](crate::digest_file::DigestFile).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Digests {
+    /// Empty for a disk that was removed.
     pub(crate) blobs: Vec<String>,
     /// What has no record was never written, so it is zero; else it is unknown.
     pub(crate) absent_is_zero: bool,
@@ -119,12 +137,13 @@ impl OpenRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Clones {
     pub(crate) at: Seq,
+    /// One for each disk; empty for one that the point lacks.
     pub(crate) blobs: Vec<String>,
     /// Whole; else being made, from their start after a crash.
     pub(crate) ready: bool,
 }
 
-/// The page blob of a disk.
+/// The page blob of a disk, unless another name was given to it.
 pub(crate) fn disk_blob(disk: DiskIndex) -> String {
     format!("disk-{}.vhd", disk.0)
 }
@@ -132,12 +151,24 @@ pub(crate) fn disk_blob(disk: DiskIndex) -> String {
 impl BlobManifest {
     pub(crate) fn encode(&self) -> Vec<u8> {
         debug_assert_eq!(self.check(), Ok(()), "{self:?}");
-        sealed_text::encode(MAGIC, VERSION, self)
+        sealed_text::encode(MAGIC, self.version(), self)
+    }
+
+    fn version(&self) -> u32 {
+        let is_plain =
+            !self.members.is_told(&self.points) && self.page_blobs.is_empty() && self.dropped.is_empty();
+        if is_plain { 2 } else { 3 }
     }
 
     pub(crate) fn decode(data: &[u8]) -> Result<Self, String> {
-        let (_, manifest): (u32, Self) = sealed_text::decode(MAGIC, &VERSIONS, data)?;
+        let (version, manifest): (u32, Self) = sealed_text::decode(MAGIC, &VERSIONS, data)?;
         manifest.check()?;
+        if version.max(2) != manifest.version() {
+            return Err(format!(
+                "it says that it has format {version}, but has format {}",
+                manifest.version()
+            ));
+        }
         Ok(manifest)
     }
 
@@ -155,13 +186,14 @@ impl BlobManifest {
         ascend("snapshots", &mut self.bases.iter().map(|base| base.seq))?;
         ascend("staged cycles", &mut self.staged.iter().map(|cycle| cycle.seq))?;
         let count = self.disks.len();
-        if count == 0 || count > 64 || self.disks.iter().any(|disk| disk.size == 0) {
+        if count == 0 || count > DISKS_MAX || self.disks.iter().any(|disk| disk.size == 0) {
             return Err(format!("it has disks of {:?}", self.disks));
         }
+        self.members.check(count, &self.points)?;
+        self.check_names()?;
         let clones = self.standing.iter().chain(self.views.values());
         let of_other_disks = self.bases.iter().any(|base| base.disks.len() != count)
             || clones.into_iter().any(|clones| clones.blobs.len() != count)
-            || self.digests.blobs.len() != count
             || self.all_parts().any(|part| usize::from(part.disk.0) >= count);
         if of_other_disks {
             return Err(format!("it names blobs of more or fewer than its {count} disks"));
@@ -184,6 +216,38 @@ impl BlobManifest {
             Some(point) => Err(format!("what recovery point {} is made of is not all there", point.seq)),
             None => Ok(()),
         }
+    }
+
+    /// Each disk has a page blob of its own and digests, one that was removed has nothing.
+    fn check_names(&self) -> Result<(), String> {
+        if !self.page_blobs.is_empty() && self.page_blobs.len() != self.disks.len()
+            || self.digests.blobs.len() != self.disks.len()
+        {
+            return Err(format!("it names blobs of more or fewer than its {} disks", self.disks.len()));
+        }
+        let mut names: BTreeSet<_> = self.dropped.iter().cloned().collect();
+        for disk in self.disk_indexes() {
+            let (name, removed) = (self.page_blob(disk), self.members.has_removed(disk));
+            let is_foreign = name == MANIFEST || opening_of(&name).is_some();
+            if name.is_empty() != removed || self.digests.blobs[usize::from(disk.0)].is_empty() != removed {
+                return Err(format!(
+                    "of disk {disk} it should have blobs if that was not removed, and only then"
+                ));
+            }
+            if !removed && (is_foreign || !names.insert(name.clone())) {
+                return Err(format!("the page blob {name:?} of disk {disk} is something else, too"));
+            }
+        }
+        let of_removed = |part: &StagedPart| self.members.has_removed(part.disk);
+        let mut staged = self.staged.iter().flat_map(|cycle| &cycle.parts);
+        let removed = |base: &Base| {
+            let named = self.disk_indexes().zip(&base.disks).filter(|(_, snapshot)| snapshot.is_some());
+            named.into_iter().any(|(disk, _)| self.members.has_removed(disk))
+        };
+        if staged.any(|part| of_removed(part) || part.blob.is_empty()) || self.bases.iter().any(removed) {
+            return Err("it keeps something of a disk that was removed".into());
+        }
+        Ok(())
     }
 
     /// Whether the page blobs may be changed before the open cycle is committed: no point is made of what they hold, or will be.
@@ -249,17 +313,65 @@ impl BlobManifest {
         self.staged.iter().flat_map(|cycle| &cycle.parts).chain(open)
     }
 
-    /// Every blob it names but itself.
-    pub(crate) fn blobs(&self) -> BTreeSet<String> {
-        let disks = (0..).map(|disk| disk_blob(DiskIndex(disk))).take(self.disks.len());
-        let clones = self.standing.iter().chain(self.views.values()).flat_map(|clones| &clones.blobs);
-        let parts = self.all_parts().map(|part| &part.blob);
-        parts.chain(clones).chain(&self.digests.blobs).cloned().chain(disks).collect()
+    /// The numbers of all disks.
+    pub(crate) fn disk_indexes(&self) -> impl Iterator<Item = DiskIndex> + Clone + use<> {
+        let count = u16::try_from(self.disks.len()).expect("checked when made");
+        (0..count).map(DiskIndex)
     }
 
-    /// Every snapshot of a disk that it names.
-    pub(crate) fn snapshots(&self, disk: DiskIndex) -> BTreeSet<SnapshotId> {
-        self.bases.iter().filter_map(|base| base.disks[usize::from(disk.0)].clone()).collect()
+    /// Those that were not removed.
+    pub(crate) fn present(&self) -> impl Iterator<Item = DiskIndex> + Clone {
+        self.disk_indexes().filter(|disk| !self.members.has_removed(*disk))
+    }
+
+    /// The name of a disk's page blob; empty if it was removed.
+    pub(crate) fn page_blob(&self, disk: DiskIndex) -> String {
+        match self.page_blobs.get(usize::from(disk.0)) {
+            Some(name) => name.clone(),
+            None if self.members.has_removed(disk) => String::new(),
+            None => disk_blob(disk),
+        }
+    }
+
+    /// The disks that it has.
+    pub(crate) fn blob_disks(&self) -> Vec<BlobDisk> {
+        let of = |(disk, spec): (DiskIndex, &DiskSpec)| {
+            let blob = Some(self.page_blob(disk)).filter(|name| !name.is_empty());
+            BlobDisk { blob, size: spec.size }
+        };
+        self.disk_indexes().zip(&self.disks).map(of).collect()
+    }
+
+    /// Gives the page blobs these names.
+    pub(crate) fn set_page_blobs(&mut self, names: Vec<String>) {
+        self.page_blobs.clear();
+        let called_by_number = self.disk_indexes().map(|disk| self.page_blob(disk));
+        if !called_by_number.eq(names.iter().cloned()) {
+            self.page_blobs = names;
+        }
+    }
+
+    /// Everything whose lease whoever writes must have: page blobs, and the digests beside them.
+    pub(crate) fn leased(&self) -> Vec<String> {
+        let side_cars = self.digests.blobs.iter().filter(|name| !name.is_empty()).cloned();
+        self.present().map(|disk| self.page_blob(disk)).chain(side_cars).collect()
+    }
+
+    /// Every blob it names but itself.
+    pub(crate) fn blobs(&self) -> BTreeSet<String> {
+        let clones = self.standing.iter().chain(self.views.values()).flat_map(|clones| &clones.blobs);
+        let parts = self.all_parts().map(|part| &part.blob);
+        let named = parts.chain(clones).chain(&self.dropped).cloned().chain(self.leased());
+        named.filter(|name| !name.is_empty()).collect()
+    }
+
+    /// Every snapshot that it names, by page blob.
+    pub(crate) fn snapshots(&self) -> BTreeMap<String, BTreeSet<SnapshotId>> {
+        let of = |disk: DiskIndex| {
+            let at = usize::from(disk.0);
+            (self.page_blob(disk), self.bases.iter().filter_map(|base| base.disks[at].clone()).collect())
+        };
+        self.present().map(of).collect()
     }
 
     /// What is staged and not on the page blobs yet.

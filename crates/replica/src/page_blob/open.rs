@@ -1,7 +1,7 @@
 //! Creating a replica in blobs, and opening one after whatever happened to it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use switchback_delta::{NODE_RECORD_LEN, NodeRecord, nodes_of_disk};
@@ -11,13 +11,18 @@ use switchback_model::{DiskIndex, Epoch, Extent, ReplicaId};
 use super::cache::PartCache;
 use super::error::{blob_error, replica_error};
 use super::lease::Lease;
-use super::manifest::{BlobManifest, Digests, MANIFEST, disk_blob};
-use super::pages::PageBlob;
+use super::manifest::{BlobManifest, DISKS_MAX, Digests, MANIFEST, disk_blob};
+use super::pages::{NoFile, PageBlob};
+use super::reshape::{self, BlobDisk};
 use super::save::{Core, load, replace};
 use super::store::{BlobError, BlobStore, LeaseId, PutIf};
 use super::{PageBlobConfig, PageBlobReplica, Shown, opening_of, vhd};
 use crate::digest_file::DigestFile;
+use crate::membership::Membership;
 use crate::{DiskSpec, ReplicaError};
+
+/// What a side-car's name ends with.
+pub(super) const SIDE_CAR: &str = "digests";
 
 impl PageBlobReplica {
     /// Makes a replica of a machine with disks of these sizes: an empty page blob for each, and the manifest.
@@ -25,7 +30,22 @@ impl PageBlobReplica {
     /// # Errors
     /// When there is a replica already, or a blob in the way that holds something; those of the store. May be repeated.
     pub fn create(store: &dyn BlobStore, sizes: Vec<DiskSpec>, id: ReplicaId) -> Result<(), ReplicaError> {
-        check_sizes(&sizes)?;
+        let numbered = (0..)
+            .zip(&sizes)
+            .map(|(disk, spec)| BlobDisk { blob: Some(disk_blob(DiskIndex(disk))), size: spec.size });
+        Self::create_named(store, &numbered.collect::<Vec<_>>(), id)
+    }
+
+    /// The same, on page blobs of these names.
+    ///
+    /// # Errors
+    /// As [`PageBlobReplica::create`].
+    pub fn create_named(
+        store: &dyn BlobStore,
+        disks: &[BlobDisk],
+        id: ReplicaId,
+    ) -> Result<(), ReplicaError> {
+        check_sizes(disks)?;
         let exists = || {
             let detail = format!("{} holds a replica already", store.name());
             Err(ReplicaError::Protocol { detail })
@@ -35,22 +55,27 @@ impl PageBlobReplica {
         }
         let failed = |blob: &str, error: &BlobError| blob_error(store, &format!("making {blob}"), error);
         let mut digests = Digests { blobs: Vec::new(), absent_is_zero: true };
-        for (disk, spec) in (0..).zip(&sizes) {
-            let blob = disk_blob(DiskIndex(disk));
-            make_empty(store, &blob, vhd::blob_len(spec.size)).map_err(|error| failed(&blob, &error))?;
-            make_footer(store, &blob, spec.size, None, id, DiskIndex(disk))
-                .map_err(|error| failed(&blob, &error))?;
+        for (disk, BlobDisk { blob, size }) in (0..).zip(disks) {
+            let Some(blob) = blob else {
+                digests.blobs.push(String::new());
+                continue;
+            };
+            make_empty(store, blob, vhd::blob_len(*size)).map_err(|error| failed(blob, &error))?;
+            make_footer(store, blob, *size, None, id, DiskIndex(disk))
+                .map_err(|error| failed(blob, &error))?;
             let side_car = format!("{:08}-{disk:08}-digests", 0);
-            make_empty(store, &side_car, digests_len(spec.size))
-                .map_err(|error| failed(&side_car, &error))?;
+            make_empty(store, &side_car, digests_len(*size)).map_err(|error| failed(&side_car, &error))?;
             digests.blobs.push(side_car);
         }
-        let manifest = BlobManifest {
+        let mut manifest = BlobManifest {
             id,
             epoch: Epoch(0),
             opening: 0,
             version: 0,
-            disks: sizes,
+            disks: disks.iter().map(BlobDisk::spec).collect(),
+            page_blobs: Vec::new(),
+            members: Membership { seeding: Vec::new(), removed: reshape::removed(disks) },
+            dropped: Vec::new(),
             points: Vec::new(),
             bases: Vec::new(),
             staged: Vec::new(),
@@ -62,6 +87,7 @@ impl PageBlobReplica {
             views: BTreeMap::new(),
             removing: false,
         };
+        manifest.set_page_blobs(disks.iter().map(BlobDisk::name).collect());
         match replace(store, &manifest, &PutIf::Absent) {
             Ok(_) => Ok(()),
             Err(BlobError::Refused { .. }) => exists(),
@@ -85,8 +111,7 @@ impl PageBlobReplica {
         let none = || ReplicaError::Corrupt { detail: format!("there is no replica in {}", store.name()) };
         let (mut manifest, etag) = load(&*store)?.ok_or_else(none)?;
         let lease = LeaseId(host);
-        let disks = (0..).map(|disk| disk_blob(DiskIndex(disk))).take(manifest.disks.len());
-        for blob in disks.chain(manifest.digests.blobs.iter().cloned()) {
+        for blob in manifest.leased() {
             match take_lease(&*store, &blob, lease, take_over) {
                 Err(ReplicaError::Corrupt { .. }) if manifest.removing => {}
                 other => other?,
@@ -103,7 +128,7 @@ impl PageBlobReplica {
             other => other.map_err(|error| blob_error(&*store, "writing the manifest", &error))?,
         };
         let lease = Lease::new(lease);
-        let digests = digest_files(&store, &manifest, &lease);
+        let digests = std::array::from_fn(|disk| Mutex::new(digest_file(&store, &manifest, &lease, disk)));
         let shown = Shown { manifest: Arc::new(manifest.clone()), paused: None };
         let mut core = Core {
             manifest,
@@ -132,6 +157,10 @@ impl PageBlobReplica {
             config,
         };
         replica.remove_garbage()?;
+        // Else it is removed with the rest.
+        if !replica.manifest()?.removing {
+            replica.delete_dropped()?;
+        }
         Ok(replica)
     }
 
@@ -142,8 +171,7 @@ impl PageBlobReplica {
         let listed = self.store.list("").map_err(|e| blob_error(&*self.store, "listing blobs", &e))?;
         let needed = manifest.blobs();
         let is_old = |opening: Option<u64>| opening.is_some_and(|opening| opening < manifest.opening);
-        let disks: BTreeMap<_, _> =
-            self.disk_indexes().map(|disk| (disk_blob(disk), manifest.snapshots(disk))).collect();
+        let disks = manifest.snapshots();
         for entry in listed {
             let Some(snapshot) = entry.snapshot else {
                 if !needed.contains(&entry.name) && is_old(opening_of(&entry.name)) {
@@ -163,20 +191,31 @@ impl PageBlobReplica {
     /// Forgets all digests: what is on the page blobs is not known any more. The caller names the new side-car in the manifest.
     pub(super) fn new_digests(&self, manifest: &BlobManifest) -> Result<Digests, ReplicaError> {
         let mut blobs = Vec::new();
-        for spec in &manifest.disks {
-            let blob = self.new_name(manifest.opening, "digests");
-            let made = make_empty(&*self.store, &blob, digests_len(spec.size));
-            made.and_then(|()| self.store.acquire_lease(&blob, self.lease.id()))
-                .map_err(|e| blob_error(&*self.store, "making digests", &e))?;
-            blobs.push(blob);
+        for (disk, spec) in manifest.disk_indexes().zip(&manifest.disks) {
+            blobs.push(match manifest.members.has_removed(disk) {
+                true => String::new(),
+                false => {
+                    let blob = self.new_name(manifest.opening, SIDE_CAR);
+                    self.make_side_car(&blob, spec.size)?;
+                    blob
+                }
+            });
         }
         Ok(Digests { blobs, absent_is_zero: false })
     }
 
+    /// Makes a side-car, empty, for a disk of so many bytes.
+    pub(super) fn make_side_car(&self, blob: &str, disk_size: u64) -> Result<(), ReplicaError> {
+        let made = make_empty(&*self.store, blob, digests_len(disk_size));
+        made.and_then(|()| self.store.acquire_lease(blob, self.lease.id()))
+            .map_err(|e| blob_error(&*self.store, "making digests", &e))
+    }
+
     /// Takes the digests that the manifest names.
     pub(super) fn reopen_digests(&self, manifest: &BlobManifest) {
-        for (disk, opened) in self.disk_indexes().zip(digest_files(&self.store, manifest, &self.lease)) {
-            *self.digests(disk) = opened.into_inner().expect("just made");
+        for (disk, slot) in self.digests.iter().enumerate() {
+            let opened = digest_file(&self.store, manifest, &self.lease, disk);
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = opened;
         }
     }
 }
@@ -188,9 +227,9 @@ impl Drop for PageBlobReplica {
         if core.lost.is_some() {
             return;
         }
-        let digests = core.manifest.digests.blobs.clone();
+        let leased = core.manifest.leased();
         drop(core);
-        for blob in self.disk_indexes().map(disk_blob).chain(digests) {
+        for blob in leased {
             for id in self.lease.ids() {
                 if let Err(error) = self.store.release_lease(&blob, id) {
                     tracing::debug!(blob, %error, "a lease was not released; the next host takes it over");
@@ -201,26 +240,30 @@ impl Drop for PageBlobReplica {
     }
 }
 
-fn digest_files(
+/// The digests of a disk; of one that was removed, or is none, nothing.
+fn digest_file(
     store: &Arc<dyn BlobStore>,
     manifest: &BlobManifest,
     lease: &Lease,
-) -> Vec<Mutex<DigestFile>> {
+    disk: usize,
+) -> DigestFile {
     let Digests { blobs, absent_is_zero } = &manifest.digests;
     let absent = if *absent_is_zero { NodeRecord::zero() } else { NodeRecord::unknown() };
-    let open = |(blob, spec): (&String, &DiskSpec)| {
-        let (store, blob, size) = (Arc::clone(store), blob.clone(), digests_len(spec.size));
-        let file = PageBlob { store, blob, lease: Some(lease.clone()), size };
-        Mutex::new(DigestFile::over(Box::new(file), spec.size, absent.clone()))
-    };
-    blobs.iter().zip(&manifest.disks).map(open).collect()
+    match (manifest.disks.get(disk), blobs.get(disk).filter(|blob| !blob.is_empty())) {
+        (Some(spec), Some(blob)) => {
+            let (store, blob, size) = (Arc::clone(store), blob.clone(), digests_len(spec.size));
+            let file = PageBlob { store, blob, lease: Some(lease.clone()), size };
+            DigestFile::over(Box::new(file), spec.size, absent)
+        }
+        _ => DigestFile::over(Box::new(NoFile), 0, absent),
+    }
 }
 
 fn digests_len(disk_size: u64) -> u64 {
     u64::from(nodes_of_disk(disk_size)) * NODE_RECORD_LEN as u64
 }
 
-fn take_lease(
+pub(super) fn take_lease(
     store: &dyn BlobStore,
     blob: &str,
     lease: LeaseId,
@@ -240,7 +283,7 @@ fn take_lease(
 }
 
 /// A page blob of zeros; one that an interrupted attempt has made serves as well, if nothing was written to it.
-fn make_empty(store: &dyn BlobStore, blob: &str, len: u64) -> Result<(), BlobError> {
+pub(super) fn make_empty(store: &dyn BlobStore, blob: &str, len: u64) -> Result<(), BlobError> {
     match store.create_pages(blob, len) {
         Err(BlobError::Refused { .. }) => {
             let data = Extent::new(0, len - vhd::FOOTER_LEN);
@@ -283,15 +326,15 @@ pub(super) fn read_footer(blob: &PageBlob, disk_size: u64) -> Result<[u8; 512], 
     Ok(footer)
 }
 
-fn check_sizes(sizes: &[DiskSpec]) -> Result<(), ReplicaError> {
+pub(super) fn check_sizes(disks: &[BlobDisk]) -> Result<(), ReplicaError> {
     /// What Azure imports: 32 TiB less 512 bytes of footer would be the page blob's, 8 TiB is the limit of a page blob.
     const SIZE_MAX: u64 = (8 << 40) - (1 << 20);
     let refuse = |detail: String| Err(ReplicaError::DisksChanged { detail });
-    if sizes.is_empty() || sizes.len() > 64 {
-        return refuse(format!("the source has {} disks; 1 to 64 are supported", sizes.len()));
+    if disks.is_empty() || disks.len() > DISKS_MAX {
+        return refuse(format!("the source has {} disks; 1 to {DISKS_MAX} are supported", disks.len()));
     }
-    match sizes.iter().find(|spec| spec.size == 0 || spec.size > SIZE_MAX) {
-        Some(spec) => refuse(format!("a disk has {} bytes; a page blob takes 1 byte to 8 TiB", spec.size)),
+    match disks.iter().find(|disk| disk.size == 0 || disk.size > SIZE_MAX) {
+        Some(disk) => refuse(format!("a disk has {} bytes; a page blob takes 1 byte to 8 TiB", disk.size)),
         None => Ok(()),
     }
 }

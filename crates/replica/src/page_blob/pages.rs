@@ -94,6 +94,32 @@ impl Disk for PageBlob {
     }
 }
 
+/// Stands where there is no file: the digests of a disk that was removed, or that never was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NoFile;
+
+impl VolumeFile for NoFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+
+    fn read_at(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        refuse("written where there is none")
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 impl VolumeFile for PageBlob {
     fn len(&self) -> io::Result<u64> {
         Ok(self.size)

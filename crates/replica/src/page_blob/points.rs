@@ -8,7 +8,7 @@ use switchback_model::{ObjectName, Seq};
 
 use super::PageBlobReplica;
 use super::error::blob_error;
-use super::manifest::{BlobManifest, Clones, disk_blob};
+use super::manifest::{BlobManifest, Clones};
 use super::open::make_footer;
 use super::pages::PageBlob;
 use super::store::PAGE;
@@ -17,7 +17,8 @@ use crate::ReplicaError;
 
 impl PageBlobReplica {
     /// Makes clones of the disks as they were at point `seq`, for a failover; until [`PageBlobReplica::resume`] all points stay, and nobody
-    /// may write. May be repeated, also with another point: then those of the one before are deleted. The page blobs, one for each disk.
+    /// may write. May be repeated, also with another point: then those of the one before are deleted. The page blobs, one for each disk; empty names for
+    /// those that the point lacks.
     ///
     /// # Errors
     /// [`ReplicaError::NoSuchPoint`]; [`ReplicaError::Corrupt`] when what the point is made of is damaged: choose another; those of the
@@ -57,7 +58,7 @@ impl PageBlobReplica {
     }
 
     /// Makes clones of a point beside replication, which goes on; `name` tells them apart from others. May be repeated; another point replaces
-    /// the clones. The page blobs, one for each disk.
+    /// the clones. The page blobs, one for each disk; empty names for those that the point lacks.
     ///
     /// # Errors
     /// As [`PageBlobReplica::stand_at`].
@@ -97,6 +98,7 @@ impl PageBlobReplica {
     pub fn remove(&self) -> Result<(), ReplicaError> {
         let _turn = self.turn();
         let _working = self.working();
+        self.delete_dropped()?;
         let failed = |error: &_| blob_error(&*self.store, "removing the replica", error);
         let mut core = self.core();
         core.settle(&*self.store)?;
@@ -104,8 +106,7 @@ impl PageBlobReplica {
         if !core.manifest.removing {
             self.save(&mut core, |manifest| manifest.removing = true)?;
         }
-        let leased: Vec<_> =
-            self.disk_indexes().map(disk_blob).chain(core.manifest.digests.blobs.iter().cloned()).collect();
+        let leased = core.manifest.leased();
         let listed = self.store.list("").map_err(|e| failed(&e))?;
         let blobs = listed.into_iter().filter(|entry| entry.snapshot.is_none()).map(|entry| entry.name);
         for blob in blobs.filter(|name| super::opening_of(name).is_some() || leased.contains(name)) {
@@ -123,20 +124,25 @@ impl PageBlobReplica {
         seq: Seq,
         note: impl Fn(&mut BlobManifest, Clones),
     ) -> Result<Vec<String>, ReplicaError> {
-        let name = |disk: switchback_model::DiskIndex| {
-            self.new_name(manifest.opening, &format!("disk-{}-at.vhd", disk.0))
+        let lacks = &manifest.point(seq)?.lacks;
+        let name = |disk: switchback_model::DiskIndex| match lacks.contains(&disk) {
+            true => String::new(),
+            false => self.new_name(manifest.opening, &format!("disk-{}-at.vhd", disk.0)),
         };
-        let mut clones = Clones { at: seq, blobs: self.disk_indexes().map(name).collect(), ready: false };
+        let mut clones = Clones { at: seq, blobs: manifest.disk_indexes().map(name).collect(), ready: false };
         self.save(&mut self.core(), |manifest| note(manifest, clones.clone()))?;
         let base = manifest.base_of(seq);
         let from = base.map_or(Seq(0), |base| base.seq);
         let layers = self.layers(manifest, manifest.cycles(from, seq))?;
         for (((disk, spec), layer), blob) in
-            self.disk_indexes().zip(&manifest.disks).zip(&layers).zip(&clones.blobs)
+            manifest.disk_indexes().zip(&manifest.disks).zip(&layers).zip(&clones.blobs)
         {
+            if blob.is_empty() {
+                continue;
+            }
             let snapshot = base.and_then(|base| base.disks[usize::from(disk.0)].as_ref());
             let made = match snapshot {
-                Some(snapshot) => self.store.clone_snapshot(&disk_blob(disk), snapshot, blob),
+                Some(snapshot) => self.store.clone_snapshot(&manifest.page_blob(disk), snapshot, blob),
                 None => self.store.create_pages(blob, vhd::blob_len(spec.size)),
             };
             // Also over the snapshot's: whatever somebody did to the page blob, a machine can start from its clone.

@@ -200,7 +200,7 @@ impl PageBlobReplica {
 
     /// Deletes blobs that the manifest has ceased to name. Failing is no harm: the next opening does it.
     pub(super) fn delete_blobs(&self, blobs: impl IntoIterator<Item = String>) {
-        for blob in blobs {
+        for blob in blobs.into_iter().filter(|blob| !blob.is_empty()) {
             self.cache.remove(&blob);
             if let Err(error) = self.store.delete(&blob, None) {
                 tracing::warn!(blob, %error, "a blob that is not needed any more could not be deleted yet");

@@ -46,7 +46,8 @@ impl PageBlobReplica {
         let current = core.manifest.epoch;
         let epoch = request.epoch.unwrap_or(current);
         core.check_epoch(epoch)?;
-        rules::same_disks(&core.manifest.disks, &request.disks)?;
+        let lacking = core.manifest.members.lacking();
+        rules::known_disks(&core.manifest.disks, &lacking, &request.disks)?;
         core.check_not_standing()?;
         match &core.writer {
             Some((writer, _)) if *writer != request.writer && epoch == current => {
@@ -105,7 +106,7 @@ impl PageBlobReplica {
         })?;
         core.keep_acknowledged();
         if blank {
-            self.disk_indexes().for_each(|disk| self.digests(disk).is_blank());
+            core.manifest.present().for_each(|disk| self.digests(disk).is_blank());
         }
         Ok(())
     }
@@ -130,15 +131,18 @@ impl PageBlobReplica {
     fn commit_open(&self, commit: &CommitCycle) -> Result<Watermarks, ReplicaError> {
         let filled = self.finish_fill(commit.seq)?;
         let mut core = self.core();
-        let parts = core.parts.clone();
+        let members = &core.manifest.members;
+        let (void, parts) =
+            core.parts.iter().cloned().partition::<Vec<_>, _>(|part| members.has_removed(part.disk));
         self.save(&mut core, |manifest| {
             manifest.generation = manifest.open.take().map(|open| open.generation);
+            let lacks = manifest.members.commit(&commit.whole);
             manifest.points.push(RecoveryPoint {
                 seq: commit.seq,
                 time: commit.time,
                 consistency: commit.consistency,
                 group_tag: commit.group_tag.clone(),
-                lacks: Vec::new(),
+                lacks,
             });
             match filled {
                 Some((base, absent_is_zero)) => {
@@ -149,12 +153,18 @@ impl PageBlobReplica {
             }
         })?;
         core.keep_acknowledged();
+        // What had come for disks that were removed meanwhile.
+        self.delete_blobs(void.into_iter().map(|part| part.blob));
         Ok(watermarks(&core))
     }
 
-    /// The record of a node with every leaf known. Unknown ones are read from the page blob.
-    fn complete_node(&self, disk: DiskIndex, size: u64, node: u32) -> Result<NodeRecord, ReplicaError> {
-        let source = self.disk(disk, size);
+    /// The record of a node with every leaf known. Unknown ones are read from the page blob; of a disk that was removed all are zero.
+    fn complete_node(&self, disk: DiskIndex, node: u32) -> Result<NodeRecord, ReplicaError> {
+        let manifest = self.manifest()?;
+        if manifest.members.has_removed(disk) {
+            return Ok(NodeRecord::zero());
+        }
+        let source = self.disk(&manifest, disk);
         self.digests(disk).complete(node, &source, self.config.io_threads)
     }
 }
@@ -288,7 +298,7 @@ impl ReplicaSession for BlobSession {
         let nodes: Vec<_> = (first..end.min(first.saturating_add(1 << 16))).collect();
         let size = self.settle_digests(disk, &nodes)?;
         let digest = |node: &u32| {
-            let record = self.replica.complete_node(disk, size, *node)?;
+            let record = self.replica.complete_node(disk, *node)?;
             Ok(NodeDigest(record.node_digest(leaves_of_node(size, *node)).expect("a complete record")))
         };
         nodes.iter().map(digest).collect()
@@ -300,7 +310,7 @@ impl ReplicaSession for BlobSession {
         let _turn = self.replica.enter(self.key)?;
         let size = self.settle_digests(disk, nodes)?;
         let of_node = |node: &u32| {
-            let record = self.replica.complete_node(disk, size, *node)?;
+            let record = self.replica.complete_node(disk, *node)?;
             let leaves = (0..leaves_of_node(size, *node)).map(|leaf| record.leaf(leaf).expect("complete"));
             Ok(LeafDigests { node: *node, leaves: leaves.collect() })
         };

@@ -39,6 +39,8 @@ enum PartKind {
     Stage(Box<DeltaWriter<Vec<u8>>>),
     /// Straight to the page blob.
     Fill(Gathered),
+    /// For a disk that was removed: nothing is kept of it.
+    Void,
 }
 
 impl PartWriter {
@@ -102,6 +104,9 @@ impl PageBlobReplica {
         let manifest = &core.manifest;
         rules::expect_part(core.open_status().as_ref(), manifest.disks.len(), header)?;
         let hasher = PartHasher::default();
+        if manifest.members.has_removed(header.disk) {
+            return Ok(PartWriter { header, hasher, kind: PartKind::Void });
+        }
         if manifest.open.as_ref().is_some_and(|open| open.filled.is_some()) {
             let size = manifest.disks[usize::from(header.disk.0)].size;
             return Ok(PartWriter { header, hasher, kind: PartKind::Fill(Gathered::new(header.disk, size)) });
@@ -133,6 +138,10 @@ impl PageBlobReplica {
                 hasher.push(&frame);
                 return self.gather(key, gathered, frame, puts);
             }
+            PartKind::Void => {
+                hasher.push(&frame);
+                return Ok(());
+            }
         };
         frame.contents().map_err(|error| ReplicaError::Corrupt {
             detail: format!("a frame of part {} as it was received: {error}", header.part),
@@ -159,6 +168,7 @@ impl PageBlobReplica {
                 Some(writer.finish().map_err(|error| self.part_error(header, &error))?.0)
             }
             PartKind::Fill(mut gathered) => self.write_gathered(key, &mut gathered, puts).map(|()| None)?,
+            PartKind::Void => None,
         };
         if hasher.finish() != checksum {
             let detail =
@@ -168,7 +178,11 @@ impl PageBlobReplica {
         let mut core = self.core();
         rules::expect_part(core.open_status().as_ref(), core.manifest.disks.len(), header)?;
         let Some(data) = data.map(Bytes::from) else {
-            core.filled += 1;
+            if core.manifest.open.as_ref().is_some_and(|open| open.filled.is_some()) {
+                core.filled += 1;
+            } else {
+                core.parts.push(StagedPart { disk: header.disk, blob: String::new(), len: 0 });
+            }
             return Ok(());
         };
         let what = format!("stage-{:016}-{:06}-{:03}.delta", header.seq.0, header.part.0, header.disk.0);

@@ -1,5 +1,7 @@
-//! The source: two disks, the blocks changed since they were last released, and the rules of a sync engine in
+//! The source: two disks, and those that come later; the blocks changed since they were last released, and the rules of a sync engine in
 //! their shortest form.
+
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use rand::Rng;
@@ -18,34 +20,53 @@ use switchback_replica::{
 pub(crate) const SIZES: [u64; 2] = [3 * LEAF as u64 + 1000, LEAF as u64 + 4096];
 
 pub(crate) struct Source {
-    pub(crate) disks: [Vec<u8>; 2],
+    pub(crate) disks: Vec<Vec<u8>>,
     /// Changed since the last release.
-    pub(crate) dirty: [ExtentSet; 2],
+    pub(crate) dirty: Vec<ExtentSet>,
+    /// Disks that it has not said yet to be whole at the replica.
+    pub(crate) seeding: BTreeSet<DiskIndex>,
+    /// What it said last to be so.
+    pub(crate) said: Vec<DiskIndex>,
     pub(crate) generation: GenerationId,
     pub(crate) time: u64,
 }
 
 impl Source {
     pub(crate) fn new() -> Self {
-        let disks = SIZES.map(|size| vec![0; size as usize]);
-        Self { disks, dirty: Default::default(), generation: GenerationId([1; 16]), time: 1_000 }
+        Self {
+            disks: SIZES.map(|size| vec![0; size as usize]).into(),
+            dirty: vec![ExtentSet::default(); SIZES.len()],
+            seeding: BTreeSet::new(),
+            said: Vec::new(),
+            generation: GenerationId([1; 16]),
+            time: 1_000,
+        }
     }
 
     pub(crate) fn specs() -> Vec<DiskSpec> {
         SIZES.iter().map(|size| DiskSpec { size: *size }).collect()
     }
 
+    /// What it takes its disks for.
+    pub(crate) fn own_specs(&self) -> Vec<DiskSpec> {
+        self.disks.iter().map(|disk| DiskSpec { size: disk.len() as u64 }).collect()
+    }
+
+    fn release(&mut self) {
+        self.dirty = vec![ExtentSet::default(); self.disks.len()];
+    }
+
     /// The tracker starts anew: what it knew is gone.
     pub(crate) fn restart(&mut self, rng: &mut ChaCha8Rng) {
         self.generation = GenerationId(rng.random());
-        self.dirty = Default::default();
+        self.release();
     }
 
     /// Some writes: data, zeros, whole leaves.
     pub(crate) fn write(&mut self, rng: &mut ChaCha8Rng) {
         for _ in 0..rng.random_range(0..6) {
-            let disk = rng.random_range(0..2);
-            let size = SIZES[disk];
+            let disk = rng.random_range(0..self.disks.len());
+            let size = self.disks[disk].len() as u64;
             let extent = match rng.random_range(0..4) {
                 0 => Extent::new(rng.random_range(0..size / 65536) * 65536, 65536),
                 1 => Extent::new(0, size),
@@ -70,15 +91,17 @@ impl Source {
         session: &mut dyn ReplicaSession,
         rng: &mut ChaCha8Rng,
     ) -> Result<(), ReplicaError> {
-        let mut request = OpenCycle { generation: self.generation, kind: CycleKind::Changes };
+        let (mut request, mut whole) =
+            (OpenCycle { generation: self.generation, kind: CycleKind::Changes }, Vec::new());
         let opened = match session.open_cycle(&request) {
             Err(ReplicaError::ResyncNeeded { .. }) => {
                 // A resync that another life of the source had begun starts over.
                 session.abort_cycle()?;
                 request.kind = CycleKind::Resync { reason: ResyncReason::Requested };
                 let opened = session.open_cycle(&request)?;
-                for disk in 0..2 {
-                    self.compare(session, disk)?;
+                for disk in (0..).map(DiskIndex).take(self.disks.len()) {
+                    self.compare(session, disk.0)?;
+                    whole.push(disk);
                 }
                 opened
             }
@@ -88,7 +111,7 @@ impl Source {
         for _round in 0..rng.random_range(1..3) {
             part = self.send_dirty(session, opened.seq, part)?;
             session.barrier()?;
-            self.dirty = Default::default();
+            self.release();
             if rng.random_bool(0.3) {
                 self.write(rng);
             }
@@ -99,15 +122,19 @@ impl Source {
             return self.replicate(session, rng);
         }
         self.time += 1_000;
+        // All of them are there by now; now and then it takes its time to say so.
+        whole.extend(self.seeding.iter().copied().filter(|_| rng.random_bool(0.5)));
+        self.said.clone_from(&whole);
         let commit = CommitCycle {
             seq: opened.seq,
             parts: part.0,
             time: UnixMillis(self.time),
             consistency: Consistency::CrashConsistent,
             group_tag: None,
-            whole: Vec::new(),
+            whole,
         };
         session.commit(&commit)?;
+        self.seeding.retain(|disk| !commit.whole.contains(disk));
         Ok(())
     }
 
@@ -145,7 +172,7 @@ impl Source {
         };
         self.send_dirty(session, opened.seq, opened.next_part)?;
         session.barrier()?;
-        self.dirty = Default::default();
+        self.release();
         Ok(())
     }
 
@@ -157,7 +184,7 @@ impl Source {
 
     /// Marks what differs from the replica as changed.
     fn compare(&mut self, session: &mut dyn ReplicaSession, disk: u16) -> Result<(), ReplicaError> {
-        let (size, index) = (SIZES[usize::from(disk)], DiskIndex(disk));
+        let (size, index) = (self.disks[usize::from(disk)].len() as u64, DiskIndex(disk));
         let nodes: Vec<_> = (0..nodes_of_disk(size)).collect();
         let _ = session.node_digests(index, 0, nodes_of_disk(size))?;
         for digests in session.leaf_digests(index, &nodes)? {

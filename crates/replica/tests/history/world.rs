@@ -14,7 +14,7 @@ use switchback_replica::{
 
 use crate::source::{SIZES, Source};
 
-type Contents = [Vec<u8>; 2];
+type Contents = Vec<Vec<u8>>;
 
 pub(crate) struct World {
     machine: SimMachine,
@@ -37,7 +37,7 @@ impl World {
         let machine = SimMachine::new(seed);
         let mut points = BTreeMap::new();
         if used_disks {
-            let before = SIZES.map(|size| vec![0xAB; size as usize]);
+            let before = SIZES.map(|size| vec![0xAB; size as usize]).to_vec();
             for (disk, contents) in before.iter().enumerate() {
                 let target = machine.disk(&format!("disk-{disk}"), SIZES[disk] + 512);
                 target.write_at(0, contents).unwrap();
@@ -222,7 +222,7 @@ impl World {
             replica: "machine".parse().unwrap(),
             epoch: None,
             writer: WriterId([3; 16]),
-            disks: Source::specs(),
+            disks: self.source.own_specs(),
         };
         self.replica().session(&request)
     }

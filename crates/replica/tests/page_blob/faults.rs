@@ -11,8 +11,8 @@ use switchback_model::{
 use switchback_replica::sim::{SimAccount, SimStore};
 use switchback_replica::store::{BlobStore, LeaseId, SnapshotId};
 use switchback_replica::{
-    BlobSession, CommitCycle, CycleKind, DiskSpec, OpenCycle, PageBlobConfig, PageBlobReplica, PartHeader,
-    ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest,
+    BlobDisk, BlobSession, CommitCycle, CycleKind, DiskSpec, OpenCycle, PageBlobConfig, PageBlobReplica,
+    PartHeader, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest,
 };
 
 const SIZE: u64 = 20 << 20;
@@ -35,7 +35,7 @@ fn session(replica: &Arc<PageBlobReplica>) -> BlobSession {
         replica: "machine".parse().unwrap(),
         epoch: None,
         writer: WriterId([3; 16]),
-        disks: vec![DiskSpec { size: SIZE }],
+        disks: replica.status().disks,
     };
     replica.session(&request).unwrap()
 }
@@ -291,6 +291,13 @@ fn a_new_history_begins_on_what_the_pages_hold_whenever_it_is_cut_short() {
         contents.truncate(usize::try_from(SIZE).unwrap());
         contents
     };
+    // The same disk, or with one more, whose page blob has been made or not.
+    let named = |blob: &str| BlobDisk { blob: Some(blob.into()), size: SIZE };
+    let more = [named("disk-0.vhd"), named("disk-7.vhd")];
+    [None, Some(&more[..])].into_iter().for_each(|disks| begin_anew_cut_short(disks, contents));
+}
+
+fn begin_anew_cut_short(disks: Option<&[BlobDisk]>, contents: impl Fn(&SimAccount, &str) -> Vec<u8>) {
     let name: ObjectName = "view".parse().unwrap();
     for ops in (0..).take_while(|ops| *ops < 200) {
         let (account, store) = make();
@@ -301,12 +308,14 @@ fn a_new_history_begins_on_what_the_pages_hold_whenever_it_is_cut_short() {
         replica.view(&name, stood).unwrap();
         replica.stand_at(stood).unwrap();
         store.crash_after(ops);
-        let cut = replica.begin_anew(ReplicaId([6; 16]), UnixMillis(9)).is_err();
+        let cut = replica.begin_anew(ReplicaId([6; 16]), disks, UnixMillis(9)).is_err();
         drop(replica);
 
         let store = account.connect();
         let replica = open(&store, 2).unwrap();
-        replica.begin_anew(ReplicaId([6; 16]), UnixMillis(9)).unwrap();
+        replica.begin_anew(ReplicaId([6; 16]), disks, UnixMillis(9)).unwrap();
+        let count = disks.map_or(1, <[_]>::len);
+        assert_eq!(account.blobs().len(), 1 + 2 * count, "{ops}: {:?}", account.blobs());
         assert_eq!((replica.id(), replica.standing()), (ReplicaId([6; 16]), None), "{ops}");
         assert_eq!(replica.points().iter().map(|point| point.seq).collect::<Vec<_>>(), [Seq(0)], "{ops}");
         assert_eq!(staged(&account), [""; 0], "{ops}: nothing of the former history is left");

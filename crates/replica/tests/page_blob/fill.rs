@@ -231,7 +231,7 @@ fn a_new_history_on_a_broken_off_fill_has_no_point_yet() {
     let account = made(1);
     let (_, replica) = open(&account, 1, 1);
     fill(&mut session(&replica).unwrap(), vec![leaf(0, 1), leaf(2, 1)], false);
-    replica.begin_anew(ReplicaId([6; 16]), UnixMillis(9)).unwrap();
+    replica.begin_anew(ReplicaId([6; 16]), None, UnixMillis(9)).unwrap();
     assert_eq!((replica.points(), replica.status().open), (Vec::new(), None));
     expect_truthful(&account, &replica, "anew");
     let mut source = Source::new();

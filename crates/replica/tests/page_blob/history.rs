@@ -1,7 +1,7 @@
 //! Any sequence of cycles, rounds, crashes, take-overs, lost answers and throttling gives at every kept point exactly the model's bytes.
 //!
 //! After every crash, and at the end, every point that the replica lists is cloned and compared, and no acknowledged point may be missing. A
-//! process that has lost the replica goes on trying to write.
+//! process that has lost the replica goes on trying to write. Disks come and go meanwhile (`shape`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,18 +15,20 @@ use switchback_replica::{
     BlobSession, PageBlobConfig, PageBlobReplica, ReplicaError, ReplicaSession, SessionRequest,
 };
 
+use crate::shape::Shape;
 use crate::source::Source;
 
-type Contents = [Vec<u8>; 2];
+type Contents = Vec<Vec<u8>>;
 
-struct World {
-    account: SimAccount,
+pub(crate) struct World {
+    pub(crate) account: SimAccount,
     store: Arc<SimStore>,
     replica: Option<Arc<PageBlobReplica>>,
     /// A process that has lost the replica, and does not know.
     stale: Option<Arc<PageBlobReplica>>,
-    source: Source,
-    points: BTreeMap<Seq, Contents>,
+    pub(crate) source: Source,
+    pub(crate) shape: Shape,
+    pub(crate) points: BTreeMap<Seq, Contents>,
     /// Points that may or may not be there.
     doubtful: BTreeSet<Seq>,
     in_flight: Option<Contents>,
@@ -44,7 +46,7 @@ fn config() -> PageBlobConfig {
 }
 
 impl World {
-    fn new(seed: u64, faults: Faults) -> Self {
+    pub(crate) fn new(seed: u64, faults: Faults) -> Self {
         let account = SimAccount::new(seed);
         let store = account.connect();
         PageBlobReplica::create(&*store, Source::specs(), ReplicaId([9; 16])).unwrap();
@@ -54,6 +56,7 @@ impl World {
             replica: None,
             stale: None,
             source: Source::new(),
+            shape: Shape::new(),
             points: BTreeMap::new(),
             doubtful: BTreeSet::new(),
             in_flight: None,
@@ -76,12 +79,12 @@ impl World {
         self.account.set_faults(self.faults);
     }
 
-    fn replica(&self) -> Arc<PageBlobReplica> {
+    pub(crate) fn replica(&self) -> Arc<PageBlobReplica> {
         Arc::clone(self.replica.as_ref().unwrap())
     }
 
     fn step(&mut self, rng: &mut ChaCha8Rng) {
-        match rng.random_range(0..16) {
+        match rng.random_range(0..18) {
             0..6 => self.cycle(rng),
             6 | 7 => {
                 let done = self.replica().maintain();
@@ -94,14 +97,16 @@ impl World {
             12 => self.stand(rng),
             13 => {
                 self.source.write(rng);
-                let done = session(&self.replica()).and_then(|mut s| self.source.begin_and_drop(&mut s));
+                let done = session(&self.replica(), &self.source)
+                    .and_then(|mut s| self.source.begin_and_drop(&mut s));
                 self.survive(done);
             }
+            14 | 15 => self.reshape(rng),
             _ => self.check("in between"),
         }
     }
 
-    fn cycle(&mut self, rng: &mut ChaCha8Rng) {
+    pub(crate) fn cycle(&mut self, rng: &mut ChaCha8Rng) {
         self.source.write(rng);
         for _attempt in 0..200 {
             let done = self.try_cycle(rng);
@@ -115,12 +120,13 @@ impl World {
     }
 
     fn try_cycle(&mut self, rng: &mut ChaCha8Rng) -> Result<(), ReplicaError> {
-        let mut session = session(&self.replica())?;
+        let mut session = session(&self.replica(), &self.source)?;
         let done = self.source.replicate(&mut session, rng);
         let contents = self.source.disks.clone();
         match (&done, session.status().map(|status| status.last_point)) {
             (Ok(()), Ok(Some(last))) => {
                 self.points.insert(last.seq, contents);
+                self.shape.committed(last.seq, &self.source.said);
             }
             _ => self.in_flight = Some(contents),
         }
@@ -129,7 +135,8 @@ impl World {
 
     fn leave_open(&mut self, rng: &mut ChaCha8Rng) {
         self.source.write(rng);
-        let done = session(&self.replica()).and_then(|mut s| self.source.begin_and_leave(&mut s));
+        let done =
+            session(&self.replica(), &self.source).and_then(|mut s| self.source.begin_and_leave(&mut s));
         self.survive(done);
     }
 
@@ -152,7 +159,7 @@ impl World {
             Ok(blobs) => {
                 assert_eq!((self.replica().standing(), &self.replica().standing_blobs()), (Some(at), &blobs));
                 self.compare(at, &blobs, "standing");
-                let refused = session(&self.replica()).map(drop);
+                let refused = session(&self.replica(), &self.source).map(drop);
                 assert!(matches!(refused, Err(ReplicaError::Standing { .. })), "{refused:?}");
             }
         }
@@ -171,7 +178,7 @@ impl World {
     /// Another process takes the replica over while this one is in the middle of something; this one goes on trying.
     fn take_over(&mut self, rng: &mut ChaCha8Rng) {
         let old = self.replica();
-        let mut old_session = session(&old).ok();
+        let mut old_session = session(&old, &self.source).ok();
         if let Some(session) = &mut old_session {
             self.source.write(rng);
             // Half a cycle of what the new one will be sent too.
@@ -199,7 +206,7 @@ impl World {
         }
     }
 
-    fn survive(&mut self, done: Result<(), ReplicaError>) {
+    pub(crate) fn survive(&mut self, done: Result<(), ReplicaError>) {
         let Err(error) = done else { return };
         let text = error.to_string();
         assert!(text.contains("simulated"), "failed by itself: {text}");
@@ -217,18 +224,21 @@ impl World {
     fn note_in_flight(&mut self) {
         let Some(contents) = self.in_flight.take() else { return };
         self.account.set_faults(Faults::default());
-        let last = session(&self.replica()).and_then(|mut session| session.status());
+        let last = session(&self.replica(), &self.source).and_then(|mut session| session.status());
         if let Ok(Some(last)) = last.map(|status| status.last_point)
             && !self.points.contains_key(&last.seq)
         {
             self.points.insert(last.seq, contents);
+            self.shape.committed(last.seq, &self.source.said);
         }
         self.account.set_faults(self.faults);
     }
 
     fn compare(&self, seq: Seq, blobs: &[String], when: &str) {
         let Some(contents) = self.points.get(&seq) else { panic!("{when}: unknown point {seq}") };
-        for (blob, expected) in blobs.iter().zip(contents) {
+        let point = self.replica().points().into_iter().find(|point| point.seq == seq).unwrap();
+        self.shape.expect(&point, blobs, when);
+        for (blob, expected) in blobs.iter().zip(contents).filter(|(blob, _)| !blob.is_empty()) {
             let found = self.account.contents(blob).unwrap();
             assert_eq!(found.len() % (1 << 20), 512, "a VHD's length");
             assert_eq!(found[found.len() - 512..][..8], *b"conectix", "{when}: {blob}");
@@ -249,6 +259,7 @@ impl World {
             assert!(listed.contains(seq) || self.doubtful.contains(seq), "{when}: point {seq} is missing");
         }
         self.points.retain(|seq, _| listed.contains(seq));
+        self.shape.points.retain(|seq, _| listed.contains(seq));
         self.doubtful.clear();
         let name: ObjectName = "check".parse().unwrap();
         for seq in &listed {
@@ -274,26 +285,27 @@ impl World {
             replica.points().iter().map(|point| point.seq).filter(|seq| Some(*seq) != newest).collect();
         replica.drop_points(&older).unwrap();
         // An open cycle has parts.
-        if let Ok(mut session) = session(&replica) {
+        if let Ok(mut session) = session(&replica, &self.source) {
             session.abort_cycle().unwrap();
         }
         assert_eq!(replica.bytes_kept(), 0);
         drop((replica, self.replica.take(), self.stale.take()));
         self.open(true);
         let blobs = self.account.blobs();
-        assert_eq!(blobs.len(), 5, "{blobs:?}");
+        assert_eq!(blobs.len(), 1 + 2 * self.shape.present(), "{blobs:?}");
         assert!(blobs.iter().all(|(_, snapshots)| *snapshots <= 1), "{blobs:?}");
+        self.begin_anew();
         self.replica().remove().unwrap();
         assert_eq!(self.account.blobs(), Vec::new());
     }
 }
 
-fn session(replica: &Arc<PageBlobReplica>) -> Result<BlobSession, ReplicaError> {
+fn session(replica: &Arc<PageBlobReplica>, source: &Source) -> Result<BlobSession, ReplicaError> {
     let request = SessionRequest {
         replica: "machine".parse().unwrap(),
         epoch: None,
         writer: WriterId([3; 16]),
-        disks: Source::specs(),
+        disks: source.own_specs(),
     };
     replica.session(&request)
 }

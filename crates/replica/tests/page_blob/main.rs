@@ -13,6 +13,7 @@ mod faults;
 mod fill;
 mod history;
 mod requests;
+mod shape;
 #[path = "../history/source.rs"]
 mod source;
 

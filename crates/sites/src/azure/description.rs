@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   machines/ID.json              what the machine is, and the plan for the virtual machine to come
-//!   replicas/ID/disk-N.vhd        its disks, which a replica makes, writes and removes: the site never does
+//!   replicas/ID/disk-N.vhd        its disks, which a replica makes, writes and removes: the site never does. No number comes twice
 //!   replicas/ID/…-disk-N-at.vhd   the same at the recovery point at which the replica stands, as its master target tells: what a managed disk is imported from
 //! ```
 //! **Lives.** Everything that is made in Azure for a machine belongs to one of its lives, whose number is part of every name. A life begins with the
@@ -38,6 +38,12 @@ pub(super) struct Description {
     pub(super) memory_mib: u32,
     pub(super) boot: Boot,
     pub(super) disks: Vec<Disk>,
+    /// Disks that its next life is made without. An earlier build, which would make it with them, refuses a description that has some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) aside: Vec<Aside>,
+    /// How many numbers have been given to disks; `None`: as many as there are, none was added or removed yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) numbered: Option<usize>,
     pub(super) cards: Vec<Card>,
     /// Oldest first: the virtual machine to come runs above these points.
     pub(super) snapshots: Vec<String>,
@@ -61,6 +67,15 @@ pub(super) struct Disk {
     pub(super) source: Option<PathBuf>,
 }
 
+/// A disk that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Aside {
+    /// Where among the disks it was.
+    pub(super) place: usize,
+    pub(super) disk: Disk,
+}
+
 /// A network card.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -80,12 +95,19 @@ impl Description {
             memory_mib: 0,
             boot: Boot::Bios,
             disks: Vec::new(),
+            aside: Vec::new(),
+            numbered: None,
             cards: Vec::new(),
             snapshots: Vec::new(),
             plan: MachinePlan::default(),
             life: 1,
             begun: false,
         }
+    }
+
+    /// All disks, those that were set aside among them.
+    pub(super) fn all_disks(&mut self) -> impl Iterator<Item = &mut Disk> {
+        self.disks.iter_mut().chain(self.aside.iter_mut().map(|aside| &mut aside.disk))
     }
 
     /// Nothing that was made so far is used any more.

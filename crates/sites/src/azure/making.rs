@@ -11,7 +11,7 @@ use super::networks;
 use super::resources::{ManagedDisk, NetworkInterface, Vm};
 use super::view::{CARDS, DISKS, ID, VMS};
 use super::{AzureSite, CAPACITY};
-use crate::{Boot, DiskOrigin, NewMachine, SiteError};
+use crate::{Boot, DiskOrigin, NewDisk, NewMachine, SiteError};
 
 /// A page blob has 8 TiB at most, and the footer needs room.
 const DISK_SIZE_MAX: u64 = (8 << 40) - (1 << 20);
@@ -57,35 +57,14 @@ impl AzureSite {
         let mut needed = 0_u64;
         for disk in &new.disks {
             let (DiskOrigin::Empty { datastore } | DiskOrigin::Over { datastore, .. }) = &disk.origin;
-            if datastore != own {
-                return Err(SiteError::NoSuchDatastore { name: datastore.clone(), known: own.to_owned() });
-            }
+            own_datastore(datastore, own)?;
             needed = needed.saturating_add(disk.size);
         }
         if needed > CAPACITY {
             return Err(SiteError::NoRoom { datastore: own.to_owned(), needed, free: CAPACITY });
         }
-        let mut disks = Vec::new();
-        for (position, disk) in new.disks.iter().enumerate() {
-            let size = disk.size;
-            if size == 0 || !size.is_multiple_of(SECTOR) || size > DISK_SIZE_MAX {
-                let detail = format!(
-                    "disk {position} has {size} bytes; possible are multiples of {SECTOR} up to {DISK_SIZE_MAX} [azure-disk-size]"
-                );
-                return Err(SiteError::failed(making, detail));
-            }
-            let (blob, source) = match &disk.origin {
-                DiskOrigin::Empty { .. } => {
-                    (self.container.place(&format!("replicas/{}/disk-{position}.vhd", new.id)), None)
-                }
-                DiskOrigin::Over { image, .. } => (image.clone(), Some(image.clone())),
-            };
-            let serial = match disk.serial.as_str() {
-                "" => format!("{}-{position}", new.id),
-                serial => serial.to_owned(),
-            };
-            disks.push(Disk { size, serial, blob, source });
-        }
+        let described = |(number, disk)| self.describe_disk(&new.id, number, disk, making);
+        let disks = new.disks.iter().enumerate().map(described).collect::<Result<Vec<_>, _>>()?;
         if disks.is_empty() {
             return Err(SiteError::failed(
                 making,
@@ -93,6 +72,34 @@ impl AzureSite {
             ));
         }
         Ok(disks)
+    }
+
+    /// A disk that gets this number, which no other disk of the machine has or had.
+    pub(super) fn describe_disk(
+        &self,
+        id: &str,
+        number: usize,
+        disk: &NewDisk,
+        making: &str,
+    ) -> Result<Disk, SiteError> {
+        let size = disk.size;
+        if size == 0 || !size.is_multiple_of(SECTOR) || size > DISK_SIZE_MAX {
+            let detail = format!(
+                "disk {number} has {size} bytes; possible are multiples of {SECTOR} up to {DISK_SIZE_MAX} [azure-disk-size]"
+            );
+            return Err(SiteError::failed(making, detail));
+        }
+        let (blob, source) = match &disk.origin {
+            DiskOrigin::Empty { .. } => {
+                (self.container.place(&format!("replicas/{id}/disk-{number}.vhd")), None)
+            }
+            DiskOrigin::Over { image, .. } => (image.clone(), Some(image.clone())),
+        };
+        let serial = match disk.serial.as_str() {
+            "" => format!("{id}-{number}"),
+            serial => serial.to_owned(),
+        };
+        Ok(Disk { size, serial, blob, source })
     }
 
     pub(super) fn plan(&self, id: &str, plan: &MachinePlan) -> Result<(), SiteError> {
@@ -181,7 +188,7 @@ impl AzureSite {
         let (_, blobs) = self.change(id, &lending, |is| {
             let blobs = blobs(is)?;
             is.end_life();
-            is.disks.iter_mut().for_each(|disk| disk.source = None);
+            is.all_disks().for_each(|disk| disk.source = None);
             Ok(blobs)
         })?;
         Ok(blobs)
@@ -254,6 +261,14 @@ impl AzureSite {
         }
         Ok(())
     }
+}
+
+/// Disks are in the site's own container.
+pub(super) fn own_datastore(named: &str, own: &str) -> Result<(), SiteError> {
+    if named == own {
+        return Ok(());
+    }
+    Err(SiteError::NoSuchDatastore { name: named.to_owned(), known: own.to_owned() })
 }
 
 /// What there is of a machine.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::AzureSite;
 use super::arm::version;
-use super::description::{DIRECTORY, Description, base_name};
+use super::description::{DIRECTORY, Description, Disk, base_name};
 use super::error::{AzureError, failed};
 use super::networks::Place;
 use super::resources::{ManagedDisk, NetworkInterface, Size, Vm};
@@ -147,13 +147,14 @@ impl AzureSite {
     }
 }
 
+/// A disk of ours.
+pub(super) fn disk(disk: &Disk) -> MachineDisk {
+    MachineDisk { path: disk.blob.clone(), size: disk.size, serial: disk.serial.clone() }
+}
+
 /// A machine of ours.
 fn view(machine: &Description, vm: Option<&Vm>, cards: &[NetworkInterface]) -> Machine {
-    let disks = machine.disks.iter().map(|disk| MachineDisk {
-        path: disk.blob.clone(),
-        size: disk.size,
-        serial: disk.serial.clone(),
-    });
+    let disks = machine.disks.iter().map(disk);
     let card_ids =
         vm.map(|vm| vm.properties.network_profile.network_interfaces.as_slice()).unwrap_or_default();
     let mut connected = card_ids.iter();

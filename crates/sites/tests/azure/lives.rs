@@ -1,8 +1,8 @@
 //! What was made in an earlier life is never started again.
 
-use switchback_sites::{Power, Site, SiteError};
+use switchback_sites::{DiskOrigin, NewDisk, Power, Site, SiteError};
 
-use crate::bench::{Bench, PRODUCTION};
+use crate::bench::{Bench, CONTAINER, MIB, PRODUCTION};
 
 #[test]
 fn another_point_is_another_machine() {
@@ -72,6 +72,54 @@ fn what_was_left_is_cleaned_up_on_request() {
     bench.site.power_on("web01").unwrap();
     bench.site.clean_up("web01").unwrap();
     assert_eq!(bench.vms().len(), 1, "what is there now is not what was left");
+}
+
+#[test]
+fn a_machine_is_made_without_the_disks_that_its_point_lacks_and_keeps_those_that_it_was_made_with() {
+    let bench = Bench::new();
+    let made = bench.machine("web01", 2);
+    let new = |serial: &str, size: usize| NewDisk {
+        size: size as u64,
+        serial: serial.into(),
+        origin: DiskOrigin::Empty { datastore: CONTAINER.into() },
+    };
+    let added = bench.site.add_disk("web01", &new("new", MIB)).unwrap();
+    assert_eq!(added.path, made.disks[0].path.with_file_name("disk-2.vhd"));
+    let aside = ["serial-1".to_owned()];
+    bench.site.set_disks_aside("web01", &aside).unwrap();
+    let without = bench.site.machine("web01").unwrap();
+    assert_eq!(without.disks, [made.disks[0].clone(), added.clone()]);
+    bench.stand(&without, 30);
+    bench.site.create_snapshot("web01", "failover").unwrap();
+    bench.site.power_on("web01").unwrap();
+    assert_eq!(bench.first_bytes(), [31, 32]);
+
+    bench.site.power_off("web01").unwrap();
+    bench.site.delete_snapshot("web01", "failover").unwrap();
+    for refused in [
+        bench.site.set_disks_aside("web01", &[]),
+        bench.site.remove_disk("web01", "new"),
+        bench.site.add_disk("web01", &new("third", MIB)).map(drop),
+    ] {
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("[azure-made]"), "what was written to its disks would be lost: {refused}");
+    }
+    bench.site.remove_disk("web01", "serial-1").unwrap();
+    bench.site.lend_disks("web01", &[], "").unwrap(); // it is protected again
+    bench.site.remove_disk("web01", "new").unwrap();
+    let odd = bench.site.add_disk("web01", &new("odd", MIB + 1)).unwrap_err().to_string();
+    assert!(odd.contains("[azure-disk-size]"), "{odd}");
+    let again = bench.site.add_disk("web01", &new("new", MIB)).unwrap();
+    assert_eq!(
+        again.path,
+        made.disks[0].path.with_file_name("disk-3.vhd"),
+        "no page blob's name comes twice"
+    );
+    let other = bench.site.add_disk("web01", &new("new", 2 * MIB)).unwrap_err().to_string();
+    assert!(other.contains("[azure-disk-serial]"), "{other}");
+    let last = ["serial-0", "new"].map(str::to_owned);
+    let none = bench.site.set_disks_aside("web01", &last).unwrap_err().to_string();
+    assert!(none.contains("[azure-no-disk]"), "{none}");
 }
 
 #[test]

@@ -4,10 +4,12 @@
 //! before the configuration server has said, in this life of the process, that it is this master target's; take one back from another that has taken it
 //! over, unless the configuration server has said so again since.
 //!
+//! A disk's page blob is the one that its target is called by, so that a history which counts its disks anew finds them again.
+//!
 //! A container's folder serves all directions of its machine, one after the other. Whose history it holds is told by the replica's id, made of its name
 //! ([`id_of`]): another name begins a new history on what the page blobs hold. A replica that is removed leaves them with their digests, for the next one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use switchback_blobs::{AzureStore, Credentials, Location, StoreConfig};
@@ -15,7 +17,7 @@ use switchback_disk::{Clock, SystemClock};
 use switchback_model::component::{BlobAccess, BlobPlace, ReplicaDesired, ReplicaMode};
 use switchback_model::{ObjectName, ReplicaId, ReplicaName, RetentionPolicy};
 use switchback_replica::{
-    Applier, DiskSpec, PageBlobConfig, PageBlobReplica, ReplicaError, ReplicaSummary, SessionRequest,
+    Applier, BlobDisk, PageBlobConfig, PageBlobReplica, ReplicaError, ReplicaSummary, SessionRequest,
 };
 use switchback_transport::RateLimit;
 
@@ -48,11 +50,22 @@ impl HostedBlobs {
         Ok(HostedSession::new(session, self.clone()))
     }
 
-    /// The addresses of clones by their names.
+    /// The addresses of clones by their names; empty where there is none, as the point lacks the disk.
     pub(super) fn addresses(&self, blobs: &[String]) -> Vec<PathBuf> {
         let BlobPlace { container, folder, .. } = &self.place;
-        blobs.iter().map(|blob| PathBuf::from(format!("{container}/{folder}/{blob}"))).collect()
+        let address = |blob: &String| match blob.as_str() {
+            "" => PathBuf::new(),
+            blob => format!("{container}/{folder}/{blob}").into(),
+        };
+        blobs.iter().map(address).collect()
     }
+}
+
+/// The disks that a replica is to have.
+fn disks_of(desired: &ReplicaDesired) -> Vec<BlobDisk> {
+    let name = |target: &Path| target.file_name().map(|name| name.to_string_lossy().into_owned());
+    let numbered = desired.targets.iter().zip(&desired.sizes);
+    numbered.map(|(target, size)| BlobDisk { blob: name(target), size: *size }).collect()
 }
 
 /// The history that a replica of this name has.
@@ -144,7 +157,13 @@ impl Kept {
         let Some(hosted) = self.open_blobs(desired, place, true)? else { return Ok(()) };
         hosted.replica.fence(desired.epoch)?;
         hosted.replica.resume()?;
-        hosted.replica.begin_anew(id_of(&desired.replica), SystemClock.now())?;
+        let disks = disks_of(desired);
+        hosted.replica.begin_anew(id_of(&desired.replica), Some(&disks), SystemClock.now())?;
+        if hosted.replica.disks() != disks {
+            hosted.replica.reshape(&disks)?;
+            self.gate.end(&away("the disks of the replica have changed"));
+            tracing::info!(replica = %desired.replica, targets = ?desired.targets, "its disks have changed");
+        }
         self.gate.open();
         self.show_clones(&hosted, desired)
     }
@@ -157,7 +176,7 @@ impl Kept {
             if desired.purge {
                 hosted.replica.remove()?;
             } else {
-                hosted.replica.begin_anew(id_of_rest(&desired.replica), SystemClock.now())?;
+                hosted.replica.begin_anew(id_of_rest(&desired.replica), None, SystemClock.now())?;
             }
         }
         self.close()
@@ -193,8 +212,7 @@ impl Kept {
             }
             Some(_) => {}
             None if make => {
-                let sizes = desired.sizes.iter().map(|size| DiskSpec { size: *size }).collect();
-                PageBlobReplica::create(&store, sizes, id)?;
+                PageBlobReplica::create_named(&store, &disks_of(desired), id)?;
                 tracing::info!(replica = %desired.replica, container = place.container, folder = place.folder, "created");
             }
             None => return Ok(None),
