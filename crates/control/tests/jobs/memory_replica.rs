@@ -13,7 +13,7 @@ pub(crate) struct Replica {
     pub(crate) points: Vec<RecoveryPoint>,
     pub(crate) reached: Option<ReplicaMode>,
     pub(crate) views: BTreeMap<String, Vec<PathBuf>>,
-    targets: Vec<PathBuf>,
+    pub(crate) targets: Vec<PathBuf>,
     seeding: BTreeSet<DiskIndex>,
 }
 

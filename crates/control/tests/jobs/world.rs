@@ -419,10 +419,18 @@ impl World {
             assert!(wanted.epoch >= actual.epoch, "epochs never go back");
             let here = if site == "home" { &self.home } else { &self.recovery };
             let moves = actual.reached != Some(wanted.mode) && wanted.mode != ReplicaMode::Remove;
-            let there = |path: &&PathBuf| !path.as_os_str().is_empty();
-            let has_all =
-                wanted.targets.iter().filter(there).all(|path| here.has(&format!("uuid-{name}"), path));
-            assert!(!moves || has_all, "{name} has not got the disks of {}", wanted.replica);
+            let has_all = |targets: &[PathBuf]| {
+                let mut there = targets.iter().filter(|path| !path.as_os_str().is_empty());
+                there.all(|path| here.has(&format!("uuid-{name}"), path))
+            };
+            let receives = actual.reached == Some(ReplicaMode::Receive);
+            assert!(!receives || has_all(&actual.targets), "{name} has lost a disk that it writes");
+            let changes = moves || wanted.mode == ReplicaMode::Receive;
+            assert!(
+                !changes || has_all(&wanted.targets),
+                "{name} has not got the disks of {}",
+                wanted.replica
+            );
             let dropped = actual.views.keys().any(|view| !wanted.views.contains_key(view));
             assert!(!dropped || !here.all().iter().any(is_sandbox), "a sandbox stands on what is unmounted");
             let stands = matches!(wanted.mode, ReplicaMode::StandAt { .. });
@@ -482,7 +490,7 @@ impl World {
         };
         if actual.reached != Some(ReplicaMode::Receive)
             || actual.epoch > replication.epoch
-            || !self.is_routed(&replication)
+            || !self.is_routed(&replication, &key.0)
         {
             return;
         }
@@ -521,9 +529,9 @@ impl World {
         }
     }
 
-    /// The process server of a replication is up.
-    fn is_routed(&self, replication: &Replication) -> bool {
-        !self.down.contains(&replication.peer.as_str())
+    /// The process server of a replication is up, and its master target.
+    fn is_routed(&self, replication: &Replication, master_target: &str) -> bool {
+        ![replication.peer.as_str(), master_target].iter().any(|server| self.down.contains(server))
     }
 
     /// One more point, unless the machine stands still after its last.
