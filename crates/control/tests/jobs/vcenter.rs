@@ -24,15 +24,21 @@ struct Bench {
 impl Bench {
     /// `web01` is protected, with its two disks at a master target that runs.
     fn new() -> Self {
-        let simulator = Simulator::options().start().unwrap_or_else(|error| panic!("{error}"));
-        let settings = VsphereSettings {
-            url: simulator.url().to_owned(),
-            trust: Trust::Authority(simulator.authority()),
-            placement: Placement { host: Some("DC0_H0".to_owned()), ..Placement::default() },
-            datastore_directories: simulator.datastores(),
-            limits: Limits::default(),
+        // Where machines are made is not said: beside their master targets, whose host alone has the first datastore.
+        let options = Simulator::options().datastores(2);
+        let options = options.datastore_on("LocalDS_0", "DC0_H0").datastore_on("LocalDS_1", "DC0_C0_H1");
+        let simulator = options.start().unwrap_or_else(|error| panic!("{error}"));
+        let open = |host: Option<&str>| {
+            let settings = VsphereSettings {
+                url: simulator.url().to_owned(),
+                trust: Trust::Authority(simulator.authority()),
+                placement: Placement { host: host.map(str::to_owned), ..Placement::default() },
+                datastore_directories: simulator.datastores(),
+                limits: Limits::default(),
+            };
+            VsphereSite::open(settings, Credentials::new(USER, PASSWORD.to_owned())).unwrap()
         };
-        let site = VsphereSite::open(settings, Credentials::new(USER, PASSWORD.to_owned())).unwrap();
+        let site = open(Some("DC0_H0"));
         let master_target = NewMachine {
             id: "recovery-mt".into(),
             name: "recovery-mt".into(),
@@ -51,7 +57,7 @@ impl Bench {
         };
         site.create_machine(&master_target).unwrap();
         site.power_on("recovery-mt").unwrap();
-        let vcenter = Elsewhere { site: Arc::new(site), master_target: MASTER_TARGET.into() };
+        let vcenter = Elsewhere { site: Arc::new(open(None)), master_target: MASTER_TARGET.into() };
         let mut world = World::new();
         world.elsewhere = Some(vcenter.clone());
         world.restart();
