@@ -273,6 +273,27 @@ fn adding_a_disk_that_is_cancelled_survives_a_kill_at_every_step() {
     );
 }
 
+/// A master target that takes its time has the disk until it says otherwise.
+#[test]
+fn a_disk_that_is_given_up_stays_until_the_master_target_has_let_it_go() {
+    let mut world = gained();
+    let job = world.control.operate("tester", &name("web01"), add("new")).unwrap();
+    while serials(&world).len() < 3 {
+        world.control.work_once(None).unwrap();
+    }
+    world.round();
+    world.control.cancel_job("tester", job.id).unwrap();
+    world.down = vec!["recovery-mt"];
+    for _ in 0..5 {
+        world.control.work_once(None).unwrap();
+        world.round();
+    }
+    assert_eq!(serials(&world), ["d0", "d1", "new"]);
+    world.down.clear();
+    let (job, _) = world.finish(&job, None);
+    assert_eq!((job.state, serials(&world).len()), (JobState::Cancelled, 2), "{job:#?}");
+}
+
 /// Neither the gap of a disk that was removed, nor one that is set aside, is a disk that somebody has taken away.
 #[test]
 fn a_machine_is_as_ready_as_before_while_disks_come_and_go() {
