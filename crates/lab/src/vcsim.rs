@@ -249,6 +249,22 @@ impl Simulator {
         self.control(&format!("fail?method={method}&fault={fault}*{count}"));
     }
 
+    /// Lets one call of a method fail so, once others have been let through.
+    ///
+    /// # Panics
+    /// When the simulator does not answer.
+    pub fn fail_after(&self, passes: usize, method: &str, fault: &str) {
+        self.control(&format!("fail?method={method}&fault={fault}*1&passes={passes}"));
+    }
+
+    /// Lets no call of a method fail any more.
+    ///
+    /// # Panics
+    /// When the simulator does not answer.
+    pub fn fail_no_more(&self, method: &str) {
+        self.control(&format!("fail?method={method}"));
+    }
+
     /// Ends the session of whoever calls the method next, once that call has been answered.
     ///
     /// # Panics

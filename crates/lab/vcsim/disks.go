@@ -110,7 +110,7 @@ func inUse(file string, by types.ManagedObjectReference) bool {
 	return false
 }
 
-// lockedDisk: such a disk cannot be attached, and no VM that has it started.
+// lockedDisk: such a disk cannot be attached or deleted, and no VM that has it started.
 func lockedDisk(body []byte) types.BaseMethodFault {
 	m, err := simulator.UnmarshalBody(types.TypeFunc(), body)
 	if err != nil {
@@ -119,6 +119,10 @@ func lockedDisk(body []byte) types.BaseMethodFault {
 	var by types.ManagedObjectReference
 	var devices []types.BaseVirtualDevice
 	switch req := m.Body.(type) {
+	case *types.DeleteVirtualDisk_Task:
+		if inUse(req.Name, by) {
+			return &types.FileLocked{FileFault: types.FileFault{File: req.Name}}
+		}
 	case *types.ReconfigVM_Task:
 		by = req.This
 		for _, c := range req.Spec.DeviceChange {
@@ -176,6 +180,27 @@ func fixDisks() {
 					b.Uuid = fmt.Sprintf("6000C29%x-%x-%x-%x-%x", h[0]&15, h[1:3], h[3:5], h[5:7], h[7:13])
 				}
 			}
+		})
+	}
+}
+
+// fixSettings: the library appends advanced settings. On a real server one that is there gets the new value, and an empty value removes it.
+func fixSettings() {
+	for _, o := range simulator.Map.All("VirtualMachine") {
+		vm := o.(*simulator.VirtualMachine)
+		simulator.Map.WithLock(vm, func() {
+			last := map[string]int{}
+			for i, option := range vm.Config.ExtraConfig {
+				last[strings.ToLower(option.GetOptionValue().Key)] = i
+			}
+			var kept []types.BaseOptionValue
+			for i, option := range vm.Config.ExtraConfig {
+				value := option.GetOptionValue()
+				if last[strings.ToLower(value.Key)] == i && value.Value != "" {
+					kept = append(kept, option)
+				}
+			}
+			vm.Config.ExtraConfig = kept
 		})
 	}
 }

@@ -10,7 +10,7 @@
 //	-free              changing calls fail with RestrictedVersion (free ESXi);
 //	                   the licence list shows editionKey esxBasic
 //	-fail METHOD=FAULT one SOAP method fails with that fault (FAULT*N: N times);
-//	                   also at run time, without TLS, at the address VCSIM_CONTROL: POST /vcsim/fail?method=M&fault=F
+//	                   also at run time, without TLS, at the address VCSIM_CONTROL: POST /vcsim/fail?method=M&fault=F[&passes=K]
 //	-idle, POST /vcsim/end-session?after=METHOD
 //	                   sessions end, and what comes after is NotAuthenticated
 //	-record FILE       every request, for checking what a client sends
@@ -79,6 +79,7 @@ var (
 	record = flag.String("record", "", "append every SOAP request to this file, one JSON string a line")
 	trace  = flag.Bool("trace", false, "write SOAP traffic to stderr")
 	fail   = kvFlag{}
+	passes = map[string]int{} // calls that are let through before those that fail
 	only   = kvFlag{}
 )
 
@@ -163,6 +164,10 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	m.mu.Lock()
 	kind, bad := fail[name]
+	if bad && passes[name] > 0 {
+		passes[name]--
+		bad = false
+	}
 	if i := strings.LastIndex(kind, "*"); bad && i > 0 { // FAULT*N: the next N calls
 		n, _ := strconv.Atoi(kind[i+1:])
 		fail[name] = fmt.Sprintf("%s*%d", kind[:i], n-1)
@@ -206,7 +211,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	if name == "ReconfigVM_Task" || name == "PowerOnVM_Task" {
+	if name == "ReconfigVM_Task" || name == "PowerOnVM_Task" || name == "DeleteVirtualDisk_Task" {
 		if f := lockedDisk(body); f != nil {
 			failTask(w, body, name, f)
 			return
@@ -235,6 +240,7 @@ func (m *middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch name {
 	case "CreateVM_Task", "ReconfigVM_Task", "CreateVirtualDisk_Task", "CloneVM_Task", "CopyVirtualDisk_Task":
 		fixDisks()
+		fixSettings()
 	}
 
 	if name == "RetrievePropertiesEx" {

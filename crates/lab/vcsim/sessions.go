@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -90,8 +91,9 @@ func recordRequest(body []byte) {
 // control answers what tests ask of the simulator itself, at an address of its own and without TLS.
 func (m *middleware) control(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
-	case "/vcsim/fail": // ?method=PowerOnVM_Task&fault=InsufficientResourcesFault*1; without a fault: no more
+	case "/vcsim/fail": // ?method=PowerOnVM_Task&fault=InsufficientResourcesFault*1&passes=2; without a fault: no more
 		m.mu.Lock()
+		passes[r.FormValue("method")], _ = strconv.Atoi(r.FormValue("passes"))
 		if f := r.FormValue("fault"); f == "" {
 			delete(fail, r.FormValue("method"))
 		} else {

@@ -267,7 +267,8 @@ pub trait Site: Send + Sync + Debug {
         false
     }
 
-    /// Gives a machine that is off another disk, its last. One with the same serial number, which must not be empty, that it has already is it.
+    /// Gives a machine that is off another disk, its last. One with the same serial number, which must not be empty, that it has already is it. A site that
+    /// chooses serial numbers itself knows the disk by both.
     ///
     /// # Errors
     /// [`SiteError::NoRoom`], [`SiteError::Running`]; it has snapshots; this kind of site gives none.
@@ -321,12 +322,12 @@ pub trait Site: Send + Sync + Debug {
         serials.iter().map(of).collect()
     }
 
-    /// Takes the disks of a machine back from a master target, which does not use them any more. Those it does not have are back.
+    /// Takes disks of a machine (without `serials`: all) back from a master target, which does not use them any more. Those it does not have are back.
     ///
     /// # Errors
     /// [`SiteError`]: it may have some yet.
-    fn take_back_disks(&self, id: &str, from: &str) -> Result<(), SiteError> {
-        let _ = (id, from);
+    fn take_back_disks(&self, id: &str, serials: &[String], from: &str) -> Result<(), SiteError> {
+        let _ = (id, serials, from);
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   VsphereSite ── Site: machines (inventory), made and removed (making), power, cards, snapshots
-//!       │          attach: a disk at the master target, and back in its place
+//!       │          disks: added, set aside, removed; attach: a disk at the master target, and from it
 //!       │          privileges: what is missing for a failback; watch: what changes
 //!       ▼
 //!   session   logs in, again when a session has ended; reads with patience; tasks
@@ -29,6 +29,7 @@
 
 mod attach;
 mod cards;
+mod disks;
 mod inventory;
 mod lending;
 mod making;
@@ -64,7 +65,7 @@ use session::Session;
 
 use switchback_model::ReadinessCheck;
 
-use crate::{Datastore, Machine, Network, NewMachine, Site, SiteError, Target};
+use crate::{Datastore, Machine, MachineDisk, Network, NewDisk, NewMachine, Site, SiteError, Target};
 
 /// A site that is a vCenter or ESXi host. See the module's header.
 #[derive(Debug)]
@@ -186,8 +187,26 @@ impl Site for VsphereSite {
         self.lend(id, serials, to)
     }
 
-    fn take_back_disks(&self, id: &str, from: &str) -> Result<(), SiteError> {
-        self.take_back(id, from)
+    fn take_back_disks(&self, id: &str, serials: &[String], from: &str) -> Result<(), SiteError> {
+        self.take_back(id, serials, from)
+    }
+
+    fn changes_disks(&self) -> bool {
+        true
+    }
+
+    /// It has the serial number that vSphere gives it, and is found by the one that it was asked for with as well.
+    fn add_disk(&self, id: &str, disk: &NewDisk) -> Result<MachineDisk, SiteError> {
+        self.give_disk(id, disk)
+    }
+
+    /// They are detached; the machine's advanced settings have their files and places.
+    fn set_disks_aside(&self, id: &str, serials: &[String]) -> Result<(), SiteError> {
+        self.set_aside(id, serials)
+    }
+
+    fn remove_disk(&self, id: &str, serial: &str) -> Result<(), SiteError> {
+        self.take_disk(id, serial)
     }
 
     /// The server copies them; they stay where they are.

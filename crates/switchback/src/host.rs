@@ -256,11 +256,16 @@ pub fn adjust_replica(directory: &Path, settings: &Settings, sizes: &[DiskSpec])
     save_settings(&volume, settings)
 }
 
-/// Makes the target disks where they are files that do not exist.
+/// Makes the target disks where they are files that do not exist. A device comes by itself, perhaps a moment after it was attached: a file in its place would be
+/// in memory, and hide it.
 fn make_targets(settings: &Settings, sizes: &[DiskSpec]) -> Result<(), ReplicaError> {
     let there = settings.targets.iter().zip(sizes).filter(|(target, _)| !target.as_os_str().is_empty());
     for (target, size) in there {
         if !target.exists() {
+            if target.starts_with("/dev") {
+                let missing = "there is no such device, or not yet: is the disk attached to this machine?";
+                return Err(io_error("opening the target", target, &missing));
+            }
             FileDisk::create(target, size.size)
                 .map_err(|error| io_error("creating the target", target, &error))?;
         }
@@ -498,7 +503,7 @@ mod tests {
         CommitCycle, CycleKind, DiskSpec, OpenCycle, PartHeader, ReplicaSession, SessionRequest,
     };
 
-    use super::{Host, Placement};
+    use super::{Host, Placement, Settings, adjust_replica, create_replica};
 
     const SIZE: u64 = 16 << 20;
 
@@ -552,5 +557,28 @@ mod tests {
             wait.recv().unwrap();
             drop(closing);
         }
+    }
+
+    /// As on the day a disk is attached to a virtual machine: its device is there a moment later.
+    #[test]
+    fn a_device_that_is_not_there_yet_is_not_made_as_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let absent = std::path::PathBuf::from(format!("/dev/switchback-absent-{}", std::process::id()));
+        let settings = |targets: Vec<std::path::PathBuf>| Settings {
+            targets,
+            owner: None,
+            retention: Default::default(),
+            key_file: None,
+        };
+        let sizes = [1_u64 << 20; 2].map(|size| DiskSpec { size });
+        let path = directory.path().join("replica");
+        let refused = create_replica(&path, &settings(vec![absent.clone()]), &sizes[..1], &SystemClock);
+        assert!(refused.unwrap_err().to_string().contains("not yet"));
+        let first = directory.path().join("disk.raw");
+        create_replica(&path, &settings(vec![first.clone()]), &sizes[..1], &SystemClock).unwrap();
+        let refused = adjust_replica(&path, &settings(vec![first, absent.clone()]), &sizes);
+        let made = absent.exists();
+        std::fs::remove_file(&absent).ok();
+        assert!(refused.unwrap_err().to_string().contains("not yet") && !made);
     }
 }

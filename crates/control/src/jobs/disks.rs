@@ -6,7 +6,8 @@
 //! ```
 //! A disk keeps its place in the lists of its machine for as long as the replica lives (see `switchback_replica`), also when adding it is given up: then
 //! it is one that was removed. Nobody is told of it before who comes behind it knows it: the master target takes data from an agent that has
-//! not heard of a new disk, never the other way round. The job does not wait for the initial replication: what a failover gives meanwhile is the machine
+//! not heard of a new disk, never the other way round. Where a site lends disks to the master target, that has a new one before it is told of it, and gives one
+//! that goes back after it has said that it has let it go. The job does not wait for the initial replication: what a failover gives meanwhile is the machine
 //! without the disk.
 
 use std::path::PathBuf;
@@ -17,8 +18,8 @@ use switchback_model::{DiskIndex, ItemOperation, JobRequest, ProtectedItem};
 use switchback_sites::{DiskOrigin, NewDisk};
 
 use super::failover::{target, target_gone};
-use super::proof;
 use super::step::{Outcome, Step, Work, failure};
+use super::{loan, proof};
 use crate::{ControlError, ErrorKind};
 
 /// Seconds for the master target to open the replica anew.
@@ -98,7 +99,7 @@ fn check_both(work: &Work<'_>, item: &ProtectedItem, seen: &[DiskFacts]) -> Resu
                 "disks of {} cannot be added or removed while it replicates to {}",
                 item.name, passive.site
             ),
-            "machines at that kind of site keep the disks that they were made with",
+            "Switchback has not made the machine there, so it changes no disks of it",
             "disable the machine's protection and protect it anew",
         ));
     }
@@ -166,7 +167,8 @@ fn check_addition(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     }
     let needed = additions.iter().map(|disk| disk.size).sum();
     let group = work.control.group(&item.group)?;
-    let datastore = super::protect::choose_datastore(work, &group, named(work).1, needed)?;
+    let master_target = master_target(&item)?;
+    let datastore = super::protect::choose_datastore(work, &group, master_target, named(work).1, needed)?;
     work.set_note("datastore", datastore);
     work.set_note(NOTE_DISKS, serde_json::to_string(&additions).expect("plain data becomes JSON"));
     Ok(Outcome::Done(format!("{} can be added", named(work).0.join(", "))))
@@ -236,9 +238,11 @@ fn set_places(work: &mut Work<'_>, places: &[DiskIndex]) {
     work.set_note("places", serde_json::to_string(places).expect("plain data becomes JSON"));
 }
 
-/// Makes the disks at the recovery site; from here on the master target is told of them.
+/// Makes the disks at the recovery site and lends them; from here on the master target is told of them.
 fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
+    // Of an attempt that was given up.
+    work.job.notes.retain(|note, _| note != "given-up" && note != "places");
     let datastore = work.note("datastore").unwrap_or_default().to_owned();
     let (site, id) = {
         let passive = item.value.passive();
@@ -249,13 +253,14 @@ fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         let origin = DiskOrigin::Empty { datastore: datastore.clone() };
         let made =
             site.add_disk(&id, &NewDisk { size: addition.size, serial: addition.serial.clone(), origin })?;
+        let serial = std::slice::from_ref(&made.serial);
+        targets.extend(loan::lend_disks(work, item.value.passive(), serial, master_target(&item.value)?)?);
         let place = u16::try_from(item.value.disk_sizes.len()).expect("64 at most");
         item.value.disk_sizes.push(addition.size);
         item.value.home.disk_serials.push(addition.serial);
         item.value.away.disk_serials.push(made.serial);
         item.value.disk_standings.insert(place, DiskStanding::Preparing);
         places.push(DiskIndex(place));
-        targets.push(made.path);
     }
     let path = item.value.replication.as_mut().ok_or_else(no_replication)?;
     path.targets.extend(targets);
@@ -268,24 +273,44 @@ fn no_replication() -> ControlError {
     ControlError::new(ErrorKind::Internal, "item.no-replication", "nothing replicates")
 }
 
-/// The disks that were to be added are ones that were removed.
+fn master_target(item: &ProtectedItem) -> Result<&str, ControlError> {
+    Ok(&item.replication.as_ref().ok_or_else(no_replication)?.master_target)
+}
+
+/// The disks that were to be added are ones that were removed. Then they go as those do.
 fn give_up(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let mut item = work.item()?;
-    let passive = item.value.passive().clone();
-    let site = work.site(&passive.site)?;
-    // Also what was made and not noted: the machine has no other disk with this serial number.
-    let known = passive.disk_serials.clone();
-    let places = places(work);
-    for (place, addition) in additions(work).into_iter().enumerate() {
-        let made = places.get(place).and_then(|place| known.get(usize::from(place.0)).cloned());
-        let serial: String = made.unwrap_or(addition.serial).chars().take(SERIAL_LEN_MAX).collect();
-        if let Some(id) = &passive.id {
-            site.remove_disk(id, &serial)?;
-        }
+    let (places, now) = (places(work), work.now());
+    let Some(since) = work.note("given-up").and_then(|since| since.parse::<u64>().ok()) else {
+        work.set_note("given-up", now.0.to_string());
+        leave_out(&mut item.value, &places);
+        work.change(&item);
+        return Ok(Outcome::wait("the master target lets the disks go"));
+    };
+    // What was not noted it has never heard of. One that does not report has them taken from its hands: nothing is written to them yet.
+    let is_late = now.0.saturating_sub(since) > RESHAPE_LIMIT_S * 1000;
+    let reports = target(work, &item.value)?.is_some();
+    if !places.is_empty() && reports && !is_late && !is_reshaped(work, &item.value)? {
+        return Ok(Outcome::wait("the master target lets the disks go"));
     }
-    leave_out(&mut item.value, &places);
-    work.change(&item);
+    // Also what was made and not noted: the machine has no other disk with this serial number.
+    let made = |(number, addition): (usize, Addition)| {
+        let known =
+            places.get(number).and_then(|place| item.value.passive().disk_serials.get(usize::from(place.0)));
+        known.cloned().unwrap_or(addition.serial)
+    };
+    let serials: Vec<_> = additions(work).into_iter().enumerate().map(made).collect();
+    take_from_site(work, &item.value, &serials)?;
     Ok(Outcome::done())
+}
+
+/// Removes disks that nothing writes any more: the master target's first, then the machine's own.
+fn take_from_site(work: &Work<'_>, item: &ProtectedItem, serials: &[String]) -> Result<(), ControlError> {
+    let passive = item.passive();
+    let Some(id) = passive.id.as_ref().filter(|_| !serials.is_empty()) else { return Ok(()) };
+    loan::take_back_disks(work, passive, serials, master_target(item)?)?;
+    let site = work.site(&passive.site)?;
+    serials.iter().try_for_each(|serial| Ok(site.remove_disk(id, serial)?))
 }
 
 /// Nothing of these disks is replicated, and nothing kept, from now on.
@@ -299,18 +324,25 @@ fn leave_out(item: &mut ProtectedItem, places: &[DiskIndex]) {
     }
 }
 
-/// Until the master target has the replica on the disks that it should be on.
+/// Whether the master target has the replica on the disks that it should be on.
+fn is_reshaped(work: &Work<'_>, item: &ProtectedItem) -> Result<bool, ControlError> {
+    let path = item.replication.as_ref().ok_or_else(no_replication)?;
+    let target = target(work, item)?;
+    let actual = target.as_ref().and_then(|target| target.replica(&path.replica));
+    Ok(actual.is_some_and(|actual| actual.targets == path.targets))
+}
+
 fn wait_for_replica(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
     let path = item.replication.as_ref().ok_or_else(no_replication)?;
-    let actual = target(work, &item)?.and_then(|target| target.replica(&path.replica).cloned());
-    if actual.as_ref().is_some_and(|actual| actual.targets == path.targets) {
+    if is_reshaped(work, &item)? {
         return Ok(Outcome::Done(format!(
             "{} has the replica on {} disks",
             path.master_target,
             item.present_disks().count()
         )));
     }
+    let actual = target(work, &item)?.and_then(|target| target.replica(&path.replica).cloned());
     let problem = actual.and_then(|actual| actual.problem).map(|problem| format!(": {}", problem.message));
     let problem = problem.unwrap_or_default();
     work.wait_for(format!("{} opens the replica anew{problem}", path.master_target), RESHAPE_LIMIT_S, || {
@@ -406,14 +438,10 @@ fn exclude(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
 fn remove_from_site(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
     let passive = item.passive();
-    let (site, id) = (work.site(&passive.site)?, passive.id.as_deref().unwrap_or_default());
-    let mut removed = Vec::new();
-    for place in places(work) {
-        if let Some(serial) = passive.disk_serials.get(usize::from(place.0)) {
-            site.remove_disk(id, serial)?;
-            removed.push(serial.clone());
-        }
-    }
+    let serial = |place: &DiskIndex| passive.disk_serials.get(usize::from(place.0)).cloned();
+    let removed: Vec<_> = places(work).iter().filter_map(serial).collect();
+    take_from_site(work, &item, &removed)?;
+    let id = passive.id.as_deref().unwrap_or_default();
     Ok(Outcome::Done(format!("{} of {id} at {}", removed.join(", "), passive.site)))
 }
 

@@ -24,10 +24,19 @@ pub(crate) fn lend(
     side: Side,
     master_target: &str,
 ) -> Result<Vec<PathBuf>, ControlError> {
-    let instance = item.instance(side);
+    lend_disks(work, item.instance(side), &item.present_serials(side), master_target)
+}
+
+/// Hands disks of an instance that is off to a master target, whichever of its disks that has already.
+pub(super) fn lend_disks(
+    work: &Work<'_>,
+    instance: &Instance,
+    serials: &[String],
+    master_target: &str,
+) -> Result<Vec<PathBuf>, ControlError> {
     let id = instance.id.as_deref().unwrap_or_default();
     let to = machine_of(work, master_target)?;
-    Ok(work.site(&instance.site)?.lend_disks(id, &item.present_serials(side), &to)?)
+    Ok(work.site(&instance.site)?.lend_disks(id, serials, &to)?)
 }
 
 /// Takes the disks of an instance back from a master target.
@@ -36,7 +45,17 @@ pub(crate) fn take_back(
     instance: &Instance,
     master_target: &str,
 ) -> Result<(), ControlError> {
+    take_back_disks(work, instance, &[], master_target)
+}
+
+/// Takes these disks back, without any: all.
+pub(super) fn take_back_disks(
+    work: &Work<'_>,
+    instance: &Instance,
+    serials: &[String],
+    master_target: &str,
+) -> Result<(), ControlError> {
     let Some(id) = &instance.id else { return Ok(()) };
     let from = machine_of(work, master_target)?;
-    Ok(work.site(&instance.site)?.take_back_disks(id, &from)?)
+    Ok(work.site(&instance.site)?.take_back_disks(id, serials, &from)?)
 }

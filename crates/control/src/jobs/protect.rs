@@ -3,8 +3,8 @@
 use switchback_identity::Role;
 use switchback_model::component::InterfaceSettings;
 use switchback_model::{
-    DiskIndex, Instance, InstanceNic, JobRequest, MachineId, ObjectName, ProtectRequest, ProtectedItem,
-    ProtectionGroup, ReplicationPath, Side, SiteKind,
+    DiskIndex, Instance, InstanceNic, JobRequest, MachineId, ObjectName, Phase, ProtectRequest,
+    ProtectedItem, ProtectionGroup, ReplicationPath, Side, SiteKind,
 };
 use switchback_sites::{DiskOrigin, Machine, MachineDisk, NewDisk, NewMachine, Nic};
 use switchback_store::Kind;
@@ -125,8 +125,8 @@ fn check(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         choose_server(work, Role::ProcessServer, &group.source_site, request.process_server.as_deref())?;
     let master_target =
         choose_server(work, Role::Target, &group.target_site, request.master_target.as_deref())?;
-    let datastore =
-        choose_datastore(work, &group, request.datastore.as_deref(), item.disk_sizes.iter().sum())?;
+    let needed = item.disk_sizes.iter().sum();
+    let datastore = choose_datastore(work, &group, &master_target, request.datastore.as_deref(), needed)?;
     work.set_note("process-server", process_server);
     work.set_note("master-target", master_target);
     work.set_note("datastore", datastore);
@@ -203,13 +203,16 @@ pub(crate) fn choose_server(
     })
 }
 
+/// The datastore that a user named, or the roomiest, of those beside a master target.
 pub(crate) fn choose_datastore(
     work: &Work<'_>,
     group: &ProtectionGroup,
+    master_target: &str,
     wanted: Option<&str>,
     needed: u64,
 ) -> Result<String, ControlError> {
-    let datastores = work.site(&group.target_site)?.datastores()?;
+    let beside = super::loan::machine_of(work, master_target)?;
+    let datastores = work.site(&group.target_site)?.datastores_beside(&beside)?;
     let chosen = match wanted {
         Some(wanted) => datastores.iter().find(|datastore| datastore.name == wanted),
         None => datastores.iter().max_by_key(|datastore| datastore.free),
@@ -336,7 +339,7 @@ pub(crate) fn instance_of(site: &ObjectName, machine: &Machine, wanted: &[Interf
 }
 
 /// The disks of an instance that are protected, in order, each with its place at the replica: those that it had when it became one and that were added since.
-/// Others are left alone; `None`: one of them is gone, or has another size.
+/// Others are left alone, and so are those that a failover has set aside; `None`: one of them is gone, or has another size.
 pub(crate) fn protected_disks<'a>(
     item: &ProtectedItem,
     side: Side,
@@ -354,7 +357,10 @@ pub(crate) fn protected_disks<'a>(
         };
         found.filter(|disk| disk.size == item.disk_sizes[place]).map(|found| (disk, found))
     };
-    item.present_disks().map(of).collect()
+    let stands = item.protection.phase == Phase::FailedOver && item.protection.active == side;
+    let failover = item.failover.as_ref().filter(|_| stands);
+    let is_there = |disk: &DiskIndex| failover.is_none_or(|failover| !failover.lacks.contains(disk));
+    item.present_disks().filter(is_there).map(of).collect()
 }
 
 /// A side's disks are not those that are protected.

@@ -113,7 +113,7 @@ fn removing_survives_a_kill_at_every_step(begin: fn() -> World) {
 
 #[test]
 fn a_disk_that_is_added_shows_how_far_it_is_until_a_point_holds_it() {
-    let mut world = seeding();
+    let mut world = seeding(World::protected());
     world.seeded = vec![SeededDisk { disk: DiskIndex(2), bytes: 440 << 10 }];
     world.round();
     let percents = |world: &World| world.control.item(&name("web01")).unwrap().disk_percents;
@@ -282,6 +282,73 @@ fn a_disk_that_the_master_target_never_takes_is_given_up_and_the_others_are_as_t
     assert!(world.control.recovery_points(&name("web01")).unwrap().len() > points);
     assert_eq!(serials(&world), ["d0", "d1", "new"]);
     assert_eq!(newest_lacks(&world), [DiskIndex(2)], "the number of what was given up");
+}
+
+/// The master target has the disk: it lets it go before that is taken back and removed.
+#[test]
+fn adding_a_disk_that_is_cancelled_survives_a_kill_at_every_step() {
+    killed_at_every_step(
+        gained,
+        |world, kill| {
+            let job = world.control.operate("tester", &name("web01"), add("new")).unwrap();
+            while serials(world).len() < 3 {
+                world.control.work_once(None).unwrap();
+            }
+            world.round();
+            world.control.cancel_job("tester", job.id).unwrap();
+            let (job, killed) = world.finish(&job, kill);
+            assert_eq!(job.state, JobState::Cancelled, "{job:#?}");
+            (0..3).for_each(|_| world.round());
+            killed
+        },
+        |world| {
+            assert_eq!(serials(world), ["d0", "d1"]);
+            assert_eq!(world.item().present_disks().count(), 2);
+            let points = world.control.recovery_points(&name("web01")).unwrap();
+            assert!(points.iter().all(|point| point.lacks == [DiskIndex(2)]), "{points:?}");
+        },
+    );
+}
+
+/// A master target that takes its time has the disk until it says otherwise.
+#[test]
+fn a_disk_that_is_given_up_stays_until_the_master_target_has_let_it_go() {
+    let mut world = gained();
+    let job = world.control.operate("tester", &name("web01"), add("new")).unwrap();
+    while serials(&world).len() < 3 {
+        world.control.work_once(None).unwrap();
+    }
+    world.round();
+    world.control.cancel_job("tester", job.id).unwrap();
+    world.down = vec!["recovery-mt"];
+    for _ in 0..5 {
+        world.control.work_once(None).unwrap();
+        world.round();
+    }
+    assert_eq!(serials(&world), ["d0", "d1", "new"]);
+    world.down.clear();
+    let (job, _) = world.finish(&job, None);
+    assert_eq!((job.state, serials(&world).len()), (JobState::Cancelled, 2), "{job:#?}");
+}
+
+/// Neither the gap of a disk that was removed, nor one that is set aside, is a disk that somebody has taken away.
+#[test]
+fn a_machine_is_as_ready_as_before_while_disks_come_and_go() {
+    let is_told = |world: &World| {
+        let readiness = world.control.readiness(&name("web01")).unwrap();
+        readiness.failover.iter().any(|check| check.code == "machine.disks-differ")
+    };
+    let mut world = seeding(World::protected());
+    assert!(!is_told(&world));
+    world.operate(failover(PointChoice::Latest), None);
+    assert!(!is_told(&world), "it is set aside");
+    world.operate(ItemOperation::CancelFailover, None);
+    world.operate(remove("new"), None);
+    world.round();
+    assert!(!is_told(&world));
+    let replica = world.recovery.all()[0].id.clone();
+    world.recovery.change_disks(&replica, |disks| drop(disks.pop()));
+    assert!(is_told(&world), "that is a disk that somebody has taken away");
 }
 
 #[test]

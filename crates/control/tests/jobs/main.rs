@@ -12,6 +12,7 @@ mod physical;
 mod proofs;
 mod readiness;
 mod restored;
+mod vcenter;
 mod world;
 
 use switchback_control::{Crash, ErrorKind, Turn};
@@ -112,7 +113,7 @@ impl World {
         };
         assert!(
             self.may_run_twice
-                || [self.home.all(), self.recovery.all(), self.hardware.all()]
+                || [self.home.all(), self.at_recovery(), self.hardware.all()]
                     .into_iter()
                     .filter(|machines| runs(machines.clone()))
                     .count()

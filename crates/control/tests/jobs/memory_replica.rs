@@ -15,7 +15,7 @@ pub(crate) struct Replica {
     pub(crate) views: BTreeMap<String, Vec<PathBuf>>,
     /// It is in page blobs, and stands in clones of them.
     pub(crate) in_blobs: bool,
-    targets: Vec<PathBuf>,
+    pub(crate) targets: Vec<PathBuf>,
     seeding: BTreeSet<DiskIndex>,
 }
 

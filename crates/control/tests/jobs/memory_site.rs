@@ -15,8 +15,8 @@ use switchback_sites::{
 #[derive(Debug, Default)]
 pub(crate) struct MemorySite {
     pub(crate) machines: Mutex<BTreeMap<String, Machine>>,
-    /// Machines whose disks a master target has, and the machine that this runs in.
-    lent: Mutex<BTreeMap<String, String>>,
+    /// The disks, by machine and serial number, that a master target has, and the machine that this runs in.
+    lent: Mutex<BTreeMap<(String, String), String>>,
     /// Disks that machines are started without, with their places.
     aside: Mutex<Vec<(String, usize, MachineDisk)>>,
     /// Creating a machine fails with this.
@@ -52,8 +52,10 @@ impl MemorySite {
     pub(crate) fn has(&self, to: &str, path: &Path) -> bool {
         let lent = self.lent.lock().unwrap();
         self.machines().values().any(|machine| {
-            machine.disks.iter().any(|disk| disk.path == path)
-                && lent.get(&machine.id).is_some_and(|at| at == to)
+            let is_lent = |disk: &MachineDisk| {
+                lent.get(&(machine.id.clone(), disk.serial.clone())).is_some_and(|at| at == to)
+            };
+            machine.disks.iter().any(|disk| disk.path == path && is_lent(disk))
         })
     }
 
@@ -237,6 +239,8 @@ impl Site for MemorySite {
         })
     }
     fn remove_disk(&self, id: &str, serial: &str) -> Result<(), SiteError> {
+        let lent = self.lent.lock().unwrap().contains_key(&(id.into(), serial.into()));
+        assert!(!lent, "a master target has the disk {serial} of {id}");
         self.aside.lock().unwrap().retain(|(of, _, disk)| of != id || disk.serial != serial);
         self.change(id, |machine| {
             if machine.disks.iter().any(|disk| disk.serial == serial) {
@@ -252,16 +256,15 @@ impl Site for MemorySite {
         off(&machine, "lending its disks")?;
         assert!(machine.snapshots.is_empty(), "the disks below a snapshot must not change");
         self.ends_life(id);
-        self.lent.lock().unwrap().insert(id.into(), to.into());
-        let of =
-            |serial: &String| machine.disks.iter().find(|disk| disk.serial == *serial).unwrap().path.clone();
+        let of = |serial: &String| {
+            self.lent.lock().unwrap().insert((id.into(), serial.clone()), to.into());
+            machine.disks.iter().find(|disk| disk.serial == *serial).unwrap().path.clone()
+        };
         Ok(serials.iter().map(of).collect())
     }
-    fn take_back_disks(&self, id: &str, from: &str) -> Result<(), SiteError> {
-        let mut lent = self.lent.lock().unwrap();
-        if lent.get(id).is_some_and(|to| to == from) {
-            lent.remove(id);
-        }
+    fn take_back_disks(&self, id: &str, serials: &[String], from: &str) -> Result<(), SiteError> {
+        let is_asked = |serial: &String| serials.is_empty() || serials.contains(serial);
+        self.lent.lock().unwrap().retain(|(of, serial), to| of != id || to != from || !is_asked(serial));
         Ok(())
     }
     fn check_targets(&self, targets: &[Target]) -> Result<Vec<Vec<ReadinessCheck>>, SiteError> {
@@ -288,7 +291,8 @@ impl Site for MemorySite {
             assert!(*made || sources.len() == self.machine(id)?.disks.len(), "it is made of {sources:?}");
             *made = true;
         }
-        assert!(!self.lent.lock().unwrap().contains_key(id), "a master target has the disks of {id}");
+        let is_lent = self.lent.lock().unwrap().keys().any(|(of, _)| of == id);
+        assert!(!is_lent, "a master target has the disks of {id}");
         self.change(id, |machine| {
             machine.power = Power::On;
             Ok(())

@@ -5,6 +5,8 @@
 //! disk of a replica is written while a machine runs above it without a snapshot.
 
 // Others include this file, by its path, too.
+#[path = "elsewhere.rs"]
+mod elsewhere;
 #[path = "memory_replica.rs"]
 mod memory_replica;
 #[path = "memory_site.rs"]
@@ -33,6 +35,7 @@ use switchback_model::{
 use switchback_sites::{Machine, Nic, Power, Site};
 use switchback_store::{Snapshot, SqliteStore, Store, StoreError};
 
+pub(crate) use elsewhere::Elsewhere;
 use memory_replica::Replica;
 pub(crate) use memory_site::{MemorySite, is_sandbox};
 
@@ -75,6 +78,8 @@ pub(crate) struct World {
     pub(crate) scripts: PathBuf,
     pub(crate) home: Arc<MemorySite>,
     pub(crate) recovery: Arc<MemorySite>,
+    /// What is the recovery site instead.
+    pub(crate) elsewhere: Option<Elsewhere>,
     /// What no site has: physical servers.
     pub(crate) hardware: Arc<MemorySite>,
     replicas: BTreeMap<(String, ReplicaName), Replica>,
@@ -126,9 +131,9 @@ fn control(
     store: &Arc<SqliteStore>,
     clock: &Arc<Seconds>,
     scripts: &Path,
-    sites: [Arc<MemorySite>; 2],
+    home: Arc<MemorySite>,
+    recovery: Arc<dyn Site>,
 ) -> Control {
-    let [home, recovery] = sites;
     let opener = move |kind: &SiteKind,
                        _: switchback_control::SiteCredentials|
           -> Result<Arc<dyn Site>, ControlError> {
@@ -187,7 +192,7 @@ impl World {
         let (clock, home, recovery) =
             (Arc::<Seconds>::default(), Arc::<MemorySite>::default(), Arc::<MemorySite>::default());
         let scripts = directory.path().join("scripts");
-        let control = control(&store, &clock, &scripts, [home.clone(), recovery.clone()]);
+        let control = control(&store, &clock, &scripts, home.clone(), recovery.clone());
         let home_kind = SiteKind::Local { directory: "/home".into() };
         for (name, kind) in [("home", home_kind), ("recovery", recovery_kind)] {
             control.add_site(&SiteRecord { name: name.parse().unwrap(), kind }).unwrap();
@@ -203,6 +208,7 @@ impl World {
             scripts,
             home,
             recovery,
+            elsewhere: None,
             hardware: Arc::default(),
             replicas,
             finals,
@@ -250,8 +256,9 @@ impl World {
 
     /// The configuration server was killed and starts again.
     pub(crate) fn restart(&mut self) {
-        let sites = [self.home.clone(), self.recovery.clone()];
-        self.control = control(&self.store, &self.clock, &self.scripts, sites);
+        let elsewhere = self.elsewhere.as_ref().map(|elsewhere| elsewhere.site.clone());
+        let recovery = elsewhere.unwrap_or_else(|| self.recovery.clone());
+        self.control = control(&self.store, &self.clock, &self.scripts, self.home.clone(), recovery);
         if let Some(source) = &self.install_source {
             self.control.offers(source.clone());
         }
@@ -342,6 +349,10 @@ impl World {
         self.restart();
     }
 
+    pub(crate) fn at_recovery(&self) -> Vec<Machine> {
+        self.elsewhere.as_ref().map_or_else(|| self.recovery.all(), Elsewhere::replicas)
+    }
+
     fn report(&self, role: Role, name: &str, site: &str, state: State) -> Answer {
         let report = Report {
             build: "test".into(),
@@ -368,8 +379,8 @@ impl World {
             self.process_server("hardware", "hw-ps");
         }
         self.newcomers();
-        let sites = [self.home.clone(), self.recovery.clone(), self.hardware.clone()];
-        for machine in sites.iter().flat_map(|site| site.all()).filter(|machine| {
+        let machines = [self.home.all(), self.at_recovery(), self.hardware.all()];
+        for machine in machines.into_iter().flatten().filter(|machine| {
             machine.power == Power::On && !machine.id.contains("test") && !is_sandbox(machine)
         }) {
             self.agent(&machine);
@@ -393,13 +404,15 @@ impl World {
         if self.down.contains(&name) {
             return;
         }
+        let elsewhere = self.elsewhere.clone().filter(|_| site == "recovery");
+        let uuid = format!("uuid-{name}");
         let mine = self.replicas.iter().filter(|((target, _), _)| target == name);
         let replicas = mine.map(|((_, replica), actual)| ReplicaActual {
             problem: self.replicas_problem.clone(),
             ..actual.actual(replica)
         });
         let state = MasterTargetState {
-            system_uuid: format!("uuid-{name}"),
+            system_uuid: elsewhere.as_ref().map_or(uuid.clone(), |elsewhere| elsewhere.master_target.clone()),
             replicas: replicas.collect(),
             free_bytes: 1 << 40,
             storage_paths: self.storage_paths.iter().filter(|_| site == "recovery").cloned().collect(),
@@ -427,10 +440,20 @@ impl World {
             assert!(wanted.epoch >= actual.epoch, "epochs never go back");
             let here = if site == "home" { &self.home } else { &self.recovery };
             let moves = actual.reached != Some(wanted.mode) && wanted.mode != ReplicaMode::Remove;
-            let there = |path: &&PathBuf| !path.as_os_str().is_empty();
-            let has_all =
-                wanted.targets.iter().filter(there).all(|path| here.has(&format!("uuid-{name}"), path));
-            assert!(!moves || has_all, "{name} has not got the disks of {}", wanted.replica);
+            let has_all = |targets: &[PathBuf]| {
+                let mut there = targets.iter().filter(|path| !path.as_os_str().is_empty());
+                there.all(|path| {
+                    elsewhere.as_ref().map_or_else(|| here.has(&uuid, path), |elsewhere| elsewhere.has(path))
+                })
+            };
+            let receives = actual.reached == Some(ReplicaMode::Receive);
+            assert!(!receives || has_all(&actual.targets), "{name} has lost a disk that it writes");
+            let changes = moves || wanted.mode == ReplicaMode::Receive;
+            assert!(
+                !changes || has_all(&wanted.targets),
+                "{name} has not got the disks of {}",
+                wanted.replica
+            );
             let dropped = actual.views.keys().any(|view| !wanted.views.contains_key(view));
             assert!(!dropped || !here.all().iter().any(is_sandbox), "a sandbox stands on what is unmounted");
             let stands = matches!(wanted.mode, ReplicaMode::StandAt { .. });
@@ -493,7 +516,7 @@ impl World {
         };
         if actual.reached != Some(ReplicaMode::Receive)
             || actual.epoch > replication.epoch
-            || !self.is_routed(&replication)
+            || !self.is_routed(&replication, &key.0)
         {
             return;
         }
@@ -532,9 +555,9 @@ impl World {
         }
     }
 
-    /// The process server of a replication is up.
-    fn is_routed(&self, replication: &Replication) -> bool {
-        !self.down.contains(&replication.peer.as_str())
+    /// The process server of a replication is up, and its master target.
+    fn is_routed(&self, replication: &Replication, master_target: &str) -> bool {
+        ![replication.peer.as_str(), master_target].iter().any(|server| self.down.contains(server))
     }
 
     /// One more point, unless the machine stands still after its last.

@@ -15,7 +15,7 @@ impl LocalSite {
         let adding = || format!("adding a disk to the machine {id}");
         let wrong = |detail: String| Err(SiteError::failed(adding(), detail));
         let mut description = self.load(id)?;
-        let serial: String = new.serial.chars().filter(char::is_ascii_graphic).take(SERIAL_LEN_MAX).collect();
+        let serial = shown(&new.serial);
         if serial.is_empty() {
             return wrong("it has no serial number, by which it would be known again".into());
         }
@@ -96,6 +96,7 @@ impl LocalSite {
         let _lock = self.lock(id)?;
         let mut description = self.load(id)?;
         let removing = || format!("removing the disk {serial} of the machine {id}");
+        let serial = shown(serial);
         if let Some(place) = description.disks.iter().position(|disk| disk.serial == serial) {
             self.must_be_off(id, "removing a disk of it")?;
             if !description.snapshots.is_empty() || description.disks[place].read_only {
@@ -121,6 +122,11 @@ impl LocalSite {
         self.step("forget the disk");
         self.save(id, MACHINE, &description)
     }
+}
+
+/// What a guest sees of a serial number.
+fn shown(serial: &str) -> String {
+    serial.chars().filter(char::is_ascii_graphic).take(SERIAL_LEN_MAX).collect()
 }
 
 /// A name for another image that no disk has.

@@ -9,6 +9,8 @@
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
+use serde::{Deserialize, Serialize};
+
 use super::inventory::{Controller, DatastoreInfo, VirtualDisk, VirtualMachine};
 use super::paths::{serial, split};
 use super::soap::{VimError, Xml};
@@ -22,14 +24,14 @@ pub(super) const UNITS: [i32; 15] = [0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12, 13, 
 pub(super) const CONTROLLERS_MAX: usize = 4;
 /// Temporary keys of devices that are being added.
 const NEW_CONTROLLER: i32 = -100;
-const NEW_DISK: i32 = -1000;
+pub(super) const NEW_DISK: i32 = -1000;
 /// The mode of a disk that is at a master target.
 pub(super) const ATTACHED_MODE: &str = "independent_persistent";
 /// The controller that new ones are of.
 const CONTROLLER_KIND: &str = "ParaVirtualSCSIController";
 
 /// Where a disk sits.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DiskPlace {
     /// `[DATASTORE] DIRECTORY/NAME.vmdk`.
     pub file: String,
@@ -70,20 +72,9 @@ impl VsphereSite {
     pub fn disk_places(&self, id: &str) -> Result<Vec<DiskPlace>, SiteError> {
         let machine = self.find(id)?;
         let place = |disk: &VirtualDisk| {
-            let controller =
-                machine.controllers.iter().find(|controller| controller.key == disk.controller_key);
-            let controller = controller.ok_or_else(|| {
+            machine.place_of(disk).ok_or_else(|| {
                 let detail = format!("the disk {} is at a controller of a kind that is not known", disk.file);
                 SiteError::failed(format!("reading where the disks of {id} are"), detail)
-            })?;
-            Ok(DiskPlace {
-                file: disk.file.clone(),
-                uuid: disk.uuid.clone(),
-                size: disk.size,
-                controller_kind: controller.kind.clone(),
-                controller_bus: controller.bus,
-                unit: disk.unit,
-                mode: disk.mode.clone(),
             })
         };
         machine.disks.iter().map(place).collect()
@@ -113,16 +104,13 @@ impl VsphereSite {
             return Err(SiteError::failed(action, detail));
         };
         let place = DiskPlace {
-            controller_kind: machine
-                .scsi(bus)
-                .map_or(CONTROLLER_KIND, |controller| &controller.kind)
-                .to_owned(),
+            controller_kind: machine.scsi_kind(bus),
             controller_bus: bus,
             unit,
             mode: ATTACHED_MODE.to_owned(),
             ..disk.clone()
         };
-        let now = self.put(&machine, master_target, &[place], &action)?;
+        let now = self.put(&machine, &place, &action)?;
         let attached = now.disk(&disk.file).ok_or_else(|| ignored(&action))?;
         Ok(self.attached(&now, attached))
     }
@@ -145,41 +133,35 @@ impl VsphereSite {
             .text("unitNumber", disk.unit)
             .text("capacityInKB", disk.size / 1024);
         let change = Xml::new().text("operation", "remove").typed("device", "VirtualDisk", device);
-        let spec = Xml::new().group("spec", Xml::new().group("deviceChange", change));
-        self.session.task(&machine.object, "ReconfigVM_Task", spec).map_err(failed(&action))?;
-        match self.find(id)?.disk(file) {
+        let now = self.reconfigure(&machine, Xml::new().group("deviceChange", change), &action)?;
+        match now.disk(file) {
             None => Ok(()),
             Some(_) => Err(ignored(&action)),
         }
     }
 
-    /// Adds disks, and the controllers they need, in one change; gives the machine as it is then.
-    fn put(
+    /// Adds a disk whose file is there at its place, and the controller that it needs, in one change; gives the machine as it is then.
+    pub(super) fn put(
         &self,
         machine: &VirtualMachine,
-        id: &str,
-        places: &[DiskPlace],
+        place: &DiskPlace,
         action: &str,
     ) -> Result<VirtualMachine, SiteError> {
-        let mut changes = Xml::new();
-        let mut added: Vec<Controller> = Vec::new();
-        for (key, place) in (0..).zip(places) {
-            let known = machine.controllers.iter().chain(&added).find(|controller| place.is_at(controller));
-            let controller_key = match known {
-                Some(controller) => controller.key,
-                None => {
-                    let key = NEW_CONTROLLER - i32::try_from(added.len()).unwrap_or(i32::MAX);
-                    let kind = place.controller_kind.clone();
-                    changes = changes.group("deviceChange", new_controller(key, &kind, place.controller_bus));
-                    added.push(Controller { key, kind, bus: place.controller_bus });
-                    key
-                }
-            };
-            changes = changes.group("deviceChange", existing_disk(NEW_DISK - key, controller_key, place));
-        }
+        let (changes, controller) = machine.controller_at(place);
+        let changes = changes.group("deviceChange", existing_disk(NEW_DISK, controller, place));
+        self.reconfigure(machine, changes, action)
+    }
+
+    /// Makes a change; gives the machine as it is then.
+    pub(super) fn reconfigure(
+        &self,
+        machine: &VirtualMachine,
+        changes: Xml,
+        action: &str,
+    ) -> Result<VirtualMachine, SiteError> {
         let spec = Xml::new().group("spec", changes);
         self.session.task(&machine.object, "ReconfigVM_Task", spec).map_err(failed(action))?;
-        self.find(id)
+        self.find(machine.site_id())
     }
 
     /// What stands against a disk at a master target.
@@ -261,19 +243,55 @@ impl VirtualMachine {
         self.disks.iter().find(|disk| disk.file == file || disk.base_file == file)
     }
 
+    /// Where a disk sits; `None`: at a controller of a kind that is not known.
+    pub(super) fn place_of(&self, disk: &VirtualDisk) -> Option<DiskPlace> {
+        let controller = self.controllers.iter().find(|controller| controller.key == disk.controller_key)?;
+        Some(DiskPlace {
+            file: disk.file.clone(),
+            uuid: disk.uuid.clone(),
+            size: disk.size,
+            controller_kind: controller.kind.clone(),
+            controller_bus: controller.bus,
+            unit: disk.unit,
+            mode: disk.mode.clone(),
+        })
+    }
+
     fn scsi(&self, bus: i32) -> Option<&Controller> {
         self.controllers.iter().find(|controller| controller.is_scsi() && controller.bus == bus)
     }
 
+    /// The kind of a SCSI controller that is there, or would be.
+    pub(super) fn scsi_kind(&self, bus: i32) -> String {
+        self.scsi(bus).map_or(CONTROLLER_KIND, |controller| &controller.kind).to_owned()
+    }
+
+    /// The disk that sits at a SCSI controller.
+    pub(super) fn disk_at(&self, bus: i32, unit: i32) -> Option<&VirtualDisk> {
+        let controller = self.scsi(bus)?.key;
+        self.disks.iter().find(|disk| disk.controller_key == controller && disk.unit == unit)
+    }
+
+    /// The key of the controller of a place, and what adds it if it is not there yet.
+    pub(super) fn controller_at(&self, place: &DiskPlace) -> (Xml, i32) {
+        match self.controllers.iter().find(|controller| place.is_at(controller)) {
+            Some(controller) => (Xml::new(), controller.key),
+            None => {
+                let new = new_controller(NEW_CONTROLLER, &place.controller_kind, place.controller_bus);
+                (Xml::new().group("deviceChange", new), NEW_CONTROLLER)
+            }
+        }
+    }
+
     /// The first free bus and unit; a bus without a controller is all free.
     fn free_place(&self) -> Option<(i32, i32)> {
-        let buses = (0..).take(CONTROLLERS_MAX);
-        let mut places = buses.flat_map(|bus| UNITS.map(|unit| (bus, unit)));
-        places.find(|(bus, unit)| {
-            let controller = self.scsi(*bus).map(|controller| controller.key);
-            !self.disks.iter().any(|disk| Some(disk.controller_key) == controller && disk.unit == *unit)
-        })
+        places().find(|(bus, unit)| self.disk_at(*bus, *unit).is_none())
     }
+}
+
+/// Each bus and unit that a disk can have, in the order in which guests find them.
+pub(super) fn places() -> impl Iterator<Item = (i32, i32)> {
+    (0..).take(CONTROLLERS_MAX).flat_map(|bus| UNITS.map(|unit| (bus, unit)))
 }
 
 /// `VirtualDeviceConfigSpec` of a controller to be added.

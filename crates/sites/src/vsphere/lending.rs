@@ -9,6 +9,7 @@
 use std::path::PathBuf;
 
 use super::VsphereSite;
+use super::attach::DiskPlace;
 use super::inventory::{Inventory, VirtualDisk, VirtualMachine};
 use super::paths::{serial, split};
 use crate::SiteError;
@@ -37,7 +38,8 @@ impl VsphereSite {
         Ok(paths)
     }
 
-    pub(super) fn take_back(&self, id: &str, from: &str) -> Result<(), SiteError> {
+    /// Those that are set aside as well, of a removal that was cut short.
+    pub(super) fn take_back(&self, id: &str, serials: &[String], from: &str) -> Result<(), SiteError> {
         let Some(borrower) = self.machine_of_uuid(from)? else { return Ok(()) };
         let machine = match self.find(id) {
             Err(SiteError::NoSuchMachine { .. }) => return Ok(()),
@@ -46,7 +48,15 @@ impl VsphereSite {
         if borrower.object == machine.object {
             return Ok(());
         }
-        machine.disks.iter().try_for_each(|disk| self.detach_disk(borrower.site_id(), &disk.base_file))
+        let aside = machine.aside().map_err(|detail| SiteError::failed(format!("reading {id}"), detail))?;
+        let attached = machine.disks.iter().map(|disk| (disk.base_file.clone(), machine.place_of(disk)));
+        let all = attached.chain(aside.into_iter().map(|place| (place.file.clone(), Some(place))));
+        let is_wanted = |place: Option<&DiskPlace>| {
+            let is = |serial: &String| place.is_some_and(|place| machine.is_called(place, serial));
+            serials.is_empty() || serials.iter().any(is)
+        };
+        all.filter(|(_, place)| is_wanted(place.as_ref()))
+            .try_for_each(|(file, _)| self.detach_disk(borrower.site_id(), &file))
     }
 
     /// The virtual machine that a master target says it runs in.

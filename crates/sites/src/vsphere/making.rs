@@ -17,6 +17,8 @@ use crate::{Boot, DiskOrigin, NewDisk, NewMachine, SiteError};
 const KIB: u64 = 1024;
 /// What is known of the guest when a machine is made: nothing. It decides defaults alone, and every disk and card is named.
 const GUEST_KIND: &str = "otherGuest64";
+/// The mode of a disk that is its machine's own: snapshots take it in.
+pub(super) const MADE_MODE: &str = "persistent";
 /// Temporary keys of devices that are being made: any numbers below zero.
 const CONTROLLER_KEY: i32 = -100;
 const DISK_KEY: i32 = -1000;
@@ -49,7 +51,7 @@ impl VsphereSite {
         let inventory = self.inventory()?;
         let beside = new.beside.as_deref().unwrap_or_default();
         let place = self.place(&inventory, beside).map_err(failed(&making))?;
-        place.must_have_room(new)?;
+        must_have_room(&place.datastores, &new.disks)?;
         // Of those in one folder each has a name of its own: one that stands in for another cannot have that one's.
         let is_taken = new.mark.is_some() && inventory.machines.iter().any(|one| one.name == new.name);
         let name = if is_taken { format!("{} ({})", new.name, new.id) } else { new.name.clone() };
@@ -137,6 +139,12 @@ impl VsphereSite {
             return Err(SiteError::Running { action: "removing it".to_owned(), id: id.to_owned() });
         }
         let removing = || format!("removing the machine {id}");
+        // What is set aside is no device of the machine.
+        for place in machine.aside().map_err(|detail| SiteError::failed(removing(), detail))? {
+            if self.users_of(&place.file, &machine)?.is_empty() {
+                self.delete_aside(&machine, &place, &removing())?;
+            }
+        }
         // Destroy_Task deletes whatever disks the machine has attached, whosesoever they are.
         for file in self.foreign_disks(&machine)? {
             self.detach_disk(id, &file)?;
@@ -152,41 +160,85 @@ impl VsphereSite {
 
     /// Files of disks that were attached to it as to a master target, or that another machine has attached as well.
     fn foreign_disks(&self, machine: &VirtualMachine) -> Result<Vec<String>, SiteError> {
-        const DEVICES: &str = "config.hardware.device";
-        let looking = format!("looking who else uses the disks of {:?}", machine.name);
-        let all = self.session.list("VirtualMachine", &[DEVICES]).map_err(failed(looking))?;
-        let others = all.iter().filter(|object| object.reference != machine.object).map(VirtualMachine::read);
-        let used: Vec<_> =
-            others.flat_map(|other| other.disks).flat_map(|disk| [disk.file, disk.base_file]).collect();
-        let is_foreign = |disk: &&VirtualDisk| disk.mode == ATTACHED_MODE || used.contains(&disk.base_file);
+        let others = self.others(machine)?;
+        let is_used = |file: &str| others.iter().any(|other| other.disk(file).is_some());
+        let is_foreign = |disk: &&VirtualDisk| disk.mode == ATTACHED_MODE || is_used(&disk.base_file);
         Ok(machine.disks.iter().filter(is_foreign).map(|disk| disk.file.clone()).collect())
+    }
+
+    /// Names of other machines that have a disk attached.
+    pub(super) fn users_of(&self, file: &str, machine: &VirtualMachine) -> Result<Vec<String>, SiteError> {
+        let others = self.others(machine)?.into_iter();
+        Ok(others.filter(|other| other.disk(file).is_some()).map(|other| other.name).collect())
+    }
+
+    /// The other machines: their names and disks.
+    fn others(&self, machine: &VirtualMachine) -> Result<Vec<VirtualMachine>, SiteError> {
+        const NEEDED: [&str; 2] = ["name", "config.hardware.device"];
+        let looking = format!("looking who else uses the disks of {:?}", machine.name);
+        let all = self.session.list("VirtualMachine", &NEEDED).map_err(failed(looking))?;
+        let others = all.iter().filter(|object| object.reference != machine.object);
+        Ok(others.map(VirtualMachine::read).collect())
     }
 }
 
+/// Thin disks take room as they are written; a datastore that has not got it at the start would fail in the middle of a replication.
+pub(super) fn must_have_room(datastores: &[&DatastoreInfo], disks: &[NewDisk]) -> Result<(), SiteError> {
+    let mut needed = BTreeMap::<&str, u64>::new();
+    for disk in disks {
+        let (DiskOrigin::Empty { datastore } | DiskOrigin::Over { datastore, .. }) = &disk.origin;
+        let sum = needed.entry(datastore).or_default();
+        *sum = sum.saturating_add(disk.size);
+    }
+    for (name, needed) in needed {
+        let known = || datastores.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
+        let found = datastores.iter().find(|one| one.name == name);
+        let found =
+            found.ok_or_else(|| SiteError::NoSuchDatastore { name: name.to_owned(), known: known() })?;
+        if found.free < needed {
+            return Err(SiteError::NoRoom { datastore: name.to_owned(), needed, free: found.free });
+        }
+    }
+    Ok(())
+}
+
+/// Advanced settings of a machine; an empty value removes one.
+pub(super) fn settings<K: AsRef<str>, V: AsRef<str>>(all: &[(K, V)]) -> Xml {
+    all.iter().fold(Xml::new(), |xml, (key, value)| {
+        let option = Xml::new().text("key", key.as_ref()).string_value("value", value.as_ref());
+        xml.typed("extraConfig", "OptionValue", option)
+    })
+}
+
+/// `VirtualDeviceConfigSpec` of a disk whose file is made with it.
+pub(super) fn new_disk(key: i32, controller: i32, unit: i32, disk: &NewDisk) -> Result<Xml, String> {
+    let DiskOrigin::Empty { datastore } = &disk.origin else {
+        return Err(
+            "a vSphere site lays no disk over an image of somebody else's [vsphere-overlay]".to_owned()
+        );
+    };
+    if disk.size == 0 || !disk.size.is_multiple_of(KIB) {
+        return Err(format!("its size, {} bytes, is no multiple of {KIB}", disk.size));
+    }
+    let backing = Xml::new()
+        .text("fileName", format!("[{datastore}]"))
+        .text("diskMode", MADE_MODE)
+        .text("thinProvisioned", true);
+    let device = Xml::new()
+        .text("key", key)
+        .typed("backing", "VirtualDiskFlatVer2BackingInfo", backing)
+        .text("controllerKey", controller)
+        .text("unitNumber", unit)
+        .text("capacityInKB", disk.size / KIB)
+        .text("capacityInBytes", disk.size);
+    Ok(Xml::new().text("operation", "add").text("fileOperation", "create").typed(
+        "device",
+        "VirtualDisk",
+        device,
+    ))
+}
+
 impl Place<'_> {
-    fn datastore(&self, name: &str) -> Result<&DatastoreInfo, SiteError> {
-        let known = || self.datastores.iter().map(|one| one.name.as_str()).collect::<Vec<_>>().join(", ");
-        let found = self.datastores.iter().copied().find(|one| one.name == name);
-        found.ok_or_else(|| SiteError::NoSuchDatastore { name: name.to_owned(), known: known() })
-    }
-
-    /// Thin disks take room as they are written; a datastore that has not got it at the start would fail in the middle of a replication.
-    fn must_have_room(&self, new: &NewMachine) -> Result<(), SiteError> {
-        let mut needed = BTreeMap::<&str, u64>::new();
-        for disk in &new.disks {
-            let (DiskOrigin::Empty { datastore } | DiskOrigin::Over { datastore, .. }) = &disk.origin;
-            let sum = needed.entry(datastore).or_default();
-            *sum = sum.saturating_add(disk.size);
-        }
-        for (name, needed) in needed {
-            let free = self.datastore(name)?.free;
-            if free < needed {
-                return Err(SiteError::NoRoom { datastore: name.to_owned(), needed, free });
-            }
-        }
-        Ok(())
-    }
-
     /// `VirtualMachineConfigSpec`.
     fn describe(&self, new: &NewMachine, making: &str) -> Result<Xml, SiteError> {
         let firmware = match new.boot {
@@ -197,7 +249,7 @@ impl Place<'_> {
                 return Err(SiteError::failed(making, detail));
             }
         };
-        let mut devices = self.disks(new, making)?;
+        let mut devices = Self::disks(new, making)?;
         for (position, nic) in new.nics.iter().enumerate() {
             let network = match &nic.network {
                 Some(name) => cards::named(&self.networks, name)?,
@@ -224,15 +276,13 @@ impl Place<'_> {
             .group("files", Xml::new().text("vmPathName", format!("[{home}]")))
             .text("numCPUs", new.cpus)
             .text("memoryMB", new.memory_mib)
-            .with(devices);
-        let spec = options.into_iter().fold(spec, |spec, (key, value)| {
-            spec.typed("extraConfig", "OptionValue", Xml::new().text("key", key).string_value("value", value))
-        });
+            .with(devices)
+            .with(settings(&options));
         Ok(spec.text("firmware", firmware))
     }
 
     /// Controllers and disks, in order.
-    fn disks(&self, new: &NewMachine, making: &str) -> Result<Xml, SiteError> {
+    fn disks(new: &NewMachine, making: &str) -> Result<Xml, SiteError> {
         let controllers = new.disks.len().div_ceil(UNITS.len());
         if controllers > CONTROLLERS_MAX {
             let detail =
@@ -248,37 +298,12 @@ impl Place<'_> {
         }
         for (position, disk) in new.disks.iter().enumerate() {
             let wrong = |detail: String| SiteError::failed(format!("{making}, disk {position}"), detail);
-            let device = self.disk(position, disk).map_err(wrong)?;
+            let controller = CONTROLLER_KEY - small(position / UNITS.len());
+            let unit = UNITS[position % UNITS.len()];
+            let device = new_disk(DISK_KEY - small(position), controller, unit, disk).map_err(wrong)?;
             devices = devices.group("deviceChange", device);
         }
         Ok(devices)
-    }
-
-    fn disk(&self, position: usize, disk: &NewDisk) -> Result<Xml, String> {
-        let DiskOrigin::Empty { datastore } = &disk.origin else {
-            return Err(
-                "a vSphere site lays no disk over an image of somebody else's [vsphere-overlay]".to_owned()
-            );
-        };
-        if disk.size == 0 || !disk.size.is_multiple_of(KIB) {
-            return Err(format!("its size, {} bytes, is no multiple of {KIB}", disk.size));
-        }
-        let backing = Xml::new()
-            .text("fileName", format!("[{datastore}]"))
-            .text("diskMode", "persistent")
-            .text("thinProvisioned", true);
-        let device = Xml::new()
-            .text("key", DISK_KEY - small(position))
-            .typed("backing", "VirtualDiskFlatVer2BackingInfo", backing)
-            .text("controllerKey", CONTROLLER_KEY - small(position / UNITS.len()))
-            .text("unitNumber", UNITS[position % UNITS.len()])
-            .text("capacityInKB", disk.size / KIB)
-            .text("capacityInBytes", disk.size);
-        Ok(Xml::new().text("operation", "add").text("fileOperation", "create").typed(
-            "device",
-            "VirtualDisk",
-            device,
-        ))
     }
 }
 

@@ -113,7 +113,7 @@ fn seeded(file: &str) -> String {
 }
 
 /// The datacenter whose datastore a file is in: names of datastores are unique in one. An ESXi host needs none.
-fn datacenter_of<'a>(inventory: &'a Inventory, file: &str) -> Option<&'a MoRef> {
+pub(super) fn datacenter_of<'a>(inventory: &'a Inventory, file: &str) -> Option<&'a MoRef> {
     let (name, _) = split(file)?;
     let datastore = inventory.datastores.iter().find(|one| one.name == name)?;
     let mount = datastore.mounts.first()?;

@@ -115,7 +115,7 @@ impl VsphereSite {
         }
     }
 
-    fn view_disk(&self, disk: &VirtualDisk) -> MachineDisk {
+    pub(super) fn view_disk(&self, disk: &VirtualDisk) -> MachineDisk {
         MachineDisk {
             path: self.contents_path(&disk.base_file, disk.uuid.as_deref()),
             size: disk.size,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use switchback_sites::conformance::{self, Subject};
-use switchback_sites::{DiskOrigin, LocalSite, Power, Site, SiteError};
+use switchback_sites::{DiskOrigin, LocalSite, NewDisk, Power, Site, SiteError};
 
 use crate::bench::{self, Bench};
 
@@ -165,6 +165,20 @@ fn guest_is_connected_to_a_bridge() {
     assert_eq!(network.connected(), 0, "its interface goes with it");
     let error = site.power_on(&id).unwrap_err().to_string();
     assert!(error.contains("connect-nic0") && error.contains("br0"), "{error}");
+}
+
+/// A guest sees its beginning alone.
+#[test]
+fn a_disk_goes_by_the_serial_number_that_it_was_asked_for_with() {
+    let bench = Bench::new();
+    let new = conformance::machine(&subject(&bench), "serial");
+    let (site, made) = (bench.open(), bench.open().create_machine(&new).unwrap());
+    let serial = "6000c29f3c01a1b2c3d40123456789ab";
+    let added =
+        site.add_disk(&made.id, &NewDisk { serial: serial.to_owned(), ..new.disks[0].clone() }).unwrap();
+    assert_eq!(added.serial, serial[..20]);
+    site.remove_disk(&made.id, serial).unwrap();
+    assert_eq!(site.machine(&made.id).unwrap().disks, made.disks);
 }
 
 #[test]

@@ -47,8 +47,8 @@ fn a_loan_leaves_the_machine_as_it_was_and_keeps_it_from_starting() {
     let locked = detail(site.power_on(&owner.id));
     assert!(locked.contains("FileLocked"), "{locked}");
 
-    site.take_back_disks(&owner.id, &master.system_uuid).unwrap();
-    site.take_back_disks(&owner.id, &master.system_uuid).unwrap();
+    site.take_back_disks(&owner.id, &[], &master.system_uuid).unwrap();
+    site.take_back_disks(&owner.id, &[], &master.system_uuid).unwrap();
     assert_eq!(site.machine(&master.id).unwrap().disks, master.disks);
     assert_eq!(site.machine(&owner.id).unwrap(), owner);
     assert!(fs::read(&owner.disks[2].path).unwrap().iter().all(|byte| *byte == 9));

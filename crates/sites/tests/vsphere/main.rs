@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "tests fail by panics, also in what they share")]
 
 mod bench;
+mod changing;
 mod disks;
 mod faults;
 mod inventory;

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use switchback_lab::vcsim::{PASSWORD, Simulator, USER, witness_python};
-use switchback_sites::Site;
 use switchback_sites::vsphere::{Inventory, Limits, NetworkBacking, VirtualMachine, VmPower};
+use switchback_sites::{DiskOrigin, NewDisk, Site};
 
 use crate::bench::{Bench, DATASTORE};
 
@@ -19,6 +19,13 @@ fn testimony(output: &Output) -> String {
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
     printed
+}
+
+/// Somebody else sets an advanced setting of a machine.
+pub(crate) fn option(bench: &Bench, machine: &str, key: &str, value: &str) {
+    let (url, authority) = (bench.simulator.url(), bench.simulator.authority());
+    let who = ["option", url, USER, PASSWORD, &authority.to_string_lossy()];
+    testimony(&witness(&[&who[..], &[machine, key, value]].concat()));
 }
 
 /// As Python writes it.
@@ -151,6 +158,8 @@ fn both_read_the_same_of_a_vcenter() {
     bench.site.create_snapshot(&made.id, "one").unwrap();
     bench.site.create_snapshot(&made.id, "Zweiter <Stand>").unwrap();
     bench.site.connect_nics(&made.id, &[None]).unwrap();
+    let changed = bench.machine("changed", 2);
+    bench.site.set_disks_aside(&changed.id, std::slice::from_ref(&changed.disks[1].serial)).unwrap();
     let id = bench.object("DC0_H0_VM0").id;
     bench.site.power_off(&id).unwrap();
     compare(&bench);
@@ -167,10 +176,8 @@ fn a_copy_of_a_machine_of_ours_is_a_machine_of_its_own() {
     let bench = Bench::new();
     let made = bench.machine("original", 1);
     let copy = bench.object("DC0_H0_VM0");
-    let (url, authority) = (bench.simulator.url(), bench.simulator.authority());
-    let who = ["option", url, USER, PASSWORD, &authority.to_string_lossy()];
-    for setting in [["switchback.id", &made.id], ["switchback.mark", "conformance"]] {
-        testimony(&witness(&[&who[..], &["DC0_H0_VM0"], &setting[..]].concat()));
+    for (key, value) in [("switchback.id", made.id.as_str()), ("switchback.mark", "conformance")] {
+        option(&bench, "DC0_H0_VM0", key, value);
     }
     assert_eq!(bench.site.machine(&made.id).unwrap(), made);
     let found = bench.site.machine(&copy.id).unwrap();
@@ -198,6 +205,7 @@ fn every_request_is_as_the_api_describes_it() {
         "CreateSnapshot_Task",
         "CreateVM_Task",
         "DeleteDatastoreFile_Task",
+        "DeleteVirtualDisk_Task",
         "Destroy_Task",
         "DestroyPropertyCollector",
         "DestroyView",
@@ -258,6 +266,16 @@ fn everything(bench: &Bench) {
     }
     let (left, new) = (bench.machine("left", 1), bench.machine("new", 1));
     assert!(site.seed_disks(&new.id, &left.id, &[left.disks[0].serial.clone()]).unwrap());
+    let changed = bench.machine("changed", 15);
+    let disk = NewDisk {
+        size: 1 << 20,
+        serial: "<\"&'>".to_owned(),
+        origin: DiskOrigin::Empty { datastore: DATASTORE.to_owned() },
+    };
+    let added = site.add_disk(&changed.id, &disk).unwrap();
+    site.set_disks_aside(&changed.id, std::slice::from_ref(&added.serial)).unwrap();
+    site.set_disks_aside(&changed.id, &[]).unwrap();
+    site.remove_disk(&changed.id, &disk.serial).unwrap();
     let objects = [master, bench.object(DATASTORE)];
     site.missing_privileges(&objects).unwrap();
     bench.simulator.fail("HasPrivilegeOnEntities", "NotSupported", 1);
