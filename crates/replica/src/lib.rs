@@ -17,6 +17,7 @@ mod layer;
 mod layout;
 mod manifest;
 mod page_blob;
+mod read_point;
 mod rules;
 mod sealed_text;
 mod session;
@@ -40,7 +41,8 @@ pub use disk_replica::{
     DiskReplica, DiskSession, Finding, FsckReport, PointView, ReplicaConfig, ReplicaSummary,
 };
 pub use error::{PauseReason, ReplicaError};
-pub use page_blob::{Behind, BlobSession, PageBlobConfig, PageBlobReplica, sim, store};
+pub use page_blob::{Behind, BlobPointView, BlobSession, PageBlobConfig, PageBlobReplica, sim, store};
+pub use read_point::ReadPoint;
 pub use session::{
     CommitCycle, CycleKind, DiskSpec, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus, PartHeader,
     ReplicaSession, ReplicaState, ReplicaStatus, SessionRequest, Watermarks,

@@ -24,7 +24,7 @@ use switchback_disk::testing::LoopDevice;
 use switchback_identity::Role;
 use switchback_model::component::ReplicaActual;
 use switchback_model::{DiskIndex, Epoch, GenerationId, Seq, WriterId};
-use switchback_replica::{CycleKind, DiskSpec, ReplicaSession, SessionRequest};
+use switchback_replica::{CycleKind, DiskSpec, ReadPoint, ReplicaSession, SessionRequest};
 use switchback_transport::{ConnectConfig, RemoteSession};
 
 const MT: &str = "target mt1";
