@@ -7,6 +7,8 @@
 // Others include this file, by its path, too.
 #[path = "memory_replica.rs"]
 mod memory_replica;
+#[path = "memory_sandbox.rs"]
+mod memory_sandbox;
 #[path = "memory_site.rs"]
 mod memory_site;
 
@@ -25,7 +27,8 @@ use switchback_model::azure::{AzureIdentity, AzureKind};
 use switchback_model::component::{
     Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts,
     InterfaceFacts, MasterTargetState, Problem, ProcessServerState, ProgramOffer, ProgramState,
-    ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, State, StoragePathFound,
+    ReplicaActual, ReplicaDesired, ReplicaMode, Replication, ReplicationState, Report, State,
+    StoragePathFound,
 };
 use switchback_model::{
     ProtectRequest, ReadinessCheck, ReplicaName, Seq, Site as SiteRecord, SiteKind, UnixMillis,
@@ -34,6 +37,7 @@ use switchback_sites::{Machine, Nic, Power, Site};
 use switchback_store::{Snapshot, SqliteStore, Store, StoreError};
 
 use memory_replica::Replica;
+use memory_sandbox::Sandboxes;
 pub(crate) use memory_site::{MemorySite, is_sandbox};
 
 #[derive(Debug, Default)]
@@ -78,6 +82,8 @@ pub(crate) struct World {
     /// What no site has: physical servers.
     pub(crate) hardware: Arc<MemorySite>,
     replicas: BTreeMap<(String, ReplicaName), Replica>,
+    /// Those that the recovery site's master target runs.
+    pub(crate) sandboxes: Sandboxes,
     /// Final cycles that agents have made: token and point.
     finals: BTreeMap<String, Seq>,
     /// Disks that agents cannot read.
@@ -200,6 +206,7 @@ impl World {
             recovery,
             hardware: Arc::default(),
             replicas,
+            sandboxes: Sandboxes::default(),
             finals,
             hidden_disks: 0,
             may_run_twice: false,
@@ -413,6 +420,9 @@ impl World {
         self.replicas.retain(|(target, replica), actual| {
             target != name || wanted.contains(replica) || actual.reached != Some(ReplicaMode::Remove)
         });
+        if site == "recovery" {
+            self.run_sandbox(name, &desired.replicas);
+        }
         for wanted in desired.replicas {
             let key = (name.to_owned(), wanted.replica.clone());
             let actual = self.replicas.entry(key).or_default();
@@ -426,8 +436,20 @@ impl World {
             let dropped = actual.views.keys().any(|view| !wanted.views.contains_key(view));
             assert!(!dropped || !here.all().iter().any(is_sandbox), "a sandbox stands on what is unmounted");
             let stands = matches!(wanted.mode, ReplicaMode::StandAt { .. });
-            assert!(!stands || wanted.views.is_empty(), "a replica goes nowhere while a point is shown");
+            let is_shown = !wanted.views.is_empty() || wanted.sandbox.is_some();
+            assert!(!stands || !is_shown, "a replica goes nowhere while a point is shown");
             actual.follow(&wanted);
+        }
+    }
+
+    fn run_sandbox(&mut self, name: &str, replicas: &[ReplicaDesired]) {
+        let wanted = replicas.iter().find_map(|replica| replica.sandbox.clone());
+        let shows = (
+            self.recovery.sandboxes_say.lock().unwrap().clone(),
+            self.recovery.sight.lock().unwrap().clone(),
+        );
+        if let Some(seen) = self.sandboxes.follow(wanted, self.clock.now(), shows) {
+            self.control.sandbox_seen(&peer(Role::Target, name), seen).unwrap();
         }
     }
 
