@@ -76,16 +76,16 @@ fn points(stage: &mut Stage, cast: Cast) -> anyhow::Result<Vec<u64>> {
     Ok(listed.as_array().into_iter().flatten().filter_map(seq).collect())
 }
 
-fn verdict(proof: &Value) -> &str {
+pub(super) fn verdict(proof: &Value) -> &str {
     proof.pointer("/properties/outcome/verdict").and_then(Value::as_str).unwrap_or("none")
 }
 
-fn seen(proof: &Value) -> &str {
+pub(super) fn seen(proof: &Value) -> &str {
     proof.pointer("/properties/outcome/seen").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// Whether a picture has been saved, and shows something.
-fn check_picture(stage: &mut Stage, what: &str, file: &str) -> anyhow::Result<()> {
+pub(super) fn check_picture(stage: &mut Stage, what: &str, file: &str) -> anyhow::Result<()> {
     /// Bytes. Of an empty screen in text mode it takes less.
     const SHOWS_SOMETHING: usize = 2_000;
     let picture = fs::read(file).with_context(|| format!("there is no picture {file}"))?;
