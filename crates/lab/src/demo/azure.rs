@@ -5,8 +5,6 @@
 //! Storage is Azurite, Resource Manager the lab's emulator, whose virtual machines run in QEMU at the place of the recovery site.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -180,7 +178,7 @@ pub(super) fn found(stage: &mut Stage) -> anyhow::Result<Azure> {
     let words = ["site", "add", "recovery", "--azure", &file, "--account", ACCOUNTS[0]];
     stage.note(&[&words[..], &["--container-account", ACCOUNTS[1]]].concat())?;
     stage.note(&["account", "test", ACCOUNTS[0]])?;
-    let qemu = qemu_with_kernel(stage)?;
+    let qemu = proof::qemu_with_kernel(stage, At::Recovery)?;
     stage.start_server_with("master-target", At::Recovery, "master-target-recovery", &["--qemu", &qemu])?;
     for (network, there) in vcenter::NETWORKS.into_iter().zip(SUBNETS) {
         let words = ["network-mapping", "set", "home", network, "recovery", there];
@@ -206,31 +204,9 @@ fn check_made(stage: &mut Stage, azure: &Azure, when: &str, expected: &str) {
     stage.check(what, expected, &found, found == expected);
 }
 
-/// A QEMU for the master target's sandboxes: the demo's guests have no boot loader, so it hands each machine their kernel.
-fn qemu_with_kernel(stage: &Stage) -> anyhow::Result<String> {
-    let boot = BootFiles::make(&stage.foundation, stage.place(At::Recovery).site.directory())?;
-    let (qemu, kernel, initrd) = (stage.foundation.qemu(), boot.kernel, boot.initrd);
-    let script = format!(
-        "#!/bin/sh\ncase \" $* \" in\n*\" -uuid \"*) set -- \"$@\" -kernel '{}' -initrd '{}' -append '{}' ;;\nesac\nexec '{}' \"$@\"\n",
-        kernel.display(),
-        initrd.display(),
-        boot.command_line,
-        qemu.display()
-    );
-    let path = stage.path("qemu-with-kernel");
-    fs::write(&path, script)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-    Ok(path)
-}
-
 fn prove(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
     stage.screen.step("   Its newest recovery point is booted by the master target, over the page blobs");
-    let picture = stage.path("proof.png");
-    let proof = stage.job(&["machine", "verify", WEB01.name, "--picture", &picture])?;
-    let found = format!("{}: {}", proof::verdict(&proof), proof::seen(&proof));
-    let is_passed = proof::verdict(&proof) == "passed" && proof::seen(&proof).contains("web01 login:");
-    stage.check("the newest recovery point", "passed: its login prompt was seen", found, is_passed);
-    proof::check_picture(stage, "the newest recovery point", &picture)?;
+    proof::prove_beside_master_target(stage, WEB01)?;
     check_made(stage, azure, "after the proof", "0/0/0");
     Ok(())
 }
