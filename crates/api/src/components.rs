@@ -5,6 +5,7 @@
 //! POST /components/v1/wait     Wait                  → Answer, at the latest after WAIT_S
 //! POST /components/v1/moment   MomentCall            → MomentAnswer
 //! POST /components/v1/program  ProgramPiece          → bytes
+//! POST /components/v1/sandbox  SandboxSeen           → SandboxHeard
 //! POST /components/v1/renew    PKCS #10, DER         → two certificates, PEM: the component's new one, the authority's
 //! ```
 //! Who was removed from the site is refused at once, whatever the certificate says; but for moments, whose members are agents of protected machines, which
@@ -31,7 +32,8 @@ use switchback_control::{Control, ControlError, ErrorKind};
 use switchback_identity::{Authority, Newcomer, PeerIdentity};
 use switchback_model::JobError;
 use switchback_model::component::{
-    Answer, MESSAGE_LEN_MAX, MomentAnswer, MomentCall, ProgramPiece, Report, WAIT_S, Wait,
+    Answer, MESSAGE_LEN_MAX, MomentAnswer, MomentCall, ProgramPiece, Report, SandboxHeard, SandboxSeen,
+    WAIT_S, Wait,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
@@ -82,6 +84,12 @@ pub trait ComponentService: Send + Sync + 'static {
     /// When it is another one by now, or cannot be read.
     fn program_piece(&self, wanted: &ProgramPiece) -> Result<Vec<u8>, ControlError>;
 
+    /// Takes what a master target sees of a sandbox that it runs.
+    ///
+    /// # Errors
+    /// When it is too much, or the store fails.
+    fn sandbox_seen(&self, peer: &PeerIdentity, seen: SandboxSeen) -> Result<SandboxHeard, ControlError>;
+
     /// A member's arrival at a meeting of a multi-VM moment. Dropped when its connection is lost.
     fn moment<'a>(&'a self, peer: &'a PeerIdentity, call: MomentCall) -> MomentFuture<'a>;
 }
@@ -111,6 +119,10 @@ impl ComponentService for Control {
         Self::program_piece(self, wanted)
     }
 
+    fn sandbox_seen(&self, peer: &PeerIdentity, seen: SandboxSeen) -> Result<SandboxHeard, ControlError> {
+        Self::sandbox_seen(self, peer, seen)
+    }
+
     fn moment<'a>(&'a self, peer: &'a PeerIdentity, call: MomentCall) -> MomentFuture<'a> {
         Box::pin(Self::moment(self, peer, call))
     }
@@ -132,6 +144,7 @@ pub(crate) fn router(service: Arc<dyn ComponentService>, authority: Arc<Authorit
         .route("/components/v1/wait", post(wait))
         .route("/components/v1/moment", post(moment))
         .route("/components/v1/program", post(program))
+        .route("/components/v1/sandbox", post(sandbox))
         .route("/components/v1/renew", post(renew))
         .layer(DefaultBodyLimit::max(MESSAGE_LEN_MAX))
         .with_state(components)
@@ -260,6 +273,16 @@ async fn program(
     components.admit(&peer).await?;
     let piece = components.call(move |service| service.program_piece(&wanted)).await?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], piece).into_response())
+}
+
+async fn sandbox(
+    State(components): State<Components>,
+    Extension(peer): Extension<PeerIdentity>,
+    body: Bytes,
+) -> Result<Json<SandboxHeard>, Refusal> {
+    let seen: SandboxSeen = decode(&body)?;
+    components.admit(&peer).await?;
+    Ok(Json(components.call(move |service| service.sandbox_seen(&peer, seen)).await?))
 }
 
 async fn renew(

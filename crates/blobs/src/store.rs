@@ -171,6 +171,21 @@ impl AzureStore {
         }
     }
 
+    fn read_by(&self, client: &BlobClient, blob: &str, extent: Extent) -> Result<Bytes, BlobError> {
+        let len = usize::try_from(extent.len).map_err(|_| BlobError::Failed {
+            action: format!("reading {blob}"),
+            detail: "too much".into(),
+        })?;
+        let options = BlobClientDownloadOptions {
+            range: Some(range(extent)),
+            partition_size: Some(PART_OF_READ),
+            ..Default::default()
+        };
+        let mut data = vec![0; len];
+        let read = self.call(blob, "reading", client.download_into(&mut data, Some(options)))?;
+        if read.len == len { Ok(data.into()) } else { Err(BlobError::Short { blob: blob.into() }) }
+    }
+
     fn at_snapshot(&self, blob: &str, snapshot: &SnapshotId) -> Result<BlobClient, BlobError> {
         self.client(blob)
             .with_snapshot(&snapshot.0)
@@ -275,19 +290,11 @@ impl BlobStore for AzureStore {
     }
 
     fn read(&self, blob: &str, extent: Extent) -> Result<Bytes, BlobError> {
-        let client = self.client(blob);
-        let len = usize::try_from(extent.len).map_err(|_| BlobError::Failed {
-            action: format!("reading {blob}"),
-            detail: "too much".into(),
-        })?;
-        let options = BlobClientDownloadOptions {
-            range: Some(range(extent)),
-            partition_size: Some(PART_OF_READ),
-            ..Default::default()
-        };
-        let mut data = vec![0; len];
-        let read = self.call(blob, "reading", client.download_into(&mut data, Some(options)))?;
-        if read.len == len { Ok(data.into()) } else { Err(BlobError::Short { blob: blob.into() }) }
+        self.read_by(&self.client(blob), blob, extent)
+    }
+
+    fn read_snapshot(&self, blob: &str, snapshot: &SnapshotId, extent: Extent) -> Result<Bytes, BlobError> {
+        self.read_by(&self.at_snapshot(blob, snapshot)?, blob, extent)
     }
 
     fn list(&self, prefix: &str) -> Result<Vec<BlobEntry>, BlobError> {

@@ -11,11 +11,11 @@ use switchback_identity::{PeerIdentity, Role};
 use switchback_model::component::{
     AgentDesired, Answer, Desired, DiskStanding, GuestPlatform, IncarnationProof, MasterTargetDesired,
     NetworkProfile, ProcessServerDesired, ProgramOffer, ProtectedDisk, ReplicaDesired, ReplicaMode,
-    Replication, Route, ScriptCall, Standing, State, StoragePath,
+    Replication, Route, SandboxDesired, ScriptCall, Standing, State, StoragePath,
 };
 use switchback_model::{
-    Bandwidth, DiskIndex, Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Seq, Side,
-    UnixMillis,
+    Bandwidth, DiskIndex, Phase, ProtectedItem, ProtectionGroup, ReplicaName, ReplicationPath, Sandbox, Seq,
+    Side, UnixMillis,
 };
 
 use crate::Program;
@@ -237,6 +237,7 @@ impl Facts {
                 mode: ReplicaMode::Remove,
                 purge: retired.purge,
                 views: BTreeMap::new(),
+                sandbox: None,
             }));
         }
         MasterTargetDesired {
@@ -264,17 +265,28 @@ impl Facts {
             mode,
             purge: false,
             views: views(item, path),
+            sandbox: sandbox(item, path),
         }
     }
 }
 
-/// The points that are to be shown: of a test failover and of a proof.
+/// The sandbox of a proof. What a former proof has left may stand on the replica of another direction.
+fn sandbox_over<'a>(item: &'a ProtectedItem, path: &ReplicationPath) -> Option<&'a Sandbox> {
+    let sandbox = item.proving.in_hand.as_ref()?.sandbox.as_ref()?;
+    (sandbox.replica == path.replica).then_some(sandbox)
+}
+
+/// The points that are to be shown: of a test failover, and of a proof whose sandbox is a machine of the site.
 fn views(item: &ProtectedItem, path: &ReplicationPath) -> BTreeMap<String, Seq> {
     let test = item.test.iter().map(|test| (test.view.clone(), test.seq));
-    let sandbox = item.proving.in_hand.iter().filter_map(|proof| proof.sandbox.as_ref());
-    // What a former proof has left may stand on the replica of another direction.
-    let sandbox = sandbox.filter(|sandbox| sandbox.replica == path.replica);
+    let sandbox = sandbox_over(item, path).filter(|sandbox| sandbox.beside.is_none());
     test.chain(sandbox.map(|sandbox| (sandbox.view.clone(), sandbox.seq))).collect()
+}
+
+/// The sandbox that the master target runs itself.
+fn sandbox(item: &ProtectedItem, path: &ReplicationPath) -> Option<SandboxDesired> {
+    let sandbox = sandbox_over(item, path)?;
+    Some(SandboxDesired { id: sandbox.view.clone(), seq: sandbox.seq, plan: sandbox.beside.clone()? })
 }
 
 /// The disks of a machine that its agent is to send.

@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use switchback_identity::Role;
+use switchback_model::component::PICTURE_LEN_MAX;
 use switchback_model::{
     Job, JobId, JobRequest, JobState, ObjectName, PROBE_LIMITS_MS, PROVE_EVERY_MS_MIN, Phase, PointChoice,
     Probe, Proof, ProofInHand, ProofOutcome, ProtectedItem, UnixMillis, VerifyRequest,
@@ -29,8 +30,6 @@ const PICTURES_KEPT: usize = 8;
 const AT_WORK_MAX: usize = 4;
 /// Milliseconds until a schedule tries again what came to no verdict.
 const AGAIN_AFTER_MS: u64 = 3_600_000;
-/// Bytes of a picture that is kept at most.
-const PICTURE_LEN_MAX: usize = 2 << 20;
 /// Lines, and bytes, of a console that are kept.
 const CONSOLE_LINES: usize = 60;
 const CONSOLE_LEN_MAX: usize = 16 << 10;
@@ -46,7 +45,7 @@ impl Control {
     /// Boots a recovery point of a machine in a sandbox and tells whether it works. Without a probe, the machine's own.
     ///
     /// # Errors
-    /// [`ErrorKind::IllegalState`] when the machine is not protected, or the site of its replica has no sandboxes; [`ErrorKind::Conflict`] while another job
+    /// [`ErrorKind::IllegalState`] when the machine is not protected; [`ErrorKind::Conflict`] while another job
     /// works on it, or too many proofs are at work; [`ErrorKind::Invalid`] for a probe that cannot be.
     pub fn verify(
         &self,
@@ -67,7 +66,9 @@ impl Control {
             }
             other => other.as_ref().and_then(|proof| proof.sandbox.clone()),
         };
-        if self.proofs_at_work(&values(self.records().all(Kind::Item)?))? >= AT_WORK_MAX {
+        let items = values(self.records().all(Kind::Item)?);
+        self.check_master_target_is_free(&item, &items)?;
+        if self.proofs_at_work(&items)? >= AT_WORK_MAX {
             let message = format!("{AT_WORK_MAX} proofs are at work already");
             return Err(ControlError::new(ErrorKind::Conflict, "proof.too-many", message)
                 .remedy("wait until one has ended (`switchback job list`)"));
@@ -80,6 +81,31 @@ impl Control {
         batch.replace_item(&item, version);
         self.submit(&mut job, batch)?;
         Ok(job)
+    }
+
+    /// A master target runs one sandbox at a time itself.
+    fn check_master_target_is_free(
+        &self,
+        item: &ProtectedItem,
+        items: &[ProtectedItem],
+    ) -> Result<(), ControlError> {
+        let Some(path) = &item.replication else { return Ok(()) };
+        let is_there = |other: &&ProtectedItem| {
+            let there = other.replication.as_ref().is_some_and(|its| its.master_target == path.master_target);
+            let sandbox = other.proving.in_hand.as_ref().and_then(|proof| proof.sandbox.as_ref());
+            there && other.name != item.name && sandbox.is_some_and(|sandbox| sandbox.beside.is_some())
+        };
+        for other in items.iter().filter(is_there) {
+            if other.proving.in_hand.as_ref().map(|proof| self.is_at_work(proof)).transpose()? == Some(true) {
+                let message = format!(
+                    "the master target {} runs a sandbox of {} already",
+                    path.master_target, other.name
+                );
+                return Err(ControlError::new(ErrorKind::Conflict, "proof.too-many", message)
+                    .remedy("wait until that proof has ended (`switchback job list`)"));
+            }
+        }
+        Ok(())
     }
 
     /// Whether recovery points of a machine can be proved now, as far as that is known without trying.
@@ -96,14 +122,6 @@ impl Control {
                 format!("{name} is {}: it has no recovery points that could be proved", item.protection);
             return Err(ControlError::new(ErrorKind::IllegalState, "proof.not-protected", message)
                 .remedy("wait until it is protected"));
-        }
-        let site = &item.passive().site;
-        if !self.site(site)?.has_sandboxes() {
-            let message =
-                format!("recovery points of {name} cannot be proved: the site {site} has no sandboxes");
-            return Err(ControlError::new(ErrorKind::IllegalState, "proof.no-sandboxes", message)
-                .cause("only local sites (QEMU) boot a point beside its replica without a network and without changing anything")
-                .remedy("make a test failover instead"));
         }
         Ok(())
     }
@@ -232,6 +250,7 @@ impl Control {
 
     /// Has all proofs of a machine go with `batch`.
     pub(crate) fn forget_proofs(&self, name: &ObjectName, batch: &mut Batch) -> Result<(), ControlError> {
+        self.forget_sandbox(name, batch);
         for proof in self.stored_proofs(name)? {
             let key = key(name, proof.outcome.id);
             batch.delete(Kind::Picture, key.clone(), Expect::Any);

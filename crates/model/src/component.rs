@@ -12,10 +12,12 @@
 //! POST /components/v1/wait     Wait { version }      → Answer, at the latest after WAIT_S
 //! POST /components/v1/moment   MomentCall            → MomentAnswer (multi-VM moments, see there)
 //! POST /components/v1/program  ProgramPiece          → bytes of the program that an agent is offered
+//! POST /components/v1/sandbox  SandboxSeen           → SandboxHeard (of a master target's sandbox)
 //! ```
 
 mod agent;
 mod blobs;
+mod sandbox;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,6 +32,10 @@ pub use agent::{
 };
 
 pub use blobs::{BlobAccess, BlobPlace, Secret, StoragePath, StoragePathFound};
+pub use sandbox::{
+    PICTURE_LEN_MAX, SANDBOX_ALONE_S, SandboxDesired, SandboxDisk, SandboxHeard, SandboxPlan, SandboxSeen,
+    SandboxState,
+};
 
 use crate::{Bandwidth, Consistency, Epoch, RecoveryPoint, ReplicaName, RetentionPolicy, Seq, UnixMillis};
 
@@ -218,7 +224,9 @@ impl MasterTargetDesired {
     #[must_use]
     pub fn holding(mut self, before: &Self) -> Self {
         let is_held = |replica: &&ReplicaDesired| self.hold.contains(&replica.replica);
-        let held: Vec<_> = before.replicas.iter().filter(is_held).cloned().collect();
+        // A sandbox is no state of a replica.
+        let without = |replica: &ReplicaDesired| ReplicaDesired { sandbox: None, ..replica.clone() };
+        let held: Vec<_> = before.replicas.iter().filter(is_held).map(without).collect();
         self.replicas.retain(|replica| !self.hold.contains(&replica.replica));
         self.replicas.extend(held);
         self
@@ -263,6 +271,9 @@ pub struct ReplicaDesired {
     /// Points to be shown as read-only files, for test failovers: a name and the point.
     #[serde(default)]
     pub views: BTreeMap<String, Seq>,
+    /// A machine that is to run over one of its points, beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxDesired>,
 }
 
 /// What a replica is for.

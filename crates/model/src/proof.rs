@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::component::SandboxPlan;
 use crate::{JobId, ObjectName, PointChoice, ReplicaName, Seq, UnixMillis};
 
 /// Milliseconds that a sandbox has at most, when nothing is said: a guest without hardware virtualization takes minutes.
@@ -109,6 +110,9 @@ pub struct Sandbox {
     pub point_time: UnixMillis,
     /// The view at the master target that its disks stand on.
     pub view: String,
+    /// It is no machine of the site, which has none for this: the master target runs it, over a view of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beside: Option<SandboxPlan>,
 }
 
 /// What is to be proved.

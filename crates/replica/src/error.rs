@@ -5,7 +5,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 use switchback_delta::DeltaError;
 use switchback_disk::{Disk, Volume};
-use switchback_model::{ByteSize, Epoch};
+use switchback_model::{ByteSize, DiskIndex, Epoch};
 
 /// Why a replica takes no data just now; it goes on by itself when the cause is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -129,6 +129,13 @@ pub enum ReplicaError {
         /// Why.
         detail: String,
     },
+}
+
+impl ReplicaError {
+    /// Somebody reads behind the end of a disk.
+    pub(crate) fn beyond(disk: DiskIndex, size: u64, offset: u64, len: usize) -> Self {
+        Self::Protocol { detail: format!("bytes {offset}+{len} are beyond disk {disk} of {size} bytes") }
+    }
 }
 
 /// What a failed file operation of the retention drive means for the writer.

@@ -18,6 +18,7 @@ mod layout;
 mod manifest;
 mod membership;
 mod page_blob;
+mod read_point;
 mod rules;
 mod sealed_text;
 mod session;
@@ -41,7 +42,10 @@ pub use disk_replica::{
     DiskReplica, DiskSession, Finding, FsckReport, PointView, ReplicaConfig, ReplicaSummary,
 };
 pub use error::{PauseReason, ReplicaError};
-pub use page_blob::{Behind, BlobDisk, BlobSession, PageBlobConfig, PageBlobReplica, sim, store};
+pub use page_blob::{
+    Behind, BlobDisk, BlobPointView, BlobSession, PageBlobConfig, PageBlobReplica, sim, store,
+};
+pub use read_point::ReadPoint;
 pub use session::{
     CommitCycle, CycleKind, DiskSpec, LeafDigests, NodeDigest, OpenCycle, OpenCycleStatus, PartHeader,
     ReplicaSession, ReplicaState, ReplicaStatus, SessionRequest, Watermarks,

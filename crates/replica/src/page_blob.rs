@@ -23,7 +23,7 @@
 //! # Contents of a point
 //! The newest base at or below it, and the staged cycles between. No base: an empty disk. So staged cycles and snapshots stay as long as
 //! some kept point needs them, and nothing is ever read back from the page blobs to keep a point. A failover and a test failover get *clones*: page blobs of their
-//! own, made in the store from the base, to which the cycles between are written.
+//! own, made in the store from the base, to which the cycles between are written. Who only reads a point needs none (see `view`).
 //!
 //! # Who may write
 //! Whoever opened the replica last. It has put its number into the manifest, so that no other opening can replace that; and it has the leases of
@@ -52,6 +52,7 @@ pub mod sim;
 mod stage;
 pub mod store;
 mod vhd;
+mod view;
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -60,6 +61,7 @@ use switchback_model::{DiskIndex, RecoveryPoint, ReplicaId, RetentionPolicy, Seq
 
 pub use reshape::BlobDisk;
 pub use session::BlobSession;
+pub use view::BlobPointView;
 
 use crate::digest_file::DigestFile;
 use crate::disk_replica::ReplicaSummary;

@@ -12,8 +12,8 @@ use switchback_model::{
     WriterId,
 };
 use switchback_replica::{
-    CommitCycle, CycleKind, DiskReplica, DiskSession, DiskSpec, OpenCycle, PartHeader, ReplicaConfig,
-    ReplicaError, ReplicaSession, SessionRequest,
+    CommitCycle, CycleKind, DiskReplica, DiskSession, DiskSpec, OpenCycle, PartHeader, ReadPoint,
+    ReplicaConfig, ReplicaError, ReplicaSession, SessionRequest,
 };
 
 const SIZE: u64 = 256 << 10;

@@ -15,8 +15,8 @@ use switchback_model::{
     WriterId,
 };
 use switchback_replica::{
-    CommitCycle, CycleKind, DiskReplica, DiskSpec, OpenCycle, PartHeader, ReplicaConfig, ReplicaError,
-    ReplicaSession, SessionRequest,
+    CommitCycle, CycleKind, DiskReplica, DiskSpec, OpenCycle, PartHeader, ReadPoint, ReplicaConfig,
+    ReplicaError, ReplicaSession, SessionRequest,
 };
 
 const SIZE: u64 = 8 << 20;

@@ -72,11 +72,13 @@ pub enum Kind {
     Proof,
     /// The picture of a proof; same key.
     Picture,
+    /// What a master target sees of a sandbox; its key is the machine's name.
+    Sandbox,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Site,
         Self::Server,
         Self::Deployment,
@@ -96,6 +98,7 @@ impl Kind {
         Self::Setting,
         Self::Proof,
         Self::Picture,
+        Self::Sandbox,
     ];
 
     /// What it is called in databases and backups: never changes.
@@ -121,6 +124,7 @@ impl Kind {
             Self::Setting => "setting",
             Self::Proof => "proof",
             Self::Picture => "picture",
+            Self::Sandbox => "sandbox",
         }
     }
 

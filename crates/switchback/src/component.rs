@@ -28,7 +28,8 @@ use switchback_identity::tls::control_client_config;
 use switchback_identity::{KeyRequest, LiveCredentials};
 use switchback_model::UnixMillis;
 use switchback_model::component::{
-    Answer, MomentAnswer, MomentCall, ProgramOffer, ProgramPiece, Report, State, WAIT_S, Wait,
+    Answer, MomentAnswer, MomentCall, ProgramOffer, ProgramPiece, Report, SandboxHeard, SandboxSeen, State,
+    WAIT_S, Wait,
 };
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
@@ -44,6 +45,8 @@ pub const REPORT_EVERY: Duration = Duration::from_secs(5);
 const REPORT_GAP: Duration = Duration::from_millis(100);
 /// Time for a report's answer.
 const REPORT_MAX: Duration = Duration::from_secs(30);
+/// Time for what is told of a sandbox: nobody takes one down while it is being told.
+const TELL_MAX: Duration = Duration::from_secs(5);
 /// First pause after a failure; doubles up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
@@ -101,6 +104,8 @@ struct Inner {
     version: watch::Sender<Option<u64>>,
     /// For multi-VM moments: kept open, so that nothing has to be opened while file systems stand still.
     meeting: tokio::sync::Mutex<Option<Line>>,
+    /// For what is seen of sandboxes: large, and in nobody's way.
+    sandbox: tokio::sync::Mutex<Option<Line>>,
 }
 
 /// A component's end of the control channel; ends when dropped.
@@ -143,6 +148,7 @@ impl Channel {
             news: Condvar::new(),
             version: watch::Sender::new(None),
             meeting: tokio::sync::Mutex::default(),
+            sandbox: tokio::sync::Mutex::default(),
         });
         let reporter = runtime.spawn(report(inner.clone()));
         let waiter = runtime.spawn(wait(inner.clone()));
@@ -226,6 +232,18 @@ impl Channel {
             tokio::time::timeout(limit, meet).await.unwrap_or_else(|_| {
                 Err(ChannelError::TimedOut { server: inner.server(), limit_s: limit.as_secs() })
             })
+        })
+    }
+
+    /// Tells what is seen of a sandbox. Blocks until that is answered, or was not in time.
+    ///
+    /// # Errors
+    /// [`ChannelError`]: it is to be told again.
+    pub fn tell_sandbox(&self, seen: &SandboxSeen) -> Result<SandboxHeard, ChannelError> {
+        let inner = &self.inner;
+        inner.config.runtime.block_on(async {
+            let mut line = inner.sandbox.lock().await;
+            inner.ask(&mut line, "/components/v1/sandbox", encode(seen), TELL_MAX, &|_, _| Ok(())).await
         })
     }
 }

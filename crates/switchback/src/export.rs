@@ -1,7 +1,7 @@
 //! A recovery point as files: `disk-<n>.raw` in a read-only FUSE mount, for QEMU, `mount -o loop`, `fsck` or any copy tool.
 //!
 //! Why FUSE and not NBD: `docs/decisions/0006-export-by-fuse.md`. Nothing is copied: a read of a file is a read of the
-//! [`PointView`], also while newer cycles are being applied. When the process ends, the mount goes; whoever
+//! [`ReadPoint`], also while newer cycles are being applied. When the process ends, the mount goes; whoever
 //! still reads gets an error, not a hang.
 
 use std::ffi::OsStr;
@@ -15,7 +15,7 @@ use fuser::{
     LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, Request,
 };
 use switchback_model::DiskIndex;
-use switchback_replica::PointView;
+use switchback_replica::ReadPoint;
 
 /// A point never changes: what the kernel knows of its files stays right.
 const VALID_FOR: Duration = Duration::from_hours(1);
@@ -35,7 +35,7 @@ impl Export {
     ///
     /// # Errors
     /// Those of the mount: no FUSE in the kernel, no permission, not a directory.
-    pub fn mount(view: Arc<PointView>, mount_point: &Path) -> io::Result<Self> {
+    pub fn mount(view: Arc<dyn ReadPoint>, mount_point: &Path) -> io::Result<Self> {
         let mut config = Config::default();
         let name = format!("switchback-point-{}", view.point().seq);
         config.mount_options.extend([
@@ -64,7 +64,7 @@ impl Drop for Export {
 }
 
 struct PointFiles {
-    view: Arc<PointView>,
+    view: Arc<dyn ReadPoint>,
     sizes: Vec<u64>,
 }
 

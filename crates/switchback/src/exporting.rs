@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use switchback_model::{RecoveryPoint, ReplicaName, Seq};
+use switchback_replica::ReadPoint;
 
 use crate::export::Export;
 use crate::host::Host;

@@ -29,7 +29,7 @@ use switchback_model::component::{BlobAccess, BlobPlace, ReplicaActual, ReplicaM
 use switchback_model::{DiskIndex, Epoch, Extent, GenerationId, RetentionPolicy, Seq, WriterId};
 use switchback_replica::store::BlobStore;
 use switchback_replica::{
-    CycleKind, DiskSpec, PageBlobConfig, PageBlobReplica, ReplicaSession, SessionRequest,
+    CycleKind, DiskSpec, PageBlobConfig, PageBlobReplica, ReadPoint, ReplicaSession, SessionRequest,
 };
 use switchback_transport::{ConnectConfig, RemoteSession};
 

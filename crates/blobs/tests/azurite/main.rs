@@ -23,7 +23,7 @@ use switchback_replica::conformance::{Fixture, sessions};
 use switchback_replica::store::{BlobError, BlobStore, LeaseId, PutIf};
 use switchback_replica::{
     Applier, BlobSession, CommitCycle, CycleKind, DiskSpec, OpenCycle, PageBlobConfig, PageBlobReplica,
-    PartHeader, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest,
+    PartHeader, ReadPoint, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest,
 };
 
 fn store(url: &str, folder: &str) -> Arc<AzureStore> {
@@ -143,6 +143,9 @@ fn clones_of_points_are_disks_that_others_can_read() {
         let read = std::fs::read(&raw).unwrap();
         assert_eq!(read.len(), contents.len(), "point {seq}");
         assert!(read == *contents, "point {seq} is another one");
+        let mut viewed = vec![0; contents.len()];
+        replica.read_point(*seq).unwrap().read_at(DiskIndex(0), 0, &mut viewed).unwrap();
+        assert!(viewed == *contents, "point {seq} is another one when it is read as it is");
         replica.resume().unwrap();
     }
     drop(session);

@@ -9,8 +9,11 @@
 //! proof does not hold the machine's mark: other operations begin at once, the proof gives way by cancelling itself, and a failover waits for that ([`make_way`]),
 //! because a replica cannot go to another point while one is shown.
 //!
+//! Where the site has no such machines, the master target that keeps the replica runs the sandbox itself ([`beside`]); all else is the same.
+//!
 //! Invariant: the view is desired as long as the sandbox may be there ([`ProofInHand::sandbox`](switchback_model::ProofInHand)); so nobody unmounts what runs.
 
+mod beside;
 pub(crate) mod finding;
 
 use std::path::PathBuf;
@@ -67,6 +70,7 @@ pub(crate) fn make_way(work: &mut Work<'_>) -> Result<Option<Outcome>, ControlEr
     let Some(sandbox) = proof.sandbox.clone() else { return Ok(None) };
     if !work.control.is_at_work(&proof)? {
         remove(work, &sandbox)?;
+        work.control.forget_sandbox(&item.value.name, work.batch);
         work.change(&item);
         return Ok(Some(Outcome::wait("what a proof had left is removed")));
     }
@@ -139,6 +143,8 @@ fn choose_point(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let point = choose(&item.value, &points(&work.control.facts()?, &item.value), &request(work)?.point)?;
     let Some(path) = &item.value.replication else { return Err(target_gone(&item.value)) };
     let name: String = item.value.name.key().chars().take(NAME_CHARS).collect();
+    let has_own = work.site(&item.value.passive().site)?.has_sandboxes();
+    let beside = if has_own { None } else { Some(beside::plan(work, &item.value, point.seq)?) };
     let sandbox = Sandbox {
         site: item.value.passive().site.clone(),
         id: format!("{name}-proof-{}", &item.value.machine.to_string()[..8]),
@@ -146,6 +152,7 @@ fn choose_point(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         seq: point.seq,
         point_time: point.time,
         view: format!("proof-{}", &work.job.id.to_string()[16..]),
+        beside,
     };
     item.value.proving.in_hand = Some(ProofInHand { job: work.job.id, sandbox: Some(sandbox) });
     work.change(&item);
@@ -157,23 +164,28 @@ fn mark(work: &Work<'_>, item: &ProtectedItem) -> String {
     format!("{} proof {}", item.machine, work.job.id)
 }
 
+fn no_view(sandbox: &Sandbox) -> ControlError {
+    failure(
+        ErrorKind::IllegalState,
+        "proof.no-view",
+        format!("the master target has not shown recovery point {}", sandbox.seq),
+        "it does not report, has no FUSE, or the point has just been dropped by the retention policy",
+        "see the machine's health; choose another point, or verify again",
+    )
+}
+
 fn create(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let item = work.item()?.value;
     if let Some(way) = gives_way(work, &item) {
         return Ok(way);
     }
     let sandbox = sandbox_of(&item).ok_or_else(no_sandbox)?;
+    if sandbox.beside.is_some() {
+        return beside::create(work, &item, sandbox);
+    }
     let Some(images) = images_of(work, &item, &sandbox.view)? else {
         let waits = "waiting for the recovery point to be shown";
-        return work.wait_for(waits, VIEW_LIMIT_S, || {
-            failure(
-                ErrorKind::IllegalState,
-                "proof.no-view",
-                format!("the master target has not shown recovery point {}", sandbox.seq),
-                "it does not report, has no FUSE, or the point has just been dropped by the retention policy",
-                "see the machine's health; choose another point, or verify again",
-            )
-        });
+        return work.wait_for(waits, VIEW_LIMIT_S, || no_view(sandbox));
     };
     let site = work.site(&sandbox.site)?;
     match site.machine(&sandbox.id) {
@@ -214,6 +226,9 @@ fn start(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         return Ok(way);
     }
     let sandbox = sandbox_of(&item).ok_or_else(no_sandbox)?;
+    if sandbox.beside.is_some() {
+        return Ok(Outcome::Done(format!("{} runs beside its master target, without a network", sandbox.id)));
+    }
     work.site(&sandbox.site)?.power_on(&sandbox.id)?;
     Ok(Outcome::Done(format!("{} runs at {}, without a network", sandbox.id, sandbox.site)))
 }
@@ -226,7 +241,7 @@ fn watch(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     let sandbox = sandbox_of(&item.value).ok_or_else(no_sandbox)?.clone();
     let probe = request(work)?.probe;
     let waited_ms = work.waited_ms();
-    let (mut seen, sight) = see(work, &sandbox)?;
+    let (mut seen, sight) = see(work, &item.value, &sandbox)?;
     seen.is_late = waited_ms >= probe.limit_ms;
     let Some((verdict, what)) = judge(&seen, &probe, &Pattern::of(&probe)?) else {
         let percent = u8::try_from(waited_ms.saturating_mul(100) / probe.limit_ms.max(1)).unwrap_or(100);
@@ -248,7 +263,8 @@ fn watch(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
         seen: what,
     };
     // Once more: its console may have said it a moment after the look.
-    let picture = work.site(&sandbox.site)?.look(&sandbox.id).map_or(sight.picture, |now| now.picture);
+    let now = if sandbox.beside.is_some() { None } else { work.site(&sandbox.site)?.look(&sandbox.id).ok() };
+    let picture = now.map_or(sight.picture, |now| now.picture);
     let text = if seen.console.trim().is_empty() { &seen.screen } else { &seen.console };
     work.control.keep_proof(&item.value.name, &outcome, probe, text, &picture, work.batch)?;
     let told = format!("recovery point {} {verdict}: {}", outcome.seq, outcome.seen);
@@ -257,9 +273,24 @@ fn watch(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     Ok(Outcome::Done(told))
 }
 
-/// What is to be seen of the sandbox now. A screen that cannot be looked at leaves its console.
-fn see(work: &mut Work<'_>, sandbox: &Sandbox) -> Result<(Seen, Sight), ControlError> {
+/// What is to be seen of the sandbox now.
+fn see(work: &mut Work<'_>, item: &ProtectedItem, sandbox: &Sandbox) -> Result<(Seen, Sight), ControlError> {
     const FAILED_REQUESTS: &str = "failed-requests";
+    let (console, is_off, sight) = match sandbox.beside {
+        Some(_) => beside::see(work, item, sandbox)?,
+        None => see_at_site(work, sandbox)?,
+    };
+    let before = work.note(FAILED_REQUESTS).and_then(|count| count.parse().ok()).unwrap_or(0);
+    let failed_requests = sight.failed_requests.max(before);
+    if failed_requests > before {
+        work.set_note(FAILED_REQUESTS, failed_requests.to_string());
+    }
+    let screen = sight.text.clone();
+    Ok((Seen { console: plain(&console), screen, is_off, failed_requests, is_late: false }, sight))
+}
+
+/// A screen that cannot be looked at leaves its console.
+fn see_at_site(work: &Work<'_>, sandbox: &Sandbox) -> Result<(String, bool, Sight), ControlError> {
     let site = work.site(&sandbox.site)?;
     let is_off = site.machine(&sandbox.id)?.power == Power::Off;
     let sight = if is_off { Ok(Sight::default()) } else { site.look(&sandbox.id) };
@@ -268,17 +299,15 @@ fn see(work: &mut Work<'_>, sandbox: &Sandbox) -> Result<(Seen, Sight), ControlE
         Sight::default()
     });
     // Last: what was written before it went off is there.
-    let console = plain(&site.console(&sandbox.id, CONSOLE_BYTES)?);
-    let before = work.note(FAILED_REQUESTS).and_then(|count| count.parse().ok()).unwrap_or(0);
-    let failed_requests = sight.failed_requests.max(before);
-    if failed_requests > before {
-        work.set_note(FAILED_REQUESTS, failed_requests.to_string());
-    }
-    Ok((Seen { console, screen: sight.text.clone(), is_off, failed_requests, is_late: false }, sight))
+    Ok((site.console(&sandbox.id, CONSOLE_BYTES)?, is_off, sight))
 }
 
 /// Off, and gone with all it has written.
 fn remove(work: &Work<'_>, sandbox: &Sandbox) -> Result<(), ControlError> {
+    if sandbox.beside.is_some() {
+        // Its master target ends it once it is not on record any more, before anything else is done with the replica.
+        return Ok(());
+    }
     let instance = Instance {
         site: sandbox.site.clone(),
         id: Some(sandbox.id.clone()),
@@ -307,6 +336,7 @@ fn drop_view(work: &mut Work<'_>) -> Result<Outcome, ControlError> {
     };
     if let Some(sandbox) = proof.sandbox.take() {
         remove(work, &sandbox)?;
+        work.control.forget_sandbox(&item.value.name, work.batch);
         work.change(&item);
     }
     Ok(Outcome::done())

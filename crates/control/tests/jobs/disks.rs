@@ -288,7 +288,7 @@ fn a_disk_that_the_master_target_never_takes_is_given_up_and_the_others_are_as_t
 #[test]
 fn adding_a_disk_that_is_cancelled_survives_a_kill_at_every_step() {
     killed_at_every_step(
-        gained,
+        || gained(World::protected()),
         |world, kill| {
             let job = world.control.operate("tester", &name("web01"), add("new")).unwrap();
             while serials(world).len() < 3 {
@@ -313,7 +313,7 @@ fn adding_a_disk_that_is_cancelled_survives_a_kill_at_every_step() {
 /// A master target that takes its time has the disk until it says otherwise.
 #[test]
 fn a_disk_that_is_given_up_stays_until_the_master_target_has_let_it_go() {
-    let mut world = gained();
+    let mut world = gained(World::protected());
     let job = world.control.operate("tester", &name("web01"), add("new")).unwrap();
     while serials(&world).len() < 3 {
         world.control.work_once(None).unwrap();

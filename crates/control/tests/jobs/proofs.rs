@@ -1,6 +1,8 @@
 //! Proofs of recovery points: killed at every step, in the way of nobody, kept within bounds, and by schedule.
 
 use switchback_control::{Crash, ErrorKind};
+use switchback_identity::{PeerIdentity, Role};
+use switchback_model::component::{Desired, Problem, SandboxDesired, SandboxPlan, SandboxSeen, SandboxState};
 use switchback_model::{
     ItemOperation, Job, JobState, ObjectName, PROBE_LIMIT_MS, PointChoice, Probe, ProofOutcome, Seq, Side,
     Verdict,
@@ -27,6 +29,13 @@ fn works() -> World {
     world
 }
 
+/// The same where the recovery site has no sandboxes: its master target runs them.
+fn works_beside() -> World {
+    let world = works();
+    *world.recovery.without_sandboxes.lock().unwrap() = true;
+    world
+}
+
 fn web() -> ObjectName {
     name("web01")
 }
@@ -43,7 +52,8 @@ impl World {
 
     /// Until the sandbox has been started.
     fn until_it_runs(&mut self) {
-        while !self.recovery.all().iter().any(|machine| machine.power == Power::On) {
+        let is_on = |machine: &switchback_sites::Machine| machine.power == Power::On;
+        while !self.recovery.all().iter().any(is_on) && self.sandboxes.running.is_none() {
             self.control.work_once(None).unwrap();
             self.round();
         }
@@ -65,12 +75,25 @@ impl World {
         let machines = self.recovery.all();
         assert!(machines.len() == 1 && machines[0].power == Power::Off, "{machines:?}");
         assert_eq!(self.home.all()[0].power, Power::On);
+        assert_eq!(self.desired_sandbox(), None);
+    }
+
+    /// What the recovery site's master target is to run.
+    fn desired_sandbox(&self) -> Option<SandboxDesired> {
+        let peer = PeerIdentity { role: Role::Target, name: "recovery-mt".parse().unwrap() };
+        let Desired::MasterTarget(desired) = self.control.desired(&peer, None).unwrap().desired else {
+            panic!()
+        };
+        desired.replicas.into_iter().find_map(|replica| replica.sandbox)
     }
 }
 
 /// A proof of the newest point whose sandbox runs and says this.
 fn in_the_sandbox(text: &str) -> (World, Job) {
-    let mut world = works();
+    in_the_sandbox_of(works(), text)
+}
+
+fn in_the_sandbox_of(mut world: World, text: &str) -> (World, Job) {
     says(&world, text);
     let job = begin(&world, PointChoice::Latest);
     world.until_it_runs();
@@ -79,8 +102,14 @@ fn in_the_sandbox(text: &str) -> (World, Job) {
 
 #[test]
 fn a_proof_survives_a_kill_at_every_step_and_leaves_its_verdict_alone() {
+    for begin in [works, works_beside] {
+        killed_at_every_step_from(begin);
+    }
+}
+
+fn killed_at_every_step_from(begin: fn() -> World) {
     killed_at_every_step(
-        works,
+        begin,
         |world, kill| world.proved(PointChoice::Point { seq: Seq(1) }, kill),
         |world| {
             world.is_untouched();
@@ -176,9 +205,12 @@ fn a_proof_gives_way_to_a_failover_wherever_it_is() {
     let failover = || ItemOperation::UnplannedFailover { point: PointChoice::Latest, shut_down: true };
     let operations =
         [failover, || ItemOperation::PlannedFailover, || ItemOperation::Disable { clean_up: false }];
-    for operation in operations {
+    for (operation, begins) in operations
+        .iter()
+        .flat_map(|operation| [(operation, works as fn() -> World), (operation, works_beside)])
+    {
         for turns in 0..14 {
-            let mut world = works();
+            let mut world = begins();
             says(&world, "booting");
             let proof = begin(&world, PointChoice::Latest);
             for _ in 0..turns {
@@ -190,9 +222,101 @@ fn a_proof_gives_way_to_a_failover_wherever_it_is() {
             assert_eq!(job.state, JobState::Succeeded, "after {turns} turns: {job:#?}");
             assert_eq!(world.finish(&proof, None).0.state, JobState::Cancelled, "after {turns} turns");
             assert!(!world.recovery.all().iter().any(is_sandbox), "after {turns} turns");
+            world.round();
+            assert_eq!(world.sandboxes.running, None, "after {turns} turns");
             assert!(job.ended.unwrap().0 - began.0 < 60_000, "nobody waits long");
         }
     }
+}
+
+#[test]
+fn a_master_targets_sandbox_is_like_the_machine_and_shows_its_point_alone() {
+    let (mut world, job) = in_the_sandbox_of(works_beside(), "booting");
+    let like = world.recovery.all().remove(0);
+    let (sandbox, _) = world.sandboxes.running.clone().unwrap();
+    let SandboxPlan { cpus, memory_mib, uefi, disks, macs, limit_ms } = sandbox.plan;
+    assert_eq!((cpus, memory_mib, uefi), (like.cpus, like.memory_mib, false));
+    assert!(limit_ms > PROBE_LIMIT_MS && limit_ms < 2 * PROBE_LIMIT_MS, "it ends by itself: {limit_ms}");
+    assert_eq!(macs, like.nics.iter().map(|nic| nic.mac.clone()).collect::<Vec<_>>());
+    let serials: Vec<_> = like.disks.iter().map(|disk| disk.serial.clone()).collect();
+    assert_eq!(disks.iter().map(|disk| disk.serial.clone()).collect::<Vec<_>>(), serials);
+    assert!(world.recovery.all().len() == 1, "nothing is made at the site");
+    world.control.cancel_job("tester", job.id).unwrap();
+    assert_eq!(world.finish(&job, None).0.state, JobState::Cancelled);
+    world.round();
+    assert_eq!(world.sandboxes.running, None);
+    world.is_untouched();
+    // Nobody else tells of it, nor of what nobody waits for any more.
+    let (world, _) = in_the_sandbox_of(works_beside(), "booting");
+    let (sandbox, started) = world.sandboxes.running.clone().unwrap();
+    let tell = |role, name: &str, id: &str| {
+        let peer = PeerIdentity { role, name: name.parse().unwrap() };
+        let (console, screen, picture) = (LOGIN.to_owned(), String::new(), String::new());
+        let (state, memory_mib) = (SandboxState::Runs, 1);
+        let seen = SandboxSeen {
+            id: id.into(),
+            state,
+            started,
+            memory_mib,
+            console,
+            screen,
+            picture,
+            failed_requests: 0,
+        };
+        world.control.sandbox_seen(&peer, seen).unwrap().is_wanted
+    };
+    assert!(tell(Role::Target, "recovery-mt", &sandbox.id));
+    assert!(!tell(Role::Target, "recovery-mt", "proof-0"));
+    assert!(!tell(Role::Target, "home-mt", &sandbox.id));
+    assert!(!tell(Role::ProcessServer, "recovery-mt", &sandbox.id));
+}
+
+#[test]
+fn what_happens_to_a_master_targets_sandbox_blames_no_point() {
+    type Fault = fn(&mut World);
+    let faults: [Fault; 3] = [
+        // It was killed, and starts it from nothing.
+        |world| world.sandboxes.running = None,
+        |world| world.sandboxes.is_silent = true,
+        |world| world.recovery.sight.lock().unwrap().failed_requests = 3,
+    ];
+    let soon = || {
+        let world = works_beside();
+        world.control.set_proving(&web(), Probe { limit_ms: 60_000, ..Probe::default() }, 0).unwrap();
+        in_the_sandbox_of(world, "booting")
+    };
+    for (number, fault) in faults.into_iter().enumerate() {
+        let (mut world, job) = soon();
+        for _ in 0..5 {
+            world.round();
+            world.control.work_once(None).unwrap();
+        }
+        fault(&mut world);
+        world.done(&job, None);
+        assert_eq!(world.last_proof().verdict, Verdict::Inconclusive, "fault {number}");
+        world.is_untouched();
+    }
+    let (mut world, job) = soon();
+    world.done(&job, None);
+    assert_eq!(world.last_proof().verdict, Verdict::Failed, "it had its time");
+    let (mut world, job) = soon();
+    world.sandboxes.are_off = true;
+    world.done(&job, None);
+    assert_eq!(world.last_proof().verdict, Verdict::Failed, "it went off by itself");
+}
+
+#[test]
+fn a_master_target_without_qemu_says_so_and_nothing_is_left() {
+    let mut world = works_beside();
+    let (code, message) = ("proof.no-sandbox".to_owned(), "QEMU is not installed".to_owned());
+    world.sandboxes.refuses = Some(Problem { code, message });
+    let job = begin(&world, PointChoice::Latest);
+    let (job, _) = world.finish(&job, None);
+    let error = error_of(&job);
+    assert_eq!((job.state, error.code.as_str()), (JobState::Failed, "proof.no-sandbox"));
+    assert!(error.message.contains("QEMU") && !error.remedy.is_empty(), "{error}");
+    world.is_untouched();
+    assert!(world.control.proofs(&web()).unwrap().is_empty(), "no verdict");
 }
 
 #[test]
@@ -244,9 +368,6 @@ fn what_cannot_be_proved_is_refused_with_the_reason() {
     let bad = |pattern: &str, limit_ms| Some(Probe { pattern: Some(pattern.into()), limit_ms });
     assert_eq!(refused(&world, bad("(", 60_000)), (ErrorKind::Invalid, "proof.pattern".into()));
     assert_eq!(refused(&world, bad("x", 0)), (ErrorKind::Invalid, "proof.limit".into()));
-    *world.recovery.without_sandboxes.lock().unwrap() = true;
-    assert_eq!(refused(&world, None), (ErrorKind::IllegalState, "proof.no-sandboxes".into()));
-    *world.recovery.without_sandboxes.lock().unwrap() = false;
     let job = begin(&world, PointChoice::Latest);
     assert_eq!(refused(&world, None), (ErrorKind::Conflict, "proof.in-hand".into()));
     world.done(&job, None);

@@ -9,8 +9,12 @@
 mod elsewhere;
 #[path = "memory_replica.rs"]
 mod memory_replica;
+#[path = "memory_sandbox.rs"]
+mod memory_sandbox;
 #[path = "memory_site.rs"]
 mod memory_site;
+#[path = "newcomers.rs"]
+mod newcomers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,14 +24,15 @@ use std::sync::{Arc, Mutex};
 use switchback_control::backup::contents::{Contents, SavedFile};
 use switchback_control::backup::format::{Header, Reason};
 use switchback_control::backup::restore::{prepare, restore};
-use switchback_control::{Control, ControlConfig, ControlError, InstallSource, Program};
-use switchback_disk::{Clock, DirVolume};
-use switchback_identity::{Authority, Newcomer, PeerIdentity, Role, TicketId, WebCertificate};
+use switchback_control::{Control, ControlConfig, ControlError, InstallSource};
+use switchback_disk::Clock;
+use switchback_identity::{PeerIdentity, Role};
 use switchback_model::azure::{AzureIdentity, AzureKind};
 use switchback_model::component::{
     Activity, AgentState, Answer, Desired, DiskFacts, FinalPoint, GuestPlatform, HardwareFacts,
     InterfaceFacts, MasterTargetState, Problem, ProcessServerState, ProgramOffer, ProgramState,
-    ReplicaActual, ReplicaMode, Replication, ReplicationState, Report, SeededDisk, State, StoragePathFound,
+    ReplicaActual, ReplicaDesired, ReplicaMode, Replication, ReplicationState, Report, SeededDisk, State,
+    StoragePathFound,
 };
 use switchback_model::{
     ProtectRequest, ReadinessCheck, ReplicaName, Seq, Site as SiteRecord, SiteKind, UnixMillis,
@@ -37,6 +42,7 @@ use switchback_store::{Snapshot, SqliteStore, Store, StoreError};
 
 pub(crate) use elsewhere::Elsewhere;
 use memory_replica::Replica;
+use memory_sandbox::Sandboxes;
 pub(crate) use memory_site::{MemorySite, is_sandbox};
 
 #[derive(Debug, Default)]
@@ -83,6 +89,8 @@ pub(crate) struct World {
     /// What no site has: physical servers.
     pub(crate) hardware: Arc<MemorySite>,
     replicas: BTreeMap<(String, ReplicaName), Replica>,
+    /// Those that the recovery site's master target runs.
+    pub(crate) sandboxes: Sandboxes,
     /// Final cycles that agents have made: token and point.
     finals: BTreeMap<String, Seq>,
     /// Disks that agents cannot read.
@@ -211,6 +219,7 @@ impl World {
             elsewhere: None,
             hardware: Arc::default(),
             replicas,
+            sandboxes: Sandboxes::default(),
             finals,
             hidden_disks: 0,
             may_run_twice: false,
@@ -261,55 +270,6 @@ impl World {
         self.control = control(&self.store, &self.clock, &self.scripts, self.home.clone(), recovery);
         if let Some(source) = &self.install_source {
             self.control.offers(source.clone());
-        }
-    }
-
-    /// A component enrols with the passphrase.
-    pub(crate) fn enrol(&self, role: Role, name: &str) {
-        self.control.enrolled(&Newcomer { identity: peer(role, name), ticket: None }).unwrap();
-    }
-
-    /// The site's.
-    fn authority(&self) -> Authority {
-        let identity = self._directory.path().join("identity");
-        let is_there = identity.exists();
-        std::fs::create_dir_all(&identity).unwrap();
-        let volume = Arc::new(DirVolume::open(&identity).unwrap());
-        let made = if is_there { Authority::open } else { Authority::create };
-        made(volume, self.clock.clone()).unwrap()
-    }
-
-    /// From now on process servers can be made at the recovery site.
-    pub(crate) fn offer_program(&mut self) {
-        let web = WebCertificate::issue(Arc::new(self.authority()), vec!["cs.example".into()]).unwrap();
-        self.offer_program_behind(web);
-    }
-
-    /// The same, fetched from a server that shows this certificate.
-    pub(crate) fn offer_program_behind(&mut self, web: Arc<WebCertificate>) {
-        let program = self._directory.path().join("program");
-        std::fs::write(&program, vec![7; PROGRAM_LEN]).unwrap();
-        self.install_source = Some(InstallSource {
-            web,
-            authority: Arc::new(self.authority()),
-            program: Arc::new(Program::open(&program).unwrap()),
-        });
-        self.restart();
-    }
-
-    /// Process servers that were made: each enrols once with what its script has, and reports from then on.
-    fn newcomers(&self) {
-        let made = self.recovery.servers.lock().unwrap().clone();
-        for plan in made.values().filter(|_| !self.newcomers_fail) {
-            let identity = peer(Role::ProcessServer, &plan.name);
-            let secret = plan.custom_data.lines().find_map(|line| line.strip_prefix("secret='")).unwrap();
-            let ticket = TicketId::try_from(format!("{}{}", &secret[..4], &secret[5..9])).unwrap();
-            let is_new = !self.control.is_enrolled(&identity).unwrap();
-            let newcomer = Newcomer { identity, ticket: Some(ticket) };
-            if !is_new || self.control.enrolled(&newcomer).is_ok() {
-                let state = State::ProcessServer(ProcessServerState::default());
-                self.report(Role::ProcessServer, &plan.name, "recovery", state);
-            }
         }
     }
 
@@ -434,6 +394,9 @@ impl World {
         self.replicas.retain(|(target, replica), actual| {
             target != name || wanted.contains(replica) || actual.reached != Some(ReplicaMode::Remove)
         });
+        if site == "recovery" {
+            self.run_sandbox(name, &desired.replicas);
+        }
         for wanted in desired.replicas {
             let key = (name.to_owned(), wanted.replica.clone());
             let actual = self.replicas.entry(key).or_default();
@@ -457,9 +420,21 @@ impl World {
             let dropped = actual.views.keys().any(|view| !wanted.views.contains_key(view));
             assert!(!dropped || !here.all().iter().any(is_sandbox), "a sandbox stands on what is unmounted");
             let stands = matches!(wanted.mode, ReplicaMode::StandAt { .. });
-            assert!(!stands || wanted.views.is_empty(), "a replica goes nowhere while a point is shown");
+            let is_shown = !wanted.views.is_empty() || wanted.sandbox.is_some();
+            assert!(!stands || !is_shown, "a replica goes nowhere while a point is shown");
             actual.in_blobs = *here.makes_at_start.lock().unwrap();
             actual.follow(&wanted);
+        }
+    }
+
+    fn run_sandbox(&mut self, name: &str, replicas: &[ReplicaDesired]) {
+        let wanted = replicas.iter().find_map(|replica| replica.sandbox.clone());
+        let shows = (
+            self.recovery.sandboxes_say.lock().unwrap().clone(),
+            self.recovery.sight.lock().unwrap().clone(),
+        );
+        if let Some(seen) = self.sandboxes.follow(wanted, self.clock.now(), shows) {
+            self.control.sandbox_seen(&peer(Role::Target, name), seen).unwrap();
         }
     }
 

@@ -13,8 +13,8 @@ use switchback_sites::{Boot, Machine};
 
 use super::places::{CAST, Cast};
 use super::stage::{At, FOLLOW_LIMIT, Stage};
-use super::story;
 use super::vcenter::{self, VCenter};
+use super::{proof, story};
 use crate::arm::{self, Client, Emulator, Guests, Marketplace, Options};
 use crate::azurite::{Azurite, container_at};
 use crate::machine::{BootFiles, MarketplaceImage, NETWORKS};
@@ -139,6 +139,7 @@ pub(super) fn play(stage: &mut Stage) -> anyhow::Result<()> {
     let azure = found(stage)?;
     let (original, _hypervisor) = vcenter::make_machine(stage, &mut vcenter, WEB01)?;
     protect(stage, &azure)?;
+    prove(stage, &azure)?;
     test(stage, &azure)?;
     fail_over(stage, &azure)?;
     server_is_made(stage, &azure)?;
@@ -177,7 +178,8 @@ pub(super) fn found(stage: &mut Stage) -> anyhow::Result<Azure> {
     let words = ["site", "add", "recovery", "--azure", &file, "--account", ACCOUNTS[0]];
     stage.note(&[&words[..], &["--container-account", ACCOUNTS[1]]].concat())?;
     stage.note(&["account", "test", ACCOUNTS[0]])?;
-    stage.start_server("master-target", At::Recovery)?;
+    let qemu = proof::qemu_with_kernel(stage, At::Recovery)?;
+    stage.start_server_with("master-target", At::Recovery, "master-target-recovery", &["--qemu", &qemu])?;
     for (network, there) in vcenter::NETWORKS.into_iter().zip(SUBNETS) {
         let words = ["network-mapping", "set", "home", network, "recovery", there];
         stage.note(&[&words[..], &["--test-network", SUBNETS[1]]].concat())?;
@@ -200,6 +202,13 @@ fn check_made(stage: &mut Stage, azure: &Azure, when: &str, expected: &str) {
     let found = azure.count();
     let what = format!("virtual machines/managed disks/network cards at Azure {when}");
     stage.check(what, expected, &found, found == expected);
+}
+
+fn prove(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {
+    stage.screen.step("   Its newest recovery point is booted by the master target, over the page blobs");
+    proof::prove_beside_master_target(stage, WEB01)?;
+    check_made(stage, azure, "after the proof", "0/0/0");
+    Ok(())
 }
 
 fn test(stage: &mut Stage, azure: &Azure) -> anyhow::Result<()> {

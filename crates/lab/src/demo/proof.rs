@@ -5,6 +5,7 @@
 //! is what proofs are for.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -97,6 +98,33 @@ fn check_picture(stage: &mut Stage, what: &str, file: &str) -> anyhow::Result<()
         is_one,
     );
     Ok(())
+}
+
+/// A QEMU for the master target's sandboxes: the demo's guests have no boot loader, so it hands each machine their kernel.
+pub(super) fn qemu_with_kernel(stage: &Stage, at: At) -> anyhow::Result<String> {
+    let boot = BootFiles::make(&stage.foundation, stage.place(at).site.directory())?;
+    let (qemu, kernel, initrd) = (stage.foundation.qemu(), boot.kernel, boot.initrd);
+    let script = format!(
+        "#!/bin/sh\ncase \" $* \" in\n*\" -uuid \"*) set -- \"$@\" -kernel '{}' -initrd '{}' -append '{}' ;;\nesac\nexec '{}' \"$@\"\n",
+        kernel.display(),
+        initrd.display(),
+        boot.command_line,
+        qemu.display()
+    );
+    let path = stage.path("qemu-with-kernel");
+    fs::write(&path, script)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+/// The newest point of a machine whose replica is at a site without sandboxes.
+pub(super) fn prove_beside_master_target(stage: &mut Stage, cast: Cast) -> anyhow::Result<()> {
+    let picture = stage.path("proof.png");
+    let proof = stage.job(&["machine", "verify", cast.name, "--picture", &picture])?;
+    let found = format!("{}: {}", verdict(&proof), seen(&proof));
+    let is_passed = verdict(&proof) == "passed" && seen(&proof).contains("web01 login:");
+    stage.check("the newest recovery point", "passed: its login prompt was seen", found, is_passed);
+    check_picture(stage, "the newest recovery point", &picture)
 }
 
 /// One by schedule: nobody asks for it, and nobody has said what shows that the machine works. Returns its point.

@@ -14,7 +14,7 @@ use switchback_sites::{Boot, DiskOrigin, LocalSite, Machine, NewDisk, NewMachine
 use super::esx::{Hypervisor, describe};
 use super::places::Cast;
 use super::stage::{At, FOLLOW_LIMIT, Stage, must_be_file};
-use super::story;
+use super::{proof, story};
 use crate::machine::{BootFiles, DemoMachine};
 use crate::vcsim::{PASSWORD, Simulator, USER};
 
@@ -65,8 +65,9 @@ pub(super) fn found_home(stage: &mut Stage) -> anyhow::Result<VCenter> {
     stage.note(&[&words[..], &["--host", HOST, "--datastore-directory", &mounted]].concat())?;
     stage.note(&["account", "test", ACCOUNT])?;
     stage.start_server("process-server", At::Home)?;
-    let uuid = ["--machine-uuid", &master_target.system_uuid];
-    stage.start_server_with("master-target", At::Home, "master-target-home", &uuid)?;
+    let qemu = proof::qemu_with_kernel(stage, At::Home)?;
+    let more = ["--machine-uuid", &master_target.system_uuid, "--qemu", &qemu];
+    stage.start_server_with("master-target", At::Home, "master-target-home", &more)?;
     Ok(vcenter)
 }
 

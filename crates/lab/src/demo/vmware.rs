@@ -5,6 +5,7 @@ use serde_json::Value;
 use switchback_sites::{Machine, Site as _};
 
 use super::places::{CAST, Cast};
+use super::proof;
 use super::stage::{FOLLOW_LIMIT, Stage};
 use super::vcenter::{self, VCenter};
 
@@ -61,5 +62,13 @@ fn reprotect(stage: &mut Stage, vcenter: &VCenter, cast: Cast, original: &Machin
         found,
         refused.contains("FileLocked"),
     );
+    vcenter::check_unchanged(stage, vcenter, cast, original)?;
+    stage.screen.step(
+        "   The newest point on these disks is booted by their master target; the vCenter makes nothing",
+    );
+    let before = vcenter.site.machines()?.len();
+    proof::prove_beside_master_target(stage, cast)?;
+    let machines = vcenter.site.machines()?.len();
+    stage.check("machines in the vCenter", before, machines, machines == before);
     vcenter::check_unchanged(stage, vcenter, cast, original)
 }

@@ -15,6 +15,7 @@ fn replica(name: &str, epoch: u64) -> ReplicaDesired {
         purge: false,
         blobs: None,
         views: BTreeMap::new(),
+        sandbox: None,
     }
 }
 

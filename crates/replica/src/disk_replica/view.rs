@@ -9,10 +9,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use switchback_model::{DiskIndex, Extent, RecoveryPoint, Seq};
 
 use super::{DiskReplica, Ways};
-use crate::ReplicaError;
 use crate::error::disk_error;
 use crate::layer::{Layer, VolumeDelta};
 use crate::manifest::ReverseDelta;
+use crate::{ReadPoint, ReplicaError};
 
 /// A recovery point of a replica, read-only. The point cannot be pruned while this exists.
 #[derive(Debug)]
@@ -72,30 +72,19 @@ impl Layers {
     }
 }
 
-impl PointView {
-    /// The point.
-    #[must_use]
-    pub fn point(&self) -> &RecoveryPoint {
+impl ReadPoint for PointView {
+    fn point(&self) -> &RecoveryPoint {
         &self.point
     }
 
-    /// The sizes of its disks in bytes.
-    #[must_use]
-    pub fn disk_sizes(&self) -> Vec<u64> {
+    fn disk_sizes(&self) -> Vec<u64> {
         self.replica.core().manifest.disks.iter().map(|disk| disk.size).collect()
     }
 
-    /// Fills `buf` with the bytes of a disk from `offset`, as they were at the point.
-    ///
-    /// # Errors
-    /// Beyond the end of the disk; damaged deltas; I/O.
-    pub fn read_at(&self, disk: DiskIndex, offset: u64, buf: &mut [u8]) -> Result<(), ReplicaError> {
+    fn read_at(&self, disk: DiskIndex, offset: u64, buf: &mut [u8]) -> Result<(), ReplicaError> {
         let size = self.replica.core().manifest.disks.get(usize::from(disk.0)).map_or(0, |spec| spec.size);
         let window = Extent::checked(offset, buf.len() as u64).filter(|window| window.end() <= size);
-        let Some(window) = window else {
-            let detail = format!("bytes {offset}+{} are beyond disk {disk} of {size} bytes", buf.len());
-            return Err(ReplicaError::Protocol { detail });
-        };
+        let Some(window) = window else { return Err(ReplicaError::beyond(disk, size, offset, buf.len())) };
         let published = self.replica.ways.read().unwrap_or_else(PoisonError::into_inner);
         self.lay_new(&published)?;
         let layers = self.layers.read().unwrap_or_else(PoisonError::into_inner);
@@ -114,7 +103,9 @@ impl PointView {
         }
         Ok(())
     }
+}
 
+impl PointView {
     fn lay_new(&self, published: &Ways) -> Result<(), ReplicaError> {
         if self.layers.read().unwrap_or_else(PoisonError::into_inner).version == published.version {
             return Ok(());

@@ -324,7 +324,7 @@ impl PageBlobReplica {
         self.drop_points(&unwanted)
     }
 
-    /// Drops these points, but for the newest one, with what only they need. While clones of a point stand somebody is choosing among
+    /// Drops these points, but for the newest one and those that are viewed, with what only they need. While clones of a point stand somebody is choosing among
     /// all of them, and none goes.
     ///
     /// # Errors
@@ -333,13 +333,14 @@ impl PageBlobReplica {
         let _working = self.working();
         let manifest = self.manifest()?;
         let newest = manifest.points.last().map(|point| point.seq);
-        let dropped: BTreeSet<_> = manifest.points.iter().map(|point| point.seq).collect();
-        let dropped: BTreeSet<_> =
-            dropped.intersection(unwanted).copied().filter(|seq| Some(*seq) != newest).collect();
+        // Held to the end: nobody opens a view of what is about to go.
+        let mut core = self.core();
+        let goes =
+            |seq: &Seq| Some(*seq) != newest && unwanted.contains(seq) && !core.viewed.contains_key(seq);
+        let dropped: BTreeSet<_> = manifest.points.iter().map(|point| point.seq).filter(goes).collect();
         if dropped.is_empty() || manifest.standing.is_some() {
             return Ok(());
         }
-        let mut core = self.core();
         let before = core.manifest.blobs();
         self.save(&mut core, |manifest| manifest.let_go(&dropped))?;
         self.forget(core, before, &manifest)

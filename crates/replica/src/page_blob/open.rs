@@ -140,6 +140,7 @@ impl PageBlobReplica {
             writer: None,
             sessions: 0,
             paused: None,
+            viewed: BTreeMap::new(),
         };
         core.keep_acknowledged();
         let replica = Self {

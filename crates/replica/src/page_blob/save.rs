@@ -4,10 +4,11 @@
 //! to be written, or an earlier state of this opening, from which everything goes on; or another's, and then this process has lost the
 //! replica for good. As long as it cannot be read nothing is done (`uncertain`).
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 use bytes::Bytes;
-use switchback_model::{Epoch, PartIndex, WriterId};
+use switchback_model::{Epoch, PartIndex, Seq, WriterId};
 
 use super::error::blob_error;
 use super::manifest::{BlobManifest, MANIFEST, OpenRecord};
@@ -33,6 +34,8 @@ pub(super) struct Core {
     pub(super) sessions: u64,
     /// Why the page blobs cannot be brought to the newest point.
     pub(super) paused: Option<PauseReason>,
+    /// How many views of a point are open: it stays.
+    pub(super) viewed: BTreeMap<Seq, usize>,
 }
 
 pub(super) fn open_status(open: &OpenRecord, parts: u32) -> OpenCycleStatus {

@@ -303,6 +303,16 @@ impl BlobStore for SimStore {
         })
     }
 
+    fn read_snapshot(&self, name: &str, snapshot: &SnapshotId, range: Extent) -> Result<Bytes, BlobError> {
+        self.run(|state| {
+            let found = state.blob(name)?.snapshots.get(&snapshot.0);
+            let (contents, _) =
+                found.ok_or_else(|| BlobError::Missing { blob: format!("{name} at {}", snapshot.0) })?;
+            let bytes = contents.get(span(range)).map(Bytes::copy_from_slice);
+            bytes.ok_or_else(|| BlobError::Short { blob: name.into() })
+        })
+    }
+
     fn list(&self, prefix: &str) -> Result<Vec<BlobEntry>, BlobError> {
         self.run(|state| {
             let named = state.blobs.iter().filter(|(name, _)| name.starts_with(prefix));

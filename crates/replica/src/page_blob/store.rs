@@ -118,6 +118,9 @@ pub trait BlobStore: Send + Sync + Debug {
     /// Some bytes of a blob of either kind; [`BlobError::Short`] when it ends before.
     fn read(&self, blob: &str, range: Extent) -> Result<Bytes, BlobError>;
 
+    /// The same of a snapshot of it.
+    fn read_snapshot(&self, blob: &str, snapshot: &SnapshotId, range: Extent) -> Result<Bytes, BlobError>;
+
     /// All blobs and snapshots whose names begin so.
     fn list(&self, prefix: &str) -> Result<Vec<BlobEntry>, BlobError>;
 

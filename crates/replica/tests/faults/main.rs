@@ -13,8 +13,8 @@ use switchback_disk::sim::{Restart, SimMachine};
 use switchback_disk::{Disk, Volume};
 use switchback_model::{Consistency, DiskIndex, Epoch, Extent, PartIndex, ReplicaId, Seq, UnixMillis};
 use switchback_replica::{
-    CommitCycle, CycleKind, DiskReplica, DiskSpec, OpenCycle, PartHeader, PauseReason, ReplicaConfig,
-    ReplicaError, ReplicaSession, SessionRequest,
+    CommitCycle, CycleKind, DiskReplica, DiskSpec, OpenCycle, PartHeader, PauseReason, ReadPoint,
+    ReplicaConfig, ReplicaError, ReplicaSession, SessionRequest,
 };
 
 use rig::{GENERATION, Rig, SIZE, begin, commit, send};

@@ -11,8 +11,8 @@ use switchback_model::{
     UnixMillis, WriterId,
 };
 use switchback_replica::{
-    CommitCycle, CycleKind, DiskReplica, DiskSpec, OpenCycle, PartHeader, ReplicaConfig, ReplicaError,
-    ReplicaSession, SessionRequest,
+    CommitCycle, CycleKind, DiskReplica, DiskSpec, OpenCycle, PartHeader, ReadPoint, ReplicaConfig,
+    ReplicaError, ReplicaSession, SessionRequest,
 };
 
 pub(crate) const SIZE: u64 = 512 * 1024;

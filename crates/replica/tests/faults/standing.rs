@@ -3,7 +3,7 @@
 use switchback_delta::PartHasher;
 use switchback_disk::Volume;
 use switchback_model::{DiskIndex, Epoch, PartIndex, Seq};
-use switchback_replica::{PartHeader, PauseReason, ReplicaError, ReplicaSession, ReplicaSummary};
+use switchback_replica::{PartHeader, PauseReason, ReadPoint, ReplicaError, ReplicaSession, ReplicaSummary};
 
 use crate::rig::{Rig, SIZE, begin, commit, send};
 

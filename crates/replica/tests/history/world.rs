@@ -9,7 +9,7 @@ use switchback_disk::sim::{Restart, SimMachine};
 use switchback_disk::{Disk, Volume};
 use switchback_model::{DiskIndex, GenerationId, ReplicaId, RetentionPolicy, Seq, UnixMillis, WriterId};
 use switchback_replica::{
-    DiskReplica, DiskSession, ReplicaConfig, ReplicaError, ReplicaSession, SessionRequest,
+    DiskReplica, DiskSession, ReadPoint, ReplicaConfig, ReplicaError, ReplicaSession, SessionRequest,
 };
 
 use crate::source::{SIZES, Source};

@@ -11,8 +11,8 @@ use switchback_model::{
 use switchback_replica::sim::{SimAccount, SimStore};
 use switchback_replica::store::{BlobStore, LeaseId, SnapshotId};
 use switchback_replica::{
-    BlobDisk, BlobSession, CommitCycle, CycleKind, DiskSpec, OpenCycle, PageBlobConfig, PageBlobReplica,
-    PartHeader, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest,
+    BlobDisk, BlobPointView, BlobSession, CommitCycle, CycleKind, DiskSpec, OpenCycle, PageBlobConfig,
+    PageBlobReplica, PartHeader, ReadPoint, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest,
 };
 
 const SIZE: u64 = 20 << 20;
@@ -140,6 +140,41 @@ fn a_damaged_part_is_given_up_and_what_is_in_snapshots_stays() {
             assert_eq!(*digest, is, "{what}: leaf {leaf}");
         }
     }
+}
+
+/// What the viewed point was made of is deleted under the view; the point itself stays, damaged parts are refused.
+#[test]
+fn a_view_follows_its_point_to_another_base_and_keeps_it() {
+    let (account, store) = make();
+    let replica = open(&store, 1).unwrap();
+    let first = cycle(&replica, resync(), &[(0, vec![1; 65536]), (4 << 20, vec![1; 65536])]);
+    replica.maintain().unwrap();
+    let second = cycle(&replica, CycleKind::Changes, &[(65536, vec![2; 65536])]);
+    let read = |view: &BlobPointView, at: u64| {
+        let mut byte = [9];
+        view.read_at(DiskIndex(0), at, &mut byte).map(|()| byte[0])
+    };
+    let view = replica.read_point(second).unwrap();
+    assert_eq!(read(&view, 0).unwrap(), 1, "a chunk that the view keeps from now on");
+    let old: Vec<_> = account.blobs();
+    replica.apply_all().unwrap();
+    let third = cycle(&replica, CycleKind::Changes, &[(0, vec![3; 65536])]);
+    replica.apply_all().unwrap();
+    replica.drop_points(&[first, second].into()).unwrap();
+    let points: Vec<_> = replica.points().iter().map(|point| point.seq).collect();
+    assert_eq!((points, account.blobs() == old), (vec![second, third], false), "it is viewed");
+    assert_eq!((read(&view, 4 << 20).unwrap(), read(&view, (4 << 20) + 65536).unwrap()), (1, 0));
+    assert_eq!((read(&view, 0).unwrap(), read(&view, 65536).unwrap()), (1, 2));
+    drop(view);
+    replica.drop_points(&[second].into()).unwrap();
+    assert!(matches!(replica.read_point(second), Err(ReplicaError::NoSuchPoint { .. })));
+    let damaged = cycle(&replica, CycleKind::Changes, &[(0, vec![4; 65536])]);
+    account.tamper(&staged(&account)[0], |data| {
+        data[500] ^= 4;
+        Some(())
+    });
+    let view = replica.read_point(damaged).unwrap();
+    assert!(matches!(read(&view, 0), Err(ReplicaError::Corrupt { .. })), "judged by its digest");
 }
 
 #[test]

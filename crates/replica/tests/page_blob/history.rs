@@ -1,6 +1,6 @@
 //! Any sequence of cycles, rounds, crashes, take-overs, lost answers and throttling gives at every kept point exactly the model's bytes.
 //!
-//! After every crash, and at the end, every point that the replica lists is cloned and compared, and no acknowledged point may be missing. A
+//! After every crash, and at the end, every point that the replica lists is cloned and read, and compared; one is viewed meanwhile, and no acknowledged point may be missing. A
 //! process that has lost the replica goes on trying to write. Disks come and go meanwhile (`shape`).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use switchback_model::{ObjectName, ReplicaId, RetentionPolicy, Seq, WriterId};
+use switchback_model::{DiskIndex, ObjectName, ReplicaId, RetentionPolicy, Seq, WriterId};
 use switchback_replica::sim::{Faults, SimAccount, SimStore};
 use switchback_replica::store::BlobStore;
 use switchback_replica::{
-    BlobSession, PageBlobConfig, PageBlobReplica, ReplicaError, ReplicaSession, SessionRequest,
+    BlobPointView, BlobSession, PageBlobConfig, PageBlobReplica, ReadPoint, ReplicaError, ReplicaSession,
+    SessionRequest,
 };
 
 use crate::shape::Shape;
@@ -34,6 +35,8 @@ pub(crate) struct World {
     in_flight: Option<Contents>,
     hosts: u8,
     faults: Faults,
+    /// Opened at the last look, of the replica as it was open then.
+    views: Vec<BlobPointView>,
 }
 
 fn config() -> PageBlobConfig {
@@ -62,6 +65,7 @@ impl World {
             in_flight: None,
             hosts: 0,
             faults,
+            views: Vec::new(),
         };
         world.open(false);
         world
@@ -70,6 +74,7 @@ impl World {
     /// Opens the replica in a new process, without faults meanwhile.
     fn open(&mut self, take_over: bool) {
         self.account.set_faults(Faults::default());
+        self.views.clear();
         self.hosts += 1;
         self.store = self.account.connect();
         let store = Arc::clone(&self.store) as Arc<dyn BlobStore>;
@@ -248,9 +253,23 @@ impl World {
         }
     }
 
+    fn compare_view(&self, view: &BlobPointView, when: &str) {
+        let seq = view.point().seq;
+        for ((disk, size), expected) in (0..).zip(view.disk_sizes()).zip(&self.points[&seq]) {
+            let mut found = vec![0; size as usize];
+            let read = view.read_at(DiskIndex(disk), 0, &mut found);
+            read.unwrap_or_else(|error| panic!("{when}: the view of {seq}: {error}"));
+            assert!(found == *expected, "{when}: the view of point {seq}, disk {disk}");
+            assert!(view.read_at(DiskIndex(disk), size, &mut [0]).is_err(), "beyond its end");
+        }
+    }
+
     fn check(&mut self, when: &str) {
         self.account.set_faults(Faults::default());
         self.store.crash_after(u64::MAX);
+        for view in std::mem::take(&mut self.views) {
+            self.compare_view(&view, &format!("{when}, viewed since the last look"));
+        }
         self.poke_stale();
         let replica = self.replica();
         replica.resume().unwrap();
@@ -265,7 +284,12 @@ impl World {
         for seq in &listed {
             let blobs = replica.view(&name, *seq).unwrap_or_else(|error| panic!("{when}: {seq}: {error}"));
             self.compare(*seq, &blobs, when);
+            let view = replica.read_point(*seq).unwrap_or_else(|error| panic!("{when}: {seq}: {error}"));
+            self.compare_view(&view, when);
         }
+        // An old one, which the policy may want gone, and the newest, which gets a base of its own.
+        let viewed = listed.first().into_iter().chain(listed.last());
+        self.views = viewed.map(|seq| replica.read_point(*seq).unwrap()).collect();
         replica.drop_view(&name).unwrap();
         assert_eq!(replica.fsck(|_, _| {}).unwrap().findings, Vec::new(), "{when}");
         self.account.set_faults(self.faults);

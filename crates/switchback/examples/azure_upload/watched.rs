@@ -95,6 +95,11 @@ impl BlobStore for Watched {
         self.time(kind, usize::try_from(range.len).unwrap_or(0), || self.store.read(blob, range))
     }
 
+    fn read_snapshot(&self, blob: &str, snapshot: &SnapshotId, range: Extent) -> Result<Bytes, BlobError> {
+        let bytes = usize::try_from(range.len).unwrap_or(0);
+        self.time("read snapshot", bytes, || self.store.read_snapshot(blob, snapshot, range))
+    }
+
     fn list(&self, prefix: &str) -> Result<Vec<BlobEntry>, BlobError> {
         self.time("list", 0, || self.store.list(prefix))
     }

@@ -36,6 +36,9 @@ pub(crate) struct MasterTargetArgs {
     /// SMBIOS UUID of the virtual machine it runs in, to which its site attaches disks [default: as the firmware tells]
     #[arg(long, value_name = "UUID")]
     machine_uuid: Option<String>,
+    /// The QEMU in which recovery points are proved, where the site has no sandboxes
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    qemu: PathBuf,
     #[command(flatten)]
     component: ComponentArgs,
     /// How others reach it, if that is another address than it listens on
@@ -76,6 +79,7 @@ fn serve(args: &MasterTargetArgs) -> anyhow::Result<ExitCode> {
             port: args.listen.port(args.advertise.as_deref()),
             key_file,
             machine_uuid: args.machine_uuid.as_ref().map(|uuid| uuid.to_ascii_lowercase()),
+            qemu: args.qemu.clone(),
         },
         &stop,
     )?;

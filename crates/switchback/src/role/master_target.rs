@@ -4,7 +4,8 @@
 //! ```text
 //! desired                            what it was told last
 //! replicas/<replica>/                history, see `crate::host`
-//! views/<replica>/<name>/disk-N.raw  points shown for test failovers (FUSE mounts)
+//! views/<replica>/<name>/disk-N.raw  points shown for test failovers and sandboxes (FUSE mounts)
+//! sandboxes/                         machines over points that are proved, see `sandbox`
 //! ```
 //! # What holds the disks
 //! While a replica receives, this process has its disks open and locked: nobody can start a machine on them by mistake. When it stands at a
@@ -13,6 +14,7 @@
 
 mod kept;
 mod removal;
+mod sandbox;
 mod storage_watch;
 
 use std::collections::BTreeMap;
@@ -32,6 +34,7 @@ use super::{DataPort, RoleConfig, now, remember, remembered, report, runtime};
 use crate::component::Channel;
 use crate::engine::Stop;
 use kept::Kept;
+use sandbox::Sandboxes;
 use storage_watch::StorageWatch;
 
 /// How often it looks around by itself.
@@ -50,6 +53,8 @@ pub struct MasterTargetConfig {
     pub key_file: Option<PathBuf>,
     /// SMBIOS system UUID of the machine it runs in; `None`: as the firmware tells.
     pub machine_uuid: Option<String>,
+    /// The QEMU that boots recovery points which are proved.
+    pub qemu: PathBuf,
 }
 
 /// The replicas.
@@ -60,6 +65,7 @@ struct Replicas {
     key_file: Option<PathBuf>,
     /// Under which all of them write into page blobs.
     to_storage: RateLimit,
+    sandboxes: Arc<Sandboxes>,
     kept: Mutex<BTreeMap<ReplicaName, Arc<Kept>>>,
 }
 
@@ -68,10 +74,11 @@ struct Replicas {
 /// # Errors
 /// When it cannot begin. What happens later is reported, and tried again.
 pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
-    let MasterTargetConfig { role, port, key_file, machine_uuid } = config;
+    let MasterTargetConfig { role, port, key_file, machine_uuid, qemu } = config;
     let volume = role.volume()?;
     let runtime = runtime()?;
-    let replicas = Arc::new(Replicas::new(&role.data, key_file, machine_uuid.unwrap_or_else(system_uuid))?);
+    let replicas = Replicas::new(&role.data, key_file, machine_uuid.unwrap_or_else(system_uuid), qemu)?;
+    let replicas = Arc::new(replicas);
     let mut known: MasterTargetDesired = remembered(&volume);
     replicas.apply(&known, 0);
     let served = port.serve(&role, replicas.clone(), &runtime, stop)?;
@@ -85,6 +92,7 @@ pub fn run(config: MasterTargetConfig, stop: &Stop) -> anyhow::Result<()> {
         report(&address, &site, started, State::MasterTarget(state))
     };
     let channel = Arc::new(role.start_channel(runtime.handle(), Arc::new(compose))?);
+    replicas.sandboxes.tell_by(channel.clone());
     let waker = channel.clone();
     let done: Arc<dyn Fn() + Send + Sync> = Arc::new(move || waker.wake());
     let (mut seen, mut confirmed) = (0, 0);
@@ -130,11 +138,18 @@ fn publish(state: &Mutex<MasterTargetState>, new: MasterTargetState, channel: &C
 }
 
 impl Replicas {
-    fn new(data: &Path, key_file: Option<PathBuf>, system_uuid: String) -> anyhow::Result<Self> {
+    fn new(
+        data: &Path,
+        key_file: Option<PathBuf>,
+        system_uuid: String,
+        qemu: PathBuf,
+    ) -> anyhow::Result<Self> {
         let data = std::path::absolute(data)?;
         let (root, views) = (data.join("replicas"), data.join("views"));
         std::fs::create_dir_all(&root)?;
         std::fs::create_dir_all(&views)?;
+        // First what stands on them.
+        let sandboxes = Arc::new(Sandboxes::new(data.join("sandboxes"), qemu));
         kept::unmount_left_behind(&views);
         Ok(Self {
             system_uuid,
@@ -142,6 +157,7 @@ impl Replicas {
             views,
             key_file,
             to_storage: RateLimit::new(None),
+            sandboxes,
             kept: Mutex::default(),
         })
     }
@@ -158,7 +174,7 @@ impl Replicas {
                 let (directory, views) =
                     (self.root.join(wanted.replica.as_str()), self.views.join(wanted.replica.as_str()));
                 let keeping = (self.key_file.clone(), self.to_storage.clone());
-                Arc::new(Kept::new(wanted.clone(), directory, views, keeping))
+                Arc::new(Kept::new(wanted.clone(), directory, views, keeping, self.sandboxes.clone()))
             });
             replica.want(Some(wanted), confirmed);
         }

@@ -22,7 +22,7 @@ use switchback_identity::{
 use switchback_model::UnixMillis;
 use switchback_model::component::{
     Answer, Desired, IncarnationProof, MasterTargetState, MomentAnswer, MomentCall, PROGRAM_PIECE_MAX,
-    ProcessServerState, ProgramPiece, ReplicaActual, Report, State,
+    ProcessServerState, ProgramPiece, ReplicaActual, Report, SandboxHeard, SandboxSeen, State,
 };
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -45,6 +45,8 @@ impl Clock for AheadClock {
 pub(crate) struct Scripted {
     desired: Mutex<BTreeMap<String, Answer>>,
     reports: Mutex<BTreeMap<String, Report>>,
+    /// What master targets have told of sandboxes last.
+    pub(crate) sandboxes: Mutex<BTreeMap<String, SandboxSeen>>,
     pub(crate) enrolled: Mutex<Vec<String>>,
     changes: watch::Sender<u64>,
     versions: AtomicU64,
@@ -146,6 +148,11 @@ impl ComponentService for Scripted {
         Ok(program.read(wanted.offset, PROGRAM_PIECE_MAX).unwrap())
     }
 
+    fn sandbox_seen(&self, peer: &PeerIdentity, seen: SandboxSeen) -> Result<SandboxHeard, ControlError> {
+        self.sandboxes.lock().unwrap().insert(peer.to_string(), seen);
+        Ok(SandboxHeard { is_wanted: true })
+    }
+
     fn moment<'a>(&'a self, _: &'a PeerIdentity, call: MomentCall) -> MomentFuture<'a> {
         Box::pin(async move { Ok(MomentAnswer::Go { tag: format!("{}-1", call.group) }) })
     }
@@ -175,6 +182,7 @@ impl Cs {
         let service = Arc::new(Scripted {
             desired: Mutex::default(),
             reports: Mutex::default(),
+            sandboxes: Mutex::default(),
             enrolled: Mutex::default(),
             changes: watch::Sender::new(0),
             versions: AtomicU64::new(0),

@@ -33,6 +33,7 @@ impl Wanted {
             purge: false,
             blobs: None,
             views: BTreeMap::new(),
+            sandbox: None,
         };
         Self { replica }
     }

@@ -52,6 +52,7 @@ fn they_hold_each_file_once_with_the_right_mode_and_owner() {
     has("/usr/share/fish/vendor_completions.d/switchback.fish", "switchback-bin");
     has("/usr/share/doc/switchback-bin/guides/install.md", "switchback-bin");
     has("/usr/share/doc/switchback/examples/local-site.conf", "switchback");
+    has("/usr/share/doc/switchback/examples/sandboxes.conf", "switchback");
     let roles = SERVERS.map(|role| (role, "switchback")).into_iter().chain([("agent", "switchback-agent")]);
     for (role, package) in roles {
         has(&format!("/usr/lib/systemd/system/switchback-{role}.service"), package);

@@ -22,11 +22,14 @@ use switchback_disk::{DirVolume, SystemClock};
 use switchback_identity::PeerIdentity;
 use switchback_model::component::{Problem, ReplicaActual, ReplicaDesired, ReplicaMode};
 use switchback_model::{ByteSize, ObjectName, Seq};
-use switchback_replica::{Behind, DiskSpec, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest};
+use switchback_replica::{
+    Behind, DiskSpec, ReadPoint, ReplicaError, ReplicaSession, ReplicaSummary, SessionRequest,
+};
 use switchback_transport::RateLimit;
 
 use self::blobs::HostedBlobs;
 use super::removal::remove_history;
+use super::sandbox::{Place, Sandboxes};
 use crate::export::Export;
 use crate::host::{self, Hosted, Settings};
 use crate::role::gate::Gate;
@@ -48,6 +51,7 @@ pub(super) struct Kept {
     shared: Mutex<Shared>,
     /// Mounted views. Held by whoever works on the replica.
     views: Mutex<BTreeMap<String, (Seq, Export)>>,
+    sandbox: Place,
 }
 
 struct Shared {
@@ -118,7 +122,9 @@ impl Kept {
         directory: PathBuf,
         views_directory: PathBuf,
         (key_file, to_storage): (Option<PathBuf>, RateLimit),
+        sandboxes: Arc<Sandboxes>,
     ) -> Self {
+        let sandbox = Place::new(sandboxes, views_directory.clone());
         let shared = Shared {
             desired: Some(desired),
             confirmed: 0,
@@ -134,7 +140,7 @@ impl Kept {
         let (gate, busy) = (Gate::default(), AtomicBool::new(false));
         gate.close(&away("the replica is not open yet"));
         let (shared, views) = (Mutex::new(shared), Mutex::default());
-        Self { directory, views_directory, key_file, to_storage, gate, busy, shared, views }
+        Self { directory, views_directory, key_file, to_storage, gate, busy, shared, views, sandbox }
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {
@@ -244,6 +250,10 @@ impl Kept {
 
     /// Brings it to where it should be. The mode that is reached: none yet, if that is not for this process to decide now.
     fn make(&self, desired: &ReplicaDesired, confirmed: bool) -> Result<Option<ReplicaMode>, Obstacle> {
+        // Before the replica goes anywhere.
+        if desired.mode != ReplicaMode::Receive || desired.sandbox.is_none() {
+            self.sandbox.end();
+        }
         if let Some(place) = &desired.blobs {
             return self.make_blobs(desired, place, confirmed);
         }
@@ -270,6 +280,9 @@ impl Kept {
                 hosted.replica.fence(desired.epoch)?;
                 self.gate.open();
                 self.show_views(&hosted, &desired.views)?;
+                self.sandbox.keep(desired.sandbox.as_ref().filter(|_| confirmed), move |seq| {
+                    Ok(Arc::new(hosted.replica.view(seq)?))
+                });
                 Ok(Some(ReplicaMode::Receive))
             }
             _ if !confirmed => Ok(None),
@@ -391,6 +404,7 @@ impl Kept {
     }
 
     fn show_views_none(&self) {
+        self.sandbox.end();
         self.views.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.lock().views.clear();
     }

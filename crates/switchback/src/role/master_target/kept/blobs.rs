@@ -165,7 +165,9 @@ impl Kept {
             tracing::info!(replica = %desired.replica, targets = ?desired.targets, "its disks have changed");
         }
         self.gate.open();
-        self.show_clones(&hosted, desired)
+        self.show_clones(&hosted, desired)?;
+        self.sandbox.keep(desired.sandbox.as_ref(), move |seq| Ok(Arc::new(hosted.replica.read_point(seq)?)));
+        Ok(())
     }
 
     /// What stays is what the page blobs hold, for the next history; nothing with `purge`.
@@ -244,6 +246,7 @@ impl Kept {
     /// Another process has taken the replica over: nothing is done with it until the configuration server says again that it is ours.
     fn lose_blobs(&self) {
         self.gate.close(&away("another master target has taken the replica over"));
+        self.sandbox.end();
         let mut shared = self.lock();
         shared.lost_at = shared.confirmed;
         shared.done = None;
