@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::{Bytes, BytesMut};
-use switchback_model::{DiskIndex, Extent, RecoveryPoint, Seq};
+use switchback_model::{DiskIndex, Extent, RecoveryPoint, ReplicaId, Seq};
 
 use super::apply::PartLayer;
 use super::error::blob_error;
@@ -29,6 +29,8 @@ const CHANGES_MAX: usize = 8;
 #[derive(Debug)]
 pub struct BlobPointView {
     replica: Arc<PageBlobReplica>,
+    /// The history that the point is of: another one counts from the beginning, too.
+    history: ReplicaId,
     point: RecoveryPoint,
     sizes: Vec<u64>,
     laid: Mutex<Arc<Laid>>,
@@ -44,6 +46,8 @@ struct Laid {
     layers: Vec<PartLayer>,
     /// The disks' page blobs, whose snapshots the base names.
     blobs: Vec<String>,
+    /// The disks that the point lacks: of one that is being seeded there may be half.
+    lacks: Vec<DiskIndex>,
 }
 
 /// The same as names.
@@ -69,6 +73,7 @@ impl PageBlobReplica {
         // From here on its drop gives the point free.
         let view = BlobPointView {
             replica: Arc::clone(self),
+            history: manifest.id,
             point,
             sizes: manifest.disks.iter().map(|disk| disk.size).collect(),
             laid: Mutex::new(Arc::new(Laid::default())),
@@ -94,10 +99,19 @@ impl BlobPointView {
     /// Whether the point is made of something else than was laid; an error when there is no such point any more.
     fn is_outdated(&self) -> Result<bool, ReplicaError> {
         let Shown { manifest, .. } = self.replica.shown();
-        manifest.point(self.point.seq)?;
+        let lacks = self.lacks(&manifest)?;
         let laid = self.laid();
         Ok(laid.layers.is_empty()
+            || laid.lacks != lacks
             || (laid.base.clone(), laid.cycles.clone()) != made_of(&manifest, self.point.seq))
+    }
+
+    /// What the point lacks now; an error when there is no such point any more.
+    fn lacks(&self, manifest: &BlobManifest) -> Result<Vec<DiskIndex>, ReplicaError> {
+        if manifest.id != self.history {
+            return Err(ReplicaError::NoSuchPoint { seq: self.point.seq.0 });
+        }
+        Ok(manifest.point(self.point.seq)?.lacks.clone())
     }
 
     /// Lays what the point is made of now; `false`: that has been done.
@@ -106,11 +120,12 @@ impl BlobPointView {
             return Ok(false);
         }
         let manifest = self.replica.shown().manifest;
+        let lacks = self.lacks(&manifest)?;
         let (base, cycles) = made_of(&manifest, self.point.seq);
         let layers = self.replica.layers(&manifest, cycles.iter())?;
         let blobs = manifest.disk_indexes().map(|disk| manifest.page_blob(disk)).collect();
         *self.laid.lock().unwrap_or_else(PoisonError::into_inner) =
-            Arc::new(Laid { base, cycles, layers, blobs });
+            Arc::new(Laid { base, cycles, layers, blobs, lacks });
         Ok(true)
     }
 
@@ -150,6 +165,10 @@ impl BlobPointView {
     fn fetch(&self, laid: &Laid, disk: DiskIndex, extent: Extent) -> Result<Bytes, ReplicaError> {
         let store = &*self.replica.store;
         let place = usize::from(disk.0);
+        if laid.lacks.contains(&disk) {
+            let detail = format!("recovery point {} lacks disk {disk}", self.point.seq);
+            return Err(ReplicaError::Protocol { detail });
+        }
         let layer = &laid.layers[place];
         let snapshot = laid.base.as_ref().and_then(|base| base.disks[place].as_ref());
         let is_below = layer.lookup(extent).any(|(_, at)| at.is_none());
