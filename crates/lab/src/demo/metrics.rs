@@ -21,6 +21,10 @@ const WANTED: [(&str, &str, &str, f64); 5] = [
 
 /// Checks that what they say is what the story knows.
 pub(super) fn check(stage: &mut Stage) -> anyhow::Result<()> {
+    // What readiness found last may be a minute old, of a time when machines were on their way.
+    for cast in CAST {
+        stage.job(&["machine", "check", cast.name])?;
+    }
     for (process, metric, label, least) in WANTED {
         let text = fetch(stage, process)?;
         let values = values(&text, metric, label);
