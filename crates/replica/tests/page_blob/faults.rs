@@ -178,6 +178,19 @@ fn a_view_follows_its_point_to_another_base_and_keeps_it() {
 }
 
 #[test]
+fn a_view_is_of_one_history_whatever_the_next_one_counts() {
+    let (_account, store) = make();
+    let replica = open(&store, 1).unwrap();
+    cycle(&replica, resync(), &[(0, vec![1; 65536])]);
+    replica.begin_anew(ReplicaId([6; 16]), None, UnixMillis(9)).unwrap();
+    let view = replica.read_point(Seq(0)).unwrap();
+    cycle(&replica, resync(), &[(0, vec![2; 65536])]);
+    replica.begin_anew(ReplicaId([7; 16]), None, UnixMillis(10)).unwrap();
+    let read = view.read_at(DiskIndex(0), 0, &mut [0]);
+    assert!(matches!(read, Err(ReplicaError::NoSuchPoint { seq: 0 })), "{read:?}");
+}
+
+#[test]
 fn a_resync_reads_no_page_whose_digest_is_known() {
     let (account, store) = make();
     let replica = open(&store, 1).unwrap();
