@@ -53,10 +53,6 @@ impl PageBlobReplica {
             manifest.views.clear();
             successors.apply(manifest, &disks, side_cars);
         })?;
-        core.keep_acknowledged();
-        let now = core.manifest.clone();
-        self.reopen_digests(&now);
-        self.forget(core, before.blobs(), &before)?;
-        self.delete_dropped()
+        self.end_former(core, &before)
     }
 }

@@ -103,10 +103,19 @@ impl PageBlobReplica {
                 (shaped.disks, shaped.members, shaped.points);
             manifest.set_page_blobs(disks.iter().map(BlobDisk::name).collect());
         })?;
+        self.end_former(core, &before)
+    }
+
+    /// Other disks are saved: what is known of their pages is read anew, and what only `before` had is deleted.
+    pub(super) fn end_former(
+        &self,
+        mut core: MutexGuard<'_, Core>,
+        before: &BlobManifest,
+    ) -> Result<(), ReplicaError> {
         core.keep_acknowledged();
         let now = core.manifest.clone();
         self.reopen_digests(&now);
-        self.forget(core, before.blobs(), &before)?;
+        self.forget(core, before.blobs(), before)?;
         self.delete_dropped()
     }
 
