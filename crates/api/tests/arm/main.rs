@@ -14,6 +14,7 @@ mod conformance;
 mod deployed_servers;
 mod document;
 mod groups;
+mod hostile;
 mod inventory;
 mod issuer;
 mod kinds;
